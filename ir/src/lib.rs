@@ -1,1 +1,7 @@
-//! Empty so far.
+//! llmc-ir: what a model is.
+
+pub mod abi;
+pub mod dim;
+pub mod dtype;
+pub mod plan;
+pub mod shape;

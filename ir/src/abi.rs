@@ -1,0 +1,56 @@
+//! The calling convention between the runtime and compiled host code.
+
+use std::ffi::c_void;
+
+/// The entry point of a program: every thread of a step calls it once with its own `thread` number.
+///
+/// # Safety
+/// `args` must be valid for the whole call on all threads, all threads must pass the same `args`
+/// and `threads`, and the numbers `0..threads` must each be used by exactly one thread.
+pub type StepFunction = unsafe extern "C" fn(args: *const StepArgs, thread: u32, threads: u32);
+
+/// Waits until all threads of the step have called it.
+pub type BarrierFunction = unsafe extern "C" fn(state: *const c_void, thread: u32);
+
+/// One step's inputs and memory. Compiled code reads fields by their offsets in this struct.
+#[repr(C)]
+#[derive(Debug)]
+pub struct StepArgs {
+    /// Rows of activations: new tokens of all sequences, sequence after sequence.
+    pub tokens: u64,
+    /// Sequences that take part.
+    pub sequences: u64,
+    /// Rows whose logits are wanted.
+    pub samples: u64,
+    /// Distance between the block tables of two sequences, in entries.
+    pub block_table_stride: u64,
+    /// `i32[tokens]`: in `0..vocab`.
+    pub token_ids: *const i32,
+    /// `i32[tokens]`: consecutive within a sequence.
+    pub positions: *const i32,
+    /// `i32[samples]`: in `0..tokens`.
+    pub sample_rows: *const i32,
+    /// `i32[tokens]`: where a row's key and value go, `block * 32 + position % 32`.
+    pub slots: *const i32,
+    /// `i32[sequences + 1]`: first row of each sequence, then `tokens`. No sequence is empty.
+    pub sequence_starts: *const i32,
+    /// `i32[sequences, block_table_stride]`: the pool's block for each 32 positions.
+    pub block_tables: *const i32,
+    /// The packed weights, 64-byte aligned, in the order of the plan's weight table.
+    pub weights: *const *const u8,
+    /// The KV block pool, 64-byte aligned.
+    pub kv: *mut u8,
+    /// Activations, 64-byte aligned, of the program's `arena_bytes`.
+    pub arena: *mut u8,
+    /// Per-thread working memory, 64-byte aligned: thread t owns
+    /// `t * scratch_stride .. (t + 1) * scratch_stride`.
+    pub scratch: *mut u8,
+    /// At least the `scratch_bytes` that codegen reported, a multiple of 64.
+    pub scratch_stride: u64,
+    /// `f32[samples, vocab]`, written by the step.
+    pub logits: *mut f32,
+    /// Called by compiled code wherever threads must meet.
+    pub barrier: BarrierFunction,
+    /// First argument of `barrier`.
+    pub barrier_state: *const c_void,
+}

@@ -1,0 +1,225 @@
+//! The plan: what a compiled model consists of, as data. It is all that the runtime knows of a model.
+
+use crate::dim::Bounds;
+use crate::dtype::DType;
+use serde::{Deserialize, Serialize};
+
+/// Positions of one KV cache block. 32 makes a block's keys and values whole matrix-unit tiles.
+pub const KV_BLOCK_POSITIONS: usize = 32;
+
+/// A compiled model: facts, memory layout and programs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What the checkpoint said.
+    pub model: ModelFacts,
+    /// How the KV cache lies in memory.
+    pub kv: KvLayout,
+    /// The packed weights in the order of the weight table ([`crate::abi::StepArgs::weights`]).
+    pub weights: Vec<PackedWeight>,
+    /// One program per specialisation, the tightest first.
+    pub programs: Vec<Program>,
+}
+
+/// Facts about a model that a runtime or a user asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// The architecture's name in config.json, such as `LlamaForCausalLM`.
+    pub architecture: String,
+    /// Element type of the weights and of the activations that feed matrix products.
+    pub dtype: DType,
+    /// Size of the vocabulary: columns of the logits.
+    pub vocab: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// The most positions that a sequence may have.
+    pub max_context: usize,
+    /// The most sequences in one step.
+    pub max_batch: usize,
+    /// Number of parameters as counted in the checkpoint.
+    pub parameters: u64,
+}
+
+/// The KV cache's memory. The pool is an array of blocks; a block holds [`KV_BLOCK_POSITIONS`]
+/// positions of one sequence for all layers and heads: `[layer][kv head][keys | values]`.
+///
+/// For `bf16` the keys of a head are tiles `[2 position tiles][head_dim/32][16 dim pairs][16
+/// positions][2]` and the values `[head_dim/16][16 position pairs][16 dims][2]`; for `f32` keys are
+/// `[2 position tiles][head_dim][16 positions]` and values `[head_dim/16][32 positions][16 dims]`.
+/// `padded_head_dim` is `head_dim` rounded up to 32, the padding being zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvLayout {
+    /// Number of layers that have a cache.
+    pub layers: usize,
+    /// Key/value heads per layer.
+    pub heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Element type.
+    pub dtype: DType,
+}
+
+impl KvLayout {
+    /// `head_dim` rounded up to whole tiles.
+    pub fn padded_head_dim(&self) -> usize {
+        self.head_dim.next_multiple_of(32)
+    }
+
+    /// Bytes of the keys (or of the values) of one head in one block.
+    pub fn half_bytes(&self) -> usize {
+        KV_BLOCK_POSITIONS * self.padded_head_dim() * self.dtype.bytes()
+    }
+
+    /// Bytes from one layer's part of a block to the next layer's.
+    pub fn layer_bytes(&self) -> usize {
+        2 * self.half_bytes() * self.heads
+    }
+
+    /// Bytes of one block.
+    pub fn block_bytes(&self) -> usize {
+        self.layer_bytes() * self.layers
+    }
+}
+
+/// How the elements of a weight lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightLayout {
+    /// As in the checkpoint: the last axis is contiguous.
+    RowMajor,
+    /// A matrix `[n, k]` in panels of 32 rows, zero-padded to multiples of 32 both ways.
+    /// `bf16`: `[n/32][k/32][2 tiles of 16 rows][16 k pairs][16 rows][2]` (each tile is the second
+    /// operand of a matrix unit); `f32`: `[n/32][k][32 rows]`.
+    Panels,
+}
+
+/// One entry of the weight table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedWeight {
+    /// The checkpoint's names of the tensors it was made of, joined with `+`.
+    pub name: String,
+    /// Element type after packing.
+    pub dtype: DType,
+    /// Shape before padding.
+    pub shape: Vec<usize>,
+    /// How its elements lie in memory.
+    pub layout: WeightLayout,
+    /// Size in bytes, padding included.
+    pub bytes: u64,
+}
+
+/// One specialisation: what a step of it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// `decode`, `prefill`, ...
+    pub name: String,
+    /// The steps that it can run.
+    pub bounds: Bounds,
+    /// Bytes of activations ([`crate::abi::StepArgs::arena`]).
+    pub arena_bytes: u64,
+    /// The functions that the calls refer to.
+    pub functions: Vec<PlannedFunction>,
+    /// The step: functions in order of execution.
+    pub calls: Vec<PlannedCall>,
+}
+
+impl Program {
+    /// The name of the entry point in the native code.
+    pub fn entry_symbol(&self) -> String {
+        format!("llmc_{}", self.name)
+    }
+
+    /// Kernel launches in one step.
+    pub fn launches_per_step(&self) -> usize {
+        self.calls.iter().map(|call| self.functions[call.function].launches.len()).sum()
+    }
+}
+
+/// A function after planning: launches over memory, no operations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedFunction {
+    /// The function's name in the IR, such as `layer`.
+    pub name: String,
+    /// Kernels in order of execution.
+    pub launches: Vec<Launch>,
+}
+
+/// One call of a planned function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedCall {
+    /// Index into [`Program::functions`].
+    pub function: usize,
+    /// What [`Operand::Weight`] slots of the function are relative to: per slot the index into
+    /// [`Plan::weights`].
+    pub weights: Vec<usize>,
+    /// Which layer of the KV cache it uses.
+    pub kv_layer: usize,
+}
+
+/// One kernel over its operands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Name of the kernel, unique in the program.
+    pub kernel: String,
+    /// Where inputs come from, in the order of the region's inputs.
+    pub inputs: Vec<Operand>,
+    /// Where outputs go, in the order of the region's outputs.
+    pub outputs: Vec<Operand>,
+    /// Whether every thread must have finished the launches before this one.
+    pub barrier: bool,
+}
+
+/// A place in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operand {
+    /// Activations, at a byte offset into the arena.
+    Arena {
+        /// Offset in bytes.
+        offset: u64,
+        /// Size in bytes at the upper bounds.
+        bytes: u64,
+    },
+    /// An entry of [`PlannedCall::weights`].
+    Weight {
+        /// Index into that list.
+        slot: usize,
+    },
+    /// An input that the runtime prepares for each step.
+    Step {
+        /// Which one.
+        input: StepInput,
+    },
+    /// The KV cache of the call's layer.
+    Kv,
+    /// The result of the step: `f32[samples, vocab]`.
+    Logits,
+}
+
+/// What the runtime hands to every step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepInput {
+    /// `i32[tokens]`: the token of each row.
+    TokenIds,
+    /// `i32[tokens]`: the position of each row in its sequence.
+    Positions,
+    /// `i32[samples]`: the rows whose logits are wanted.
+    SampleRows,
+}
+
+impl StepInput {
+    /// Every step input, in declaration order.
+    pub const ALL: [StepInput; 3] =
+        [StepInput::TokenIds, StepInput::Positions, StepInput::SampleRows];
+
+    /// The name used in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            StepInput::TokenIds => "token_ids",
+            StepInput::Positions => "positions",
+            StepInput::SampleRows => "sample_rows",
+        }
+    }
+}

@@ -19,8 +19,7 @@ pub enum Symbol {
 
 impl Symbol {
     /// Every symbol, in declaration order.
-    pub const ALL: [Symbol; 4] =
-        [Symbol::Tokens, Symbol::Samples, Symbol::Sequences, Symbol::Context];
+    pub const ALL: [Symbol; 4] = [Symbol::Tokens, Symbol::Samples, Symbol::Sequences, Symbol::Context];
 
     /// The name used in the text form.
     pub fn name(self) -> &'static str {

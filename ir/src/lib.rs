@@ -1,7 +1,13 @@
 //! llmc-ir: what a model is.
 
 pub mod abi;
+pub mod builder;
 pub mod dim;
 pub mod dtype;
+pub mod graph;
+pub mod infer;
+pub mod module;
+pub mod op;
 pub mod plan;
+pub mod region;
 pub mod shape;

@@ -211,8 +211,7 @@ pub enum StepInput {
 
 impl StepInput {
     /// Every step input, in declaration order.
-    pub const ALL: [StepInput; 3] =
-        [StepInput::TokenIds, StepInput::Positions, StepInput::SampleRows];
+    pub const ALL: [StepInput; 3] = [StepInput::TokenIds, StepInput::Positions, StepInput::SampleRows];
 
     /// The name used in the text form.
     pub fn name(self) -> &'static str {

@@ -1,0 +1,313 @@
+//! The operations. Few on purpose: a model's layers are builder methods that emit these.
+
+use crate::dtype::DType;
+use crate::plan::StepInput;
+use crate::shape::{Shape, Type};
+use std::fmt;
+
+/// One operation. Whatever operand types do not determine is part of it, so that a node's type
+/// always follows from its operation and operands ([`crate::infer::infer`]).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Op {
+    /// A parameter of the function (or an input of the region) that holds the graph.
+    Input {
+        /// Its position in the parameter list.
+        index: usize,
+        /// Its type.
+        ty: Type,
+    },
+    /// An input that every step brings along.
+    Step(StepInput),
+    /// A tensor of the checkpoint, named relative to the scope of the call.
+    Weight {
+        /// Checkpoint key without the call's scope, such as `self_attn.q_proj.weight`; a name
+        /// with a leading `/` is absolute.
+        name: String,
+        /// Its type.
+        ty: Type,
+    },
+    /// Literal values: one for all elements, or one each in row-major order.
+    Constant {
+        /// The values.
+        values: Vec<Number>,
+        /// Element type.
+        dtype: DType,
+        /// Shape, without symbols if there is more than one value.
+        shape: Shape,
+    },
+    /// The index along an axis as `i32`.
+    Iota {
+        /// The axis whose index is the value.
+        axis: usize,
+        /// Result shape.
+        shape: Shape,
+    },
+    /// An elementwise function of one float operand.
+    Unary(UnaryOp),
+    /// An elementwise function of two operands of the same type.
+    Binary(BinaryOp),
+    /// An elementwise comparison of two operands of the same type; the result is `bool`.
+    Compare(CompareOp),
+    /// `select(condition, if_true, if_false)`, elementwise.
+    Select,
+    /// Rounds each element to another type.
+    Convert {
+        /// Element type of the result.
+        to: DType,
+    },
+    /// Reduces one axis to size 1.
+    Reduce {
+        /// How elements combine.
+        op: ReduceOp,
+        /// The axis that is reduced.
+        axis: usize,
+    },
+    /// Sums products over one axis of each operand, in `f32`. The result's axes: batch axes,
+    /// then the remaining axes of the left operand, then those of the right one.
+    Dot {
+        /// Contracted axis of the left operand.
+        left: usize,
+        /// Contracted axis of the right operand.
+        right: usize,
+        /// Leading axes that both operands share.
+        batch: usize,
+    },
+    /// The same elements in row-major order under another shape.
+    Reshape {
+        /// Result shape.
+        shape: Shape,
+    },
+    /// Axis `i` of the result is axis `order[i]` of the operand.
+    Permute {
+        /// A permutation of the operand's axes.
+        order: Vec<usize>,
+    },
+    /// Repeats axes of size 1 to the size in `shape` (same rank).
+    Broadcast {
+        /// Result shape.
+        shape: Shape,
+    },
+    /// Elements `start..end` of a fixed axis.
+    Slice {
+        /// The axis.
+        axis: usize,
+        /// First index kept.
+        start: usize,
+        /// First index not kept.
+        end: usize,
+    },
+    /// Joins operands along a fixed axis.
+    Concat {
+        /// The axis.
+        axis: usize,
+    },
+    /// `gather(table[n, ...], indices: i32[m])`: rows of the table, `[m, ...]`.
+    Gather,
+    /// `kv_write(kv, rows[tokens, heads*head_dim])`: the cache with the rows stored at their
+    /// sequences' positions.
+    KvWrite {
+        /// Whether the rows are keys or values.
+        part: KvPart,
+    },
+    /// `attend(query[tokens, heads*head_dim], kv)`: softmax attention of every row over the
+    /// positions of its own sequence up to its own, in `f32`; defined by
+    /// [`crate::decompose::attend`]. Query heads are grouped: head `h` reads key/value head
+    /// `h / (heads / kv_heads)`.
+    Attend(Attention),
+}
+
+/// Parameters of [`Op::Attend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// What scores are multiplied by before the softmax.
+    pub scale: Number,
+    /// Sliding window: a row at position p sees positions `p - window + 1 ..= p` only.
+    pub window: Option<usize>,
+}
+
+/// Keys or values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KvPart {
+    /// What queries are compared with.
+    Key,
+    /// What is averaged.
+    Value,
+}
+
+/// A literal: an f64 that compares, orders and hashes by its bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Number(u64);
+
+impl Number {
+    /// The value.
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Number {
+        Number(value.to_bits())
+    }
+}
+
+impl fmt::Debug for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Prints the shortest text that parses back to the same bits.
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.get();
+        let single = value as f32;
+        if f64::from(single).to_bits() == self.0 {
+            let text = format!("{single:?}");
+            if text.parse::<f64>().is_ok_and(|parsed| parsed.to_bits() == self.0) {
+                return f.write_str(&text);
+            }
+        }
+        write!(f, "{value:?}")
+    }
+}
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// Every variant, in declaration order.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The name used in the text form.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+named! {
+    /// Elementwise functions of one float operand.
+    UnaryOp {
+        /// `-x`
+        Negate = "negate",
+        /// `|x|`
+        Absolute = "abs",
+        /// `e^x`
+        Exp = "exp",
+        /// Natural logarithm.
+        Log = "log",
+        /// `1 / sqrt(x)`
+        Rsqrt = "rsqrt",
+        /// `sqrt(x)`
+        Sqrt = "sqrt",
+        /// `1 / x`
+        Reciprocal = "reciprocal",
+        /// Sine of radians.
+        Sin = "sin",
+        /// Cosine of radians.
+        Cos = "cos",
+        /// Hyperbolic tangent.
+        Tanh = "tanh",
+        /// `1 / (1 + e^-x)`
+        Sigmoid = "sigmoid",
+    }
+}
+
+named! {
+    /// Elementwise functions of two operands of the same type.
+    BinaryOp {
+        /// `a + b`
+        Add = "add",
+        /// `a - b`
+        Subtract = "sub",
+        /// `a * b`
+        Multiply = "mul",
+        /// `a / b`
+        Divide = "div",
+        /// The larger one.
+        Maximum = "max",
+        /// The smaller one.
+        Minimum = "min",
+    }
+}
+
+named! {
+    /// Comparisons.
+    CompareOp {
+        /// `a < b`
+        Less = "less",
+        /// `a <= b`
+        LessEqual = "less_equal",
+        /// `a == b`
+        Equal = "equal",
+    }
+}
+
+named! {
+    /// How the elements of a reduced axis combine.
+    ReduceOp {
+        /// Their sum.
+        Sum = "sum",
+        /// The largest.
+        Max = "max",
+    }
+}
+
+impl Op {
+    /// Whether each element of the result depends on operand elements by elementwise
+    /// computation or rearrangement only: what can be fused into a loop over the result.
+    pub fn is_map(&self) -> bool {
+        matches!(
+            self,
+            Op::Unary(_)
+                | Op::Binary(_)
+                | Op::Compare(_)
+                | Op::Select
+                | Op::Convert { .. }
+                | Op::Reshape { .. }
+                | Op::Broadcast { .. }
+                | Op::Slice { .. }
+                | Op::Concat { .. }
+        )
+    }
+
+    /// Whether the operation has no operands.
+    pub fn is_leaf(&self) -> bool {
+        matches!(self, Op::Input { .. } | Op::Step(_) | Op::Weight { .. } | Op::Constant { .. } | Op::Iota { .. })
+    }
+
+    /// The name used in the text form.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input { .. } => "input",
+            Op::Step(_) => "step",
+            Op::Weight { .. } => "weight",
+            Op::Constant { .. } => "const",
+            Op::Iota { .. } => "iota",
+            Op::Unary(op) => op.name(),
+            Op::Binary(op) => op.name(),
+            Op::Compare(op) => op.name(),
+            Op::Select => "select",
+            Op::Convert { .. } => "convert",
+            Op::Reduce { .. } => "reduce",
+            Op::Dot { .. } => "dot",
+            Op::Reshape { .. } => "reshape",
+            Op::Permute { .. } => "permute",
+            Op::Broadcast { .. } => "broadcast",
+            Op::Slice { .. } => "slice",
+            Op::Concat { .. } => "concat",
+            Op::Gather => "gather",
+            Op::KvWrite { .. } => "kv_write",
+            Op::Attend(_) => "attend",
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Regions: what is computed together in one kernel. A fused function is a list of them.
+
+use crate::graph::{Graph, NodeId};
+use crate::module::{Call, Param};
+use crate::op::Op;
+use crate::plan::{Plan, StepInput, WeightLayout};
+use crate::shape::Type;
+
+/// A part of a function that becomes one kernel. Its body is an ordinary graph whose inputs are the
+/// region's inputs, so the interpreter gives it its meaning.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// A name that tells what it computes, unique in the function.
+    pub name: String,
+    /// What shapes its iteration space.
+    pub anchor: Anchor,
+    /// The computation; `Op::Input { index }` refers to `inputs`. It holds neither weights nor step inputs.
+    pub body: Graph,
+    /// Where the body's inputs come from.
+    pub inputs: Vec<Source>,
+    /// Nodes of the body that are visible outside, each written to memory (or to the KV cache).
+    pub outputs: Vec<NodeId>,
+}
+
+/// What shapes a region's iteration space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Anchor {
+    /// Rows of elementwise work and reductions along the last axis: rows are independent.
+    Rows,
+    /// One or several dots of one left operand `[rows, k]` with weights `[n, k]`, and elementwise work on
+    /// `[rows, n]` behind them. Columns are independent in groups that the epilogue's reshapes define.
+    Dot,
+    /// One `attend`.
+    Attend,
+}
+
+impl Anchor {
+    /// The name used in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Anchor::Rows => "rows",
+            Anchor::Dot => "dot",
+            Anchor::Attend => "attend",
+        }
+    }
+}
+
+/// Where a region's input comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A parameter of the function.
+    Param(usize),
+    /// An output of an earlier region of the function.
+    Output {
+        /// Index of the region.
+        region: usize,
+        /// Index into its outputs.
+        output: usize,
+    },
+    /// A weight, named as in [`Op::Weight`].
+    Weight(String),
+    /// A step input.
+    Step(StepInput),
+}
+
+/// A function after fusion: regions in order of execution.
+#[derive(Clone, Debug)]
+pub struct FusedFunction {
+    /// Its name, without `@`.
+    pub name: String,
+    /// What callers pass.
+    pub params: Vec<Param>,
+    /// The regions; inputs refer to earlier ones only.
+    pub regions: Vec<Region>,
+    /// What callers receive.
+    pub results: Vec<Source>,
+}
+
+/// A module after fusion.
+#[derive(Clone, Debug)]
+pub struct FusedModule {
+    /// The architecture's name.
+    pub name: String,
+    /// Functions, each name once.
+    pub functions: Vec<FusedFunction>,
+    /// The step.
+    pub calls: Vec<Call>,
+}
+
+impl Region {
+    /// The types of the inputs, in order. Every input is used by the body.
+    pub fn input_types(&self) -> Vec<Type> {
+        let mut types: Vec<Option<Type>> = vec![None; self.inputs.len()];
+        for node in self.body.topological() {
+            if let Op::Input { index, ty } = self.body.op(node) {
+                types[*index] = Some(ty.clone());
+            }
+        }
+        types.into_iter().map(|ty| ty.expect("every input of a region occurs in its body")).collect()
+    }
+}
+
+/// A region as codegen receives it: its body and how its inputs lie in memory.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Unique in the program; what [`crate::plan::Launch::kernel`] refers to.
+    pub name: String,
+    /// What it computes. The sources of the inputs no longer matter: launches bind operands.
+    pub region: Region,
+    /// Layout of each input that is a weight. Other tensors are row-major and unpadded.
+    pub weight_layouts: Vec<Option<WeightLayout>>,
+}
+
+/// A planned model: the plan that goes into the artifact, and what codegen makes the code of.
+#[derive(Clone, Debug)]
+pub struct PlannedModel {
+    /// The plan.
+    pub plan: Plan,
+    /// The kernels of each program, parallel to `plan.programs`.
+    pub kernels: Vec<Vec<Kernel>>,
+}

@@ -1,1 +1,2 @@
 //! Empty so far.
+pub mod sampler;

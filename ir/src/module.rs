@@ -1,6 +1,7 @@
 //! Modules: functions, and the list of calls that makes up a step. Layers are rolled: all layers of
 //! one kind are calls of one function under different scopes.
 
+use crate::dim::Bounds;
 use crate::graph::{Graph, NodeId};
 use crate::shape::Type;
 
@@ -58,6 +59,17 @@ pub struct Module {
     pub functions: Vec<Function>,
     /// The step.
     pub calls: Vec<Call>,
+}
+
+/// A module and what its steps may be assumed to be like.
+#[derive(Clone, Debug)]
+pub struct SpecializedModule {
+    /// The program's name: `decode`, `prefill`, ...
+    pub name: String,
+    /// The steps that it can run.
+    pub bounds: Bounds,
+    /// What a step computes.
+    pub module: Module,
 }
 
 /// Name of the value that a step is run for: `f32[samples, vocab]`.

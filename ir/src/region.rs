@@ -1,5 +1,6 @@
 //! Regions: what is computed together in one kernel. A fused function is a list of them.
 
+use crate::dim::Bounds;
 use crate::graph::{Graph, NodeId};
 use crate::module::{Call, Param};
 use crate::op::Op;
@@ -85,6 +86,17 @@ pub struct FusedModule {
     pub functions: Vec<FusedFunction>,
     /// The step.
     pub calls: Vec<Call>,
+}
+
+/// A fused module and what its steps may be assumed to be like.
+#[derive(Clone, Debug)]
+pub struct FusedProgram {
+    /// The program's name: `decode`, `prefill`, ...
+    pub name: String,
+    /// The steps that it can run.
+    pub bounds: Bounds,
+    /// What a step computes.
+    pub module: FusedModule,
 }
 
 impl Region {

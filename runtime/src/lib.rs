@@ -1,2 +1,4 @@
 //! Empty so far.
+pub mod chat;
 pub mod sampler;
+pub mod tokenizer;

@@ -1,0 +1,142 @@
+//! Text to token ids and back, whole or as it streams.
+
+use tokenizers::Tokenizer as Inner;
+
+/// What stands for bytes that are not UTF-8.
+const REPLACEMENT: char = '\u{fffd}';
+
+/// A tokenizer that cannot be loaded or used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// Not a tokenizer.json that the `tokenizers` crate reads.
+    #[error("the artifact's tokenizer.json cannot be read ({0}); compile the model again")]
+    Load(String),
+    /// The tokenizer's own pipeline failed.
+    #[error("the text cannot be tokenized: {0}")]
+    Encode(String),
+    /// The decoder failed.
+    #[error("the tokens cannot be turned into text: {0}")]
+    Decode(String),
+}
+
+/// Whether the tokenizer's post-processor adds its special tokens, such as a leading BOS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddSpecial {
+    /// As tokenizer.json says: for plain text.
+    AsConfigured,
+    /// No: for text of a chat template, which holds them already, and for scoring.
+    Never,
+}
+
+/// Whether special tokens appear in decoded text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShowSpecial {
+    /// Leave them out: what a reader wants.
+    Hide,
+    /// Write their names.
+    Show,
+}
+
+/// A loaded tokenizer.json.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: Inner,
+}
+
+impl Tokenizer {
+    /// Reads the bytes of a tokenizer.json. Truncation and padding in it are ignored: they belong
+    /// to training.
+    ///
+    /// # Errors
+    /// When the bytes are not a tokenizer.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let load = |error: tokenizers::Error| TokenizerError::Load(error.to_string());
+        let mut inner = Inner::from_bytes(bytes).map_err(load)?;
+        inner.with_truncation(None).map_err(load)?;
+        inner.with_padding(None);
+        Ok(Tokenizer { inner })
+    }
+
+    /// The token ids of `text`. The names of special tokens in it become those tokens.
+    ///
+    /// # Errors
+    /// When the tokenizer's pipeline fails on the text.
+    pub fn encode(&self, text: &str, special: AddSpecial) -> Result<Vec<u32>, TokenizerError> {
+        let add = special == AddSpecial::AsConfigured;
+        let encoding = self.inner.encode_fast(text, add);
+        let encoding = encoding.map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD; unknown ids become nothing.
+    ///
+    /// # Errors
+    /// When the decoder fails.
+    pub fn decode(&self, ids: &[u32], special: ShowSpecial) -> Result<String, TokenizerError> {
+        let hide = special == ShowSpecial::Hide;
+        self.inner.decode(ids, hide).map_err(|error| TokenizerError::Decode(error.to_string()))
+    }
+
+    /// A stream that turns tokens into text as they come.
+    pub fn stream(&self, special: ShowSpecial) -> TextStream<'_> {
+        TextStream { tokenizer: self, special, window: Vec::new(), emitted: 0 }
+    }
+
+    /// Whether the token stands for a single byte (`<0xE3>`) in a run that only decodes as a whole.
+    fn is_byte(&self, id: u32) -> bool {
+        self.inner
+            .id_to_token(id)
+            .is_some_and(|token| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>'))
+    }
+}
+
+/// Turns tokens into text piece by piece. The pieces put together are what [`Tokenizer::decode`]
+/// makes of all tokens at once, and no piece ends inside a character.
+#[derive(Debug)]
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    special: ShowSpecial,
+    /// The tokens since a place where the text was complete, and before them those of the last
+    /// piece: decoders treat the start of a text differently, so a piece needs something before it.
+    window: Vec<u32>,
+    /// Bytes of the window's text that have been handed out.
+    emitted: usize,
+}
+
+impl TextStream<'_> {
+    /// Takes the next token and returns the text that has become certain, possibly none.
+    ///
+    /// # Errors
+    /// When the decoder fails.
+    pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
+        let before = self.window.len();
+        self.window.push(id);
+        if self.tokenizer.is_byte(id) {
+            return Ok(String::new());
+        }
+        let text = self.tokenizer.decode(&self.window, self.special)?;
+        // Only the last replacement character can still turn into something else: a decoder makes
+        // one of an unfinished character, whatever its length.
+        let certain = text.strip_suffix(REPLACEMENT).unwrap_or(&text);
+        let piece = certain.get(self.emitted..).unwrap_or_default().to_owned();
+        if certain.len() == text.len() && !piece.is_empty() {
+            self.window.drain(..before);
+            self.emitted = self.tokenizer.decode(&self.window, self.special)?.len();
+        } else {
+            self.emitted += piece.len();
+        }
+        Ok(piece)
+    }
+
+    /// The text that was held back, when no more tokens come.
+    ///
+    /// # Errors
+    /// When the decoder fails.
+    pub fn finish(self) -> Result<String, TokenizerError> {
+        let text = self.tokenizer.decode(&self.window, self.special)?;
+        Ok(text.get(self.emitted..).unwrap_or_default().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests;

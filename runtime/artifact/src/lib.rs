@@ -1,1 +1,33 @@
-//! Empty so far.
+//! llmc-artifact: the one file between `llmc` and `llmrt`.
+//!
+//! An artifact is a valid safetensors file, so any safetensors reader opens it. It holds
+//!
+//! - the manifest ([`manifest`]): the plan, what code there is for which CPU, tokenizer facts,
+//!   defaults for generation and the hash of every tensor, as a string in `__metadata__`;
+//! - the packed weights, [`names`]: `weights/0000/model.embed_tokens.weight`, ...;
+//! - `tokenizer.json`, native code (`code/x86-64-v4`: an ELF shared object) and the programs' IR
+//!   (`ir/decode`: text).
+//!
+//! Every tensor starts on a page, so that a mapping of the file serves as the weights' memory
+//! ([`layout`] says how that is possible although safetensors allows no gaps).
+//!
+//! [`ArtifactWriter`] streams an artifact to disk and puts it in place atomically. [`Artifact`]
+//! opens one: it checks the header and the code, which takes milliseconds whatever the size;
+//! [`Artifact::verify`] checks every byte.
+
+pub mod error;
+pub mod layout;
+pub mod manifest;
+pub mod names;
+mod reader;
+mod temporary;
+mod verify;
+mod writer;
+
+pub use error::ArtifactError;
+pub use manifest::{FORMAT_VERSION, GenerationDefaults, HostCode, Manifest, TokenizerFacts};
+pub use names::{TOKENIZER, code_tensor_name, ir_tensor_name, weight_tensor_name};
+pub use reader::Artifact;
+pub use safetensors::Dtype;
+pub use verify::VerifySummary;
+pub use writer::{ArtifactWriter, Entry};

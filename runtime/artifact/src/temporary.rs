@@ -1,0 +1,132 @@
+//! A file that appears under its name only when it is complete.
+
+use crate::error::ArtifactError;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file being written. Dropping it without [`Temporary::persist`] leaves nothing behind; where the
+/// file system can hold nameless files, neither does killing the process.
+pub(crate) struct Temporary {
+    file: File,
+    /// Where it will be.
+    path: PathBuf,
+    /// A name that it has until then, if it has one.
+    name: Option<PathBuf>,
+}
+
+impl Temporary {
+    /// Opens an empty file on the file system of `path`.
+    pub fn create(path: &Path) -> Result<Temporary, ArtifactError> {
+        if path.is_dir() {
+            let source = io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, name a file in it");
+            return Err(ArtifactError::Io { action: "write to", path: path.to_owned(), source });
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if let Ok(file) = options.clone().custom_flags(libc::O_TMPFILE).mode(0o666).open(directory(path)) {
+            return Ok(Temporary { file, path: path.to_owned(), name: None });
+        }
+        let name = partial_name(path);
+        let file = options.create(true).truncate(true).open(&name).map_err(ArtifactError::io("create", path))?;
+        Ok(Temporary { file, path: path.to_owned(), name: Some(name) })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the contents durable and gives the file its name, replacing what had it.
+    pub fn persist(mut self) -> Result<(), ArtifactError> {
+        let path = self.path.clone();
+        self.file.sync_all().map_err(ArtifactError::io("write", &path))?;
+        if self.name.is_none() {
+            self.name = Some(link(&self.file, &path).map_err(ArtifactError::io("create", &path))?);
+        }
+        if let Some(name) = &self.name {
+            fs::rename(name, &path).map_err(ArtifactError::io("create", &path))?;
+        }
+        self.name = None;
+        let directory = directory(&path);
+        File::open(&directory).and_then(|file| file.sync_all()).map_err(ArtifactError::io("write", &directory))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // Nothing better can be done if this fails too.
+            let _ = fs::remove_file(name);
+        }
+    }
+}
+
+/// Gives a nameless file a temporary name beside `path`, because linking cannot replace a file.
+fn link(file: &File, path: &Path) -> io::Result<PathBuf> {
+    use std::os::fd::AsRawFd;
+    let name = partial_name(path);
+    match fs::remove_file(&name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let source = std::ffi::CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let target = std::ffi::CString::new(name.as_os_str().as_bytes())?;
+    // SAFETY: both are null-terminated strings that outlive the call.
+    let result = unsafe {
+        libc::linkat(libc::AT_FDCWD, source.as_ptr(), libc::AT_FDCWD, target.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+    };
+    if result == 0 { Ok(name) } else { Err(io::Error::last_os_error()) }
+}
+
+fn directory(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn partial_name(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.partial", std::process::id()));
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn appears_only_when_persisted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out");
+        let list = || fs::read_dir(directory.path()).unwrap().count();
+        let temporary = Temporary::create(&path).unwrap();
+        drop(temporary);
+        assert_eq!(list(), 0);
+        for text in ["first", "second"] {
+            let temporary = Temporary::create(&path).unwrap();
+            temporary.file().write_all(text.as_bytes()).unwrap();
+            temporary.persist().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(list(), 1);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Temporary::create(directory.path()).err().unwrap().to_string();
+        assert!(error.contains(&directory.path().display().to_string()), "{error}");
+        let missing = directory.path().join("no/such/out");
+        let error = Temporary::create(&missing).err().unwrap().to_string();
+        assert!(error.contains("no/such/out"), "{error}");
+    }
+}

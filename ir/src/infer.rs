@@ -163,9 +163,11 @@ fn concat(operands: &[&TensorType], axis: usize) -> Result<TensorType, String> {
     let mut shape = first.shape.clone();
     let mut total = 0;
     for operand in operands {
-        total += fixed_axis(axis, &operand.shape)?;
+        total = fixed_axis(axis, &operand.shape)?.checked_add(total).ok_or("the joined axis is too large")?;
         let mut expected = shape.clone();
-        expected.0[axis] = operand.shape.0[axis];
+        if let Some(size) = expected.0.get_mut(axis) {
+            *size = operand.shape.0[axis];
+        }
         if operand.dtype != first.dtype || operand.shape != expected {
             return Err(format!("concat along axis {axis} of {first} and {operand}: other axes differ"));
         }
@@ -176,7 +178,8 @@ fn concat(operands: &[&TensorType], axis: usize) -> Result<TensorType, String> {
 
 fn kv_write(kv: &Type, rows: &Type) -> Result<Type, String> {
     let Type::Kv(cache) = kv else { return Err(format!("kv_write needs a cache first, found {kv}")) };
-    let expected = Type::tensor(cache.dtype, &[Dim::from(Symbol::Tokens), Dim::fixed(cache.heads * cache.head_dim)]);
+    let expected =
+        Type::tensor(cache.dtype, &[Dim::from(Symbol::Tokens), Dim::fixed(width(cache.heads, cache.head_dim)?)]);
     if *rows != expected {
         return Err(format!("kv_write into {cache} needs {expected}, found {rows}"));
     }
@@ -196,11 +199,15 @@ fn attend(attention: &Attention, query: &Type, kv: &Type) -> Result<Type, String
     if attention.window == Some(0) {
         return Err("a sliding window of 0 positions would see nothing; leave it out or make it larger".into());
     }
-    let expected = Type::tensor(*dtype, &[Dim::from(Symbol::Tokens), Dim::fixed(attention.heads * head_dim)]);
+    let expected = Type::tensor(*dtype, &[Dim::from(Symbol::Tokens), Dim::fixed(width(attention.heads, *head_dim)?)]);
     if *query != expected {
         return Err(format!("attend with {} heads over {kv} needs {expected}, found {query}", attention.heads));
     }
     Ok(expected)
+}
+
+fn width(heads: usize, head_dim: usize) -> Result<usize, String> {
+    heads.checked_mul(head_dim).ok_or_else(|| format!("{heads} heads of {head_dim} elements are too many"))
 }
 
 fn same(a: &TensorType, b: &TensorType) -> Result<(), String> {

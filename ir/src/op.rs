@@ -4,6 +4,7 @@ use crate::dtype::DType;
 use crate::plan::StepInput;
 use crate::shape::{Shape, Type};
 use std::fmt;
+use std::str::FromStr;
 
 /// One operation. Whatever operand types do not determine is part of it, so that a node's type
 /// always follows from its operation and operands ([`crate::infer::infer`]).
@@ -129,6 +130,19 @@ pub struct Attention {
     pub window: Option<usize>,
 }
 
+impl KvPart {
+    /// Both parts, in declaration order.
+    pub const ALL: [KvPart; 2] = [KvPart::Key, KvPart::Value];
+
+    /// The name used in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvPart::Key => "key",
+            KvPart::Value => "value",
+        }
+    }
+}
+
 /// Keys or values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KvPart {
@@ -161,10 +175,13 @@ impl fmt::Debug for Number {
     }
 }
 
-/// Prints the shortest text that parses back to the same bits.
+/// Prints the shortest text that parses back to the same bits; a NaN other than the usual one as its bits.
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.get();
+        if value.is_nan() && self.0 != f64::NAN.to_bits() {
+            return write!(f, "{:#018x}", self.0);
+        }
         let single = value as f32;
         if f64::from(single).to_bits() == self.0 {
             let text = format!("{single:?}");
@@ -173,6 +190,18 @@ impl fmt::Display for Number {
             }
         }
         write!(f, "{value:?}")
+    }
+}
+
+impl FromStr for Number {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Number, String> {
+        let bits = text.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16));
+        match bits {
+            Some(bits) => bits.map(Number).map_err(|_| format!("`{text}` is not the bits of a 64-bit number")),
+            None => text.parse::<f64>().map(Number::from).map_err(|_| format!("`{text}` is not a number")),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Regions: what is computed together in one kernel. A fused function is a list of them.
 
 use crate::dim::Bounds;
+use crate::dim::Bounds;
 use crate::graph::{Graph, NodeId};
 use crate::module::{Call, Param};
 use crate::op::Op;
@@ -36,6 +37,9 @@ pub enum Anchor {
 }
 
 impl Anchor {
+    /// Every anchor, in declaration order.
+    pub const ALL: [Anchor; 3] = [Anchor::Rows, Anchor::Dot, Anchor::Attend];
+
     /// The name used in the text form.
     pub fn name(self) -> &'static str {
         match self {
@@ -97,6 +101,24 @@ pub struct FusedProgram {
     pub bounds: Bounds,
     /// What a step computes.
     pub module: FusedModule,
+}
+
+/// A fused module for the steps within certain bounds.
+#[derive(Clone, Debug)]
+pub struct FusedProgram {
+    /// `decode`, `prefill`, ...
+    pub name: String,
+    /// The steps that it can run.
+    pub bounds: Bounds,
+    /// What such a step computes.
+    pub module: FusedModule,
+}
+
+impl FusedModule {
+    /// The function of that name.
+    pub fn function(&self, name: &str) -> Option<&FusedFunction> {
+        self.functions.iter().find(|function| function.name == name)
+    }
 }
 
 impl Region {

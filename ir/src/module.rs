@@ -2,7 +2,6 @@
 //! one kind are calls of one function under different scopes.
 
 use crate::dim::Bounds;
-use crate::dim::Bounds;
 use crate::graph::{Graph, NodeId};
 use crate::shape::Type;
 
@@ -70,17 +69,6 @@ pub struct SpecializedModule {
     /// The steps that it can run.
     pub bounds: Bounds,
     /// What a step computes.
-    pub module: Module,
-}
-
-/// A module for the steps within certain bounds, such as `decode`.
-#[derive(Clone, Debug)]
-pub struct SpecializedModule {
-    /// `decode`, `prefill`, ...
-    pub name: String,
-    /// The steps that it can run.
-    pub bounds: Bounds,
-    /// What such a step computes.
     pub module: Module,
 }
 

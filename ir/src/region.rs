@@ -1,7 +1,6 @@
 //! Regions: what is computed together in one kernel. A fused function is a list of them.
 
 use crate::dim::Bounds;
-use crate::dim::Bounds;
 use crate::graph::{Graph, NodeId};
 use crate::module::{Call, Param};
 use crate::op::Op;
@@ -100,17 +99,6 @@ pub struct FusedProgram {
     /// The steps that it can run.
     pub bounds: Bounds,
     /// What a step computes.
-    pub module: FusedModule,
-}
-
-/// A fused module for the steps within certain bounds.
-#[derive(Clone, Debug)]
-pub struct FusedProgram {
-    /// `decode`, `prefill`, ...
-    pub name: String,
-    /// The steps that it can run.
-    pub bounds: Bounds,
-    /// What such a step computes.
     pub module: FusedModule,
 }
 

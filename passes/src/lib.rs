@@ -1,1 +1,10 @@
-//! Empty so far.
+//! llmc-passes: how a graph gets better.
+
+pub mod canonicalize;
+pub mod hoist;
+pub mod instrument;
+pub mod pass;
+pub mod phase;
+pub mod pipeline;
+mod rebuild;
+pub mod specialize;

@@ -1,0 +1,89 @@
+//! What a pass is, and the state that passes hand on.
+
+use crate::phase::Phase;
+use llmc_ir::module::{Module, SpecializedModule};
+use llmc_ir::plan::ModelFacts;
+use llmc_ir::region::{FusedProgram, PlannedModel};
+
+/// One step of the pipeline.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// The name in `--without`, `--passes` and dumps; several entries of the pipeline may share it.
+    pub name: &'static str,
+    /// One line for `--help` and reports.
+    pub description: &'static str,
+    /// The phase whose work it is part of: it runs unless compilation stops after an earlier one.
+    pub phase: Phase,
+    /// Whether `--without` may leave it out.
+    pub necessity: Necessity,
+    /// The pass itself. An error says what about the model it cannot handle.
+    pub run: fn(State, &Context) -> Result<State, String>,
+}
+
+/// Whether compilation can do without a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Necessity {
+    /// It makes the result better.
+    Optional,
+    /// It makes the form that later passes take.
+    Required,
+}
+
+/// What flows through the pipeline.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Up to [`Phase::Canonical`].
+    Module(Module),
+    /// From [`Phase::Specialized`] on: programs, the tightest bounds first.
+    Programs(Vec<SpecializedModule>),
+    /// From [`Phase::Fused`] on.
+    Fused(Vec<FusedProgram>),
+    /// From [`Phase::Planned`] on.
+    Planned(Box<PlannedModel>),
+}
+
+/// What passes may know beside the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// The model and the limits that the artifact is compiled for (`max_context`, `max_batch`).
+    pub facts: ModelFacts,
+    /// The most tokens in one step of the prefill program.
+    pub prefill_chunk: usize,
+}
+
+/// Tokens per prefill step: enough rows to make matrix products compute-bound, few enough that the
+/// activations of a step stay in the caches.
+pub const PREFILL_CHUNK: usize = 512;
+
+impl State {
+    /// What the state holds, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            State::Module(_) => "a module",
+            State::Programs(_) => "specialised modules",
+            State::Fused(_) => "fused programs",
+            State::Planned(_) => "a planned model",
+        }
+    }
+
+    /// The modules in it, if it is still before fusion.
+    pub fn modules(&self) -> Vec<&Module> {
+        match self {
+            State::Module(module) => vec![module],
+            State::Programs(programs) => programs.iter().map(|program| &program.module).collect(),
+            State::Fused(_) | State::Planned(_) => Vec::new(),
+        }
+    }
+
+    /// Applies a rewrite to every module. An error if the state is past fusion.
+    pub fn map_modules(mut self, rewrite: impl Fn(&mut Module) -> Result<(), String>) -> Result<State, String> {
+        match &mut self {
+            State::Module(module) => rewrite(module)?,
+            State::Programs(programs) => programs.iter_mut().try_for_each(|program| rewrite(&mut program.module))?,
+            State::Fused(_) | State::Planned(_) => {
+                return Err(format!("it rewrites modules, found {}; run it before `fuse`", self.kind()));
+            }
+        }
+        Ok(self)
+    }
+}

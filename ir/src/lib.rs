@@ -11,3 +11,4 @@ pub mod op;
 pub mod plan;
 pub mod region;
 pub mod shape;
+pub mod text;

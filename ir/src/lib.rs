@@ -2,8 +2,10 @@
 
 pub mod abi;
 pub mod builder;
+pub mod decompose;
 pub mod dim;
 pub mod dtype;
+pub mod eval;
 pub mod graph;
 pub mod infer;
 pub mod module;

@@ -36,7 +36,7 @@
 
 mod print;
 
-pub(crate) use print::{NodeNames, is_name};
+pub(crate) use print::{NodeNames, source_text, source_type};
 pub use print::{print_fused, print_fused_module, print_module, print_specialized};
 
 use crate::module::{Module, SpecializedModule};

@@ -85,6 +85,7 @@ impl NodeNames {
     }
 }
 
+#[allow(dead_code)]
 /// Whether `name` can stand behind `%` or `@`: a letter or underscore, then letters, digits, `_`, `.` and `-`.
 pub(crate) fn is_name(name: &str) -> bool {
     let mut characters = name.chars();

@@ -1,6 +1,7 @@
 //! llmc-passes: how a graph gets better.
 
 pub mod canonicalize;
+pub mod fuse;
 pub mod hoist;
 pub mod instrument;
 pub mod pass;

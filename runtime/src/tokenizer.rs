@@ -1,5 +1,6 @@
 //! Text to token ids and back, whole or as it streams.
 
+use std::collections::BTreeSet;
 use tokenizers::Tokenizer as Inner;
 
 /// What stands for bytes that are not UTF-8.
@@ -41,6 +42,7 @@ pub enum ShowSpecial {
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: Inner,
+    special: BTreeSet<u32>,
 }
 
 impl Tokenizer {
@@ -54,7 +56,9 @@ impl Tokenizer {
         let mut inner = Inner::from_bytes(bytes).map_err(load)?;
         inner.with_truncation(None).map_err(load)?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner })
+        let added = inner.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        Ok(Tokenizer { inner, special })
     }
 
     /// The token ids of `text`. The names of special tokens in it become those tokens.
@@ -66,6 +70,11 @@ impl Tokenizer {
         let encoding = self.inner.encode_fast(text, add);
         let encoding = encoding.map_err(|error| TokenizerError::Encode(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The id of the token with exactly this text.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD; unknown ids become nothing.
@@ -81,13 +90,11 @@ impl Tokenizer {
     pub fn stream(&self, special: ShowSpecial) -> TextStream<'_> {
         TextStream { tokenizer: self, special, window: Vec::new(), emitted: 0 }
     }
+}
 
-    /// Whether the token stands for a single byte (`<0xE3>`) in a run that only decodes as a whole.
-    fn is_byte(&self, id: u32) -> bool {
-        self.inner
-            .id_to_token(id)
-            .is_some_and(|token| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>'))
-    }
+/// Whether a token stands for a single byte (`<0xE3>`) in a run that only decodes as a whole.
+fn is_byte(token: &str) -> bool {
+    token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
 }
 
 /// Turns tokens into text piece by piece. The pieces put together are what [`Tokenizer::decode`]
@@ -109,9 +116,14 @@ impl TextStream<'_> {
     /// # Errors
     /// When the decoder fails.
     pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
+        let hidden = self.special == ShowSpecial::Hide && self.tokenizer.special.contains(&id);
+        let Some(token) = self.tokenizer.inner.id_to_token(id).filter(|_| !hidden) else {
+            // Decoding leaves the token out too: a run of bytes goes on behind it.
+            return Ok(String::new());
+        };
         let before = self.window.len();
         self.window.push(id);
-        if self.tokenizer.is_byte(id) {
+        if is_byte(&token) {
             return Ok(String::new());
         }
         let text = self.tokenizer.decode(&self.window, self.special)?;

@@ -105,6 +105,16 @@ fn leading_spaces_survive_what_comes_first() {
 }
 
 #[test]
+fn a_run_of_bytes_goes_on_behind_what_is_not_shown() {
+    let tokenizer = byte_fallback();
+    for unseen in [260, 9999] {
+        let ids = [225, 128, 128, unseen, 224];
+        let whole = tokenizer.decode(&ids, ShowSpecial::Hide).unwrap();
+        assert_eq!(streamed(&tokenizer, &ids, ShowSpecial::Hide).concat(), whole);
+    }
+}
+
+#[test]
 fn garbage_is_not_a_tokenizer() {
     let error = Tokenizer::from_bytes(b"{\"version\": \"1.0\"}").unwrap_err().to_string();
     assert!(error.starts_with("the artifact's tokenizer.json cannot be read"), "{error}");

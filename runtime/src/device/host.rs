@@ -1,0 +1,189 @@
+//! The host CPU: a compiled model's code and memory, and the threads that run its steps.
+
+mod barrier;
+mod code;
+pub mod cpu;
+mod memory;
+mod signal;
+mod workers;
+
+use crate::executor::StepInputs;
+use code::Code;
+use llmc_artifact::Artifact;
+use llmc_ir::abi::{StepArgs, StepFunction};
+use memory::Memory;
+use std::io;
+use std::sync::Arc;
+use thiserror::Error;
+use workers::Workers;
+
+/// Alignment of each thread's working memory: a page, so that no two threads share a cache line or
+/// a line that the hardware prefetches.
+const SCRATCH_ALIGN: u64 = 4096;
+
+/// How to set a model up on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostOptions {
+    /// Threads that run a step, the calling one included. At least 1.
+    pub threads: usize,
+    /// Blocks in the KV pool.
+    pub kv_blocks: usize,
+}
+
+/// Why a model cannot be set up on this machine.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// No code in the artifact runs on this CPU.
+    #[error(
+        "no code in {path} runs on this CPU: {needs}. Recompile it with `llmc compile --target {suggestion}` \
+         (or on this machine with `--target native`)"
+    )]
+    NoTarget {
+        /// The artifact.
+        path: String,
+        /// Each target and what it lacks.
+        needs: String,
+        /// A target that this CPU can run.
+        suggestion: &'static str,
+    },
+    /// The code does not load.
+    #[error("cannot load the code for {target} from {path}: {detail}")]
+    Code {
+        /// The artifact.
+        path: String,
+        /// The target's name.
+        target: String,
+        /// Why.
+        detail: String,
+    },
+    /// The operating system gives no memory.
+    #[error("cannot reserve {bytes} bytes for {what}: {source}; ask for a smaller KV cache")]
+    Memory {
+        /// What it is for.
+        what: &'static str,
+        /// How much was asked for.
+        bytes: u64,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The operating system gives no threads.
+    #[error("cannot start {threads} threads: {source}; ask for fewer with --threads")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A model ready to run on the host.
+pub struct HostModel {
+    target: String,
+    programs: Vec<StepFunction>,
+    weights: Vec<*const u8>,
+    kv: Memory,
+    kv_block_bytes: usize,
+    arena: Memory,
+    scratch: Memory,
+    scratch_stride: u64,
+    logits: Memory,
+    vocab: usize,
+    workers: Workers,
+    // Last, because the fields above point into them.
+    _code: Code,
+    _artifact: Arc<Artifact>,
+}
+
+// SAFETY: the pointers lead into memory that the model owns or shares read-only (the artifact's
+// mapping and its code), none of which is bound to a thread.
+unsafe impl Send for HostModel {}
+
+impl HostModel {
+    /// Loads the best code that this CPU can run and reserves memory. Memory is taken from the
+    /// system only as it is used.
+    ///
+    /// # Errors
+    /// If the CPU lacks a feature, or the system gives no memory or threads.
+    pub fn open(artifact: Arc<Artifact>, options: HostOptions) -> Result<HostModel, HostError> {
+        let plan = &artifact.manifest().plan;
+        let target = code::choose(&artifact)?;
+        let code = Code::load(&artifact, target)?;
+        let programs = plan.programs.iter().map(|program| code.entry(&program.entry_symbol()));
+        let programs = programs.collect::<Result<Vec<_>, _>>()?;
+        let threads = options.threads.max(1);
+        let scratch_stride = target.scratch_bytes.max(1).next_multiple_of(SCRATCH_ALIGN);
+        let arena_bytes = plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0);
+        let samples = plan.programs.iter().map(|program| program.bounds.max.samples).max().unwrap_or(0);
+        let vocab = plan.model.vocab;
+        let reserve = |what: &'static str, count: usize, each: usize| {
+            let bytes = (count as u64).saturating_mul(each as u64);
+            Memory::reserve(bytes).map_err(|source| HostError::Memory { what, bytes, source })
+        };
+        Ok(HostModel {
+            target: target.name.clone(),
+            programs,
+            weights: artifact.weights().map(<[u8]>::as_ptr).collect(),
+            kv: reserve("the KV cache", options.kv_blocks, plan.kv.block_bytes())?,
+            kv_block_bytes: plan.kv.block_bytes(),
+            arena: reserve("activations", 1, arena_bytes as usize)?,
+            scratch: reserve("working memory", threads, scratch_stride as usize)?,
+            scratch_stride,
+            logits: reserve("logits", samples, vocab * size_of::<f32>())?,
+            vocab,
+            workers: Workers::start(threads).map_err(|source| HostError::Threads { threads, source })?,
+            _code: code,
+            _artifact: artifact,
+        })
+    }
+
+    /// The CPU level whose code runs, such as `x86-64-v4`.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Threads that run a step.
+    pub fn threads(&self) -> usize {
+        self.workers.threads()
+    }
+
+    /// Runs one step of a program (an index into the plan's) and returns `f32[samples, vocab]`.
+    /// The inputs must have been made for that program and for a pool of this model's size.
+    pub(crate) fn run(&mut self, program: usize, inputs: &StepInputs) -> &[f32] {
+        let mut args = StepArgs {
+            tokens: inputs.token_ids.len() as u64,
+            sequences: inputs.sequence_starts.len() as u64 - 1,
+            samples: inputs.sample_rows.len() as u64,
+            block_table_stride: inputs.block_table_stride as u64,
+            token_ids: inputs.token_ids.as_ptr(),
+            positions: inputs.positions.as_ptr(),
+            sample_rows: inputs.sample_rows.as_ptr(),
+            slots: inputs.slots.as_ptr(),
+            sequence_starts: inputs.sequence_starts.as_ptr(),
+            block_tables: inputs.block_tables.as_ptr(),
+            weights: self.weights.as_ptr(),
+            kv: self.kv.as_mut_ptr(),
+            arena: self.arena.as_mut_ptr(),
+            scratch: self.scratch.as_mut_ptr(),
+            scratch_stride: self.scratch_stride,
+            logits: self.logits.as_mut_ptr().cast::<f32>(),
+            barrier: barrier::meet,
+            barrier_state: std::ptr::null(),
+        };
+        // SAFETY: the code was compiled for this plan and checked against its hash. StepInputs are
+        // validated when made (ids, positions, slots and blocks in range; sizes within the
+        // program's bounds), the memory has the sizes that the plan asks for, and all of it lives
+        // until `run` returns, after which no worker uses it.
+        unsafe { self.workers.run(self.programs[program], &mut args) };
+        let count = inputs.sample_rows.len() * self.vocab;
+        // SAFETY: `logits` holds at least `count` floats (samples are within the program's bounds),
+        // initialised by the system to zero and then by the step, and `&mut self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<f32>(), count) }
+    }
+
+    /// Zeroes blocks of the KV pool.
+    pub(crate) fn wipe_blocks(&mut self, blocks: &[u32]) {
+        for &block in blocks {
+            self.kv.zero(block as usize * self.kv_block_bytes, self.kv_block_bytes);
+        }
+    }
+}

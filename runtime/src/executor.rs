@@ -1,0 +1,283 @@
+//! Runs steps: picks the tightest program that fits, prepares its inputs, checks what comes out.
+
+mod inputs;
+mod pool;
+
+pub use inputs::StepInputs;
+pub use pool::default_kv_blocks;
+
+use crate::device::host::{HostError, HostModel, HostOptions, cpu};
+use inputs::PoolShape;
+use llmc_artifact::Artifact;
+use llmc_ir::dim::Bindings;
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan, Program};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// One step: new tokens of some sequences, side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// The sequences that take part.
+    pub sequences: Vec<StepSequence>,
+}
+
+/// A sequence's part of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepSequence {
+    /// The new tokens. Never empty.
+    pub tokens: Vec<u32>,
+    /// Position of the first of them. What is before is in the KV cache already.
+    pub start_position: u32,
+    /// The pool's block for each [`KV_BLOCK_POSITIONS`] positions, the new ones included. More
+    /// entries than that are ignored.
+    pub block_table: Vec<u32>,
+    /// Which logits are wanted.
+    pub sample: SampleRows,
+}
+
+/// Of which new tokens the logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleRows {
+    /// Of none: more of the prompt is to come.
+    None,
+    /// Of the last one.
+    Last,
+    /// Of all of them: evaluation.
+    All,
+}
+
+impl SampleRows {
+    /// Number of rows of logits for a sequence with so many new tokens.
+    pub fn count(self, tokens: usize) -> usize {
+        match self {
+            SampleRows::None => 0,
+            SampleRows::Last => tokens.min(1),
+            SampleRows::All => tokens,
+        }
+    }
+}
+
+/// The result of a step: `f32[rows, vocab]`, rows in the order of the step's sequences and tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Logits<'a> {
+    values: &'a [f32],
+    vocab: usize,
+}
+
+impl<'a> Logits<'a> {
+    /// The logits of row `index`, one per token of the vocabulary.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, index: usize) -> &'a [f32] {
+        &self.values[index * self.vocab..][..self.vocab]
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.vocab
+    }
+}
+
+/// How to set up an executor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExecutorOptions {
+    /// Threads that run a step; `None`: one per CPU that the process may use.
+    pub threads: Option<usize>,
+    /// Blocks in the KV pool; `None`: as [`default_kv_blocks`] says.
+    pub kv_blocks: Option<usize>,
+}
+
+/// Why a model cannot be set up or a step cannot run.
+#[derive(Debug, Error)]
+pub enum ExecutorError {
+    /// The device refuses.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The pool is too small for the model.
+    #[error(
+        "the KV cache has room for {blocks} blocks of {KV_BLOCK_POSITIONS} positions, one sequence of {max_context} \
+         positions needs {needed} ({needed_bytes} bytes): free memory, ask for a larger cache or compile with a \
+         smaller --max-context"
+    )]
+    PoolTooSmall {
+        /// Blocks in the pool.
+        blocks: usize,
+        /// Blocks for one sequence.
+        needed: usize,
+        /// The same in bytes.
+        needed_bytes: u64,
+        /// Positions of one sequence.
+        max_context: usize,
+    },
+    /// Zero threads were asked for.
+    #[error("0 threads cannot run a step: ask for at least 1")]
+    NoThreads,
+    /// No program takes so much at once.
+    #[error(
+        "a step of {tokens} tokens and {samples} logits rows in {sequences} sequences fits none of the compiled \
+         programs ({programs}): split it"
+    )]
+    TooLarge {
+        /// Its tokens.
+        tokens: usize,
+        /// Its rows of logits.
+        samples: usize,
+        /// Its sequences.
+        sequences: usize,
+        /// What the programs take.
+        programs: String,
+    },
+    /// The step contradicts itself or the model.
+    #[error("sequence {sequence} of the step is invalid: {detail}")]
+    Invalid {
+        /// Index into [`Step::sequences`].
+        sequence: usize,
+        /// What was found and what was expected.
+        detail: String,
+    },
+    /// The model produced infinities or NaN.
+    #[error(
+        "sequence {sequence} of the step got a logit that is {value}: the checkpoint's weights are damaged or its \
+         activations exceed the range of the compiled element type"
+    )]
+    NonFinite {
+        /// Index into [`Step::sequences`].
+        sequence: usize,
+        /// The first such logit.
+        value: f32,
+    },
+}
+
+/// A model that runs steps. Its KV pool's contents belong to whoever hands out the blocks.
+pub struct Executor {
+    artifact: Arc<Artifact>,
+    model: HostModel,
+    kv_blocks: usize,
+    inputs: StepInputs,
+}
+
+impl Executor {
+    /// Loads the artifact's code and reserves memory.
+    ///
+    /// # Errors
+    /// If this CPU or this machine's memory do not suffice.
+    pub fn new(artifact: Arc<Artifact>, options: ExecutorOptions) -> Result<Executor, ExecutorError> {
+        let plan = &artifact.manifest().plan;
+        let threads = options.threads.unwrap_or_else(cpu::default_threads);
+        if threads == 0 {
+            return Err(ExecutorError::NoThreads);
+        }
+        let kv_blocks = options.kv_blocks.unwrap_or_else(|| default_kv_blocks(plan)).min(pool::MAX_KV_BLOCKS);
+        let needed = plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS);
+        if kv_blocks < needed {
+            let needed_bytes = needed as u64 * plan.kv.block_bytes() as u64;
+            let max_context = plan.model.max_context;
+            return Err(ExecutorError::PoolTooSmall { blocks: kv_blocks, needed, needed_bytes, max_context });
+        }
+        let model = HostModel::open(Arc::clone(&artifact), HostOptions { threads, kv_blocks })?;
+        Ok(Executor { artifact, model, kv_blocks, inputs: StepInputs::default() })
+    }
+
+    /// Runs a step: writes its tokens' keys and values into the step's blocks and returns the
+    /// logits that were asked for.
+    ///
+    /// # Errors
+    /// If no program takes the step, it is invalid, or a logit is not finite. Whatever the error, running
+    /// the step again gives the same result. After [`ExecutorError::NonFinite`] the sequence's blocks must
+    /// go through [`Executor::wipe_blocks`] before another sequence gets them.
+    pub fn run(&mut self, step: &Step) -> Result<Logits<'_>, ExecutorError> {
+        let plan = &self.artifact.manifest().plan;
+        let shape =
+            PoolShape { kv_blocks: self.kv_blocks, vocab: plan.model.vocab, max_context: plan.model.max_context };
+        let sizes = self.inputs.prepare(step, shape)?;
+        let Some(program) = plan.programs.iter().position(|program| fits(program, &sizes)) else {
+            return Err(ExecutorError::TooLarge {
+                tokens: sizes.tokens,
+                samples: sizes.samples,
+                sequences: sizes.sequences,
+                programs: describe(&plan.programs),
+            });
+        };
+        let logits = Logits { values: self.model.run(program, &self.inputs), vocab: plan.model.vocab };
+        check_finite(step, logits)?;
+        Ok(logits)
+    }
+
+    /// Zeroes blocks that may hold infinities or NaN. A later sequence masks what it has not
+    /// written, but a masked NaN is still NaN.
+    pub fn wipe_blocks(&mut self, blocks: &[u32]) {
+        self.model.wipe_blocks(blocks);
+    }
+
+    /// What was compiled.
+    pub fn plan(&self) -> &Plan {
+        &self.artifact.manifest().plan
+    }
+
+    /// The artifact that this runs.
+    pub fn artifact(&self) -> &Arc<Artifact> {
+        &self.artifact
+    }
+
+    /// The CPU level whose code runs, such as `x86-64-v4`.
+    pub fn target(&self) -> &str {
+        self.model.target()
+    }
+
+    /// Threads that run a step.
+    pub fn threads(&self) -> usize {
+        self.model.threads()
+    }
+
+    /// Blocks in the KV pool.
+    pub fn kv_blocks(&self) -> usize {
+        self.kv_blocks
+    }
+
+    /// The most tokens that a step may have: the largest program's.
+    pub fn max_step_tokens(&self) -> usize {
+        self.plan().programs.iter().map(|program| program.bounds.max.tokens).max().unwrap_or(0)
+    }
+}
+
+/// Whether a program may run a step of these sizes. `tokens == sequences == samples` is what a
+/// decode program was promised.
+fn fits(program: &Program, sizes: &Bindings) -> bool {
+    let max = &program.bounds.max;
+    let within = sizes.tokens <= max.tokens
+        && sizes.samples <= max.samples
+        && sizes.sequences <= max.sequences
+        && sizes.context <= max.context;
+    let one_each = sizes.tokens == sizes.sequences && sizes.samples == sizes.sequences;
+    within && (one_each || !program.bounds.one_token_per_sequence)
+}
+
+fn describe(programs: &[Program]) -> String {
+    let describe = |program: &Program| {
+        let max = &program.bounds.max;
+        let per_sequence = if program.bounds.one_token_per_sequence { ", one token each" } else { "" };
+        format!(
+            "{}: {} tokens, {} rows, {} sequences of {} positions{per_sequence}",
+            program.name, max.tokens, max.samples, max.sequences, max.context
+        )
+    };
+    programs.iter().map(describe).collect::<Vec<_>>().join("; ")
+}
+
+fn check_finite(step: &Step, logits: Logits<'_>) -> Result<(), ExecutorError> {
+    /// All exponent bits: infinity or NaN.
+    const NOT_FINITE: u32 = 0x7f80_0000;
+    let finite = |row: &[f32]| !row.iter().fold(false, |bad, x| bad | (x.to_bits() & NOT_FINITE == NOT_FINITE));
+    let mut row = 0;
+    for (index, sequence) in step.sequences.iter().enumerate() {
+        for _ in 0..sequence.sample.count(sequence.tokens.len()) {
+            if !finite(logits.row(row)) {
+                let value = logits.row(row).iter().copied().find(|value| !value.is_finite()).unwrap_or(f32::NAN);
+                return Err(ExecutorError::NonFinite { sequence: index, value });
+            }
+            row += 1;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! `llmrt bench`: tokens per second of prefill and decode, in the style of llama-bench.
+
+mod measure;
+mod report;
+
+use super::error::CliError;
+use super::load;
+use super::options::ModelFlags;
+use super::output;
+use clap::Args;
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, ModelFacts};
+use measure::Bench;
+use report::{Facts, Outcome};
+use std::num::NonZeroUsize;
+
+/// Measure prefill and decode speed.
+///
+/// Prefill reads that many random tokens into an empty context. Decode generates that many tokens
+/// after each depth and for each batch size; its rate counts the tokens of all sequences. Warm-up
+/// is not counted, and the repetitions of all tests take turns, so that a slow moment hits all.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  llmrt bench model.llmc -p 512,2048 -n 128 --depth 0,1024 --batch 1,8 -r 5")]
+pub struct BenchArguments {
+    #[command(flatten)]
+    model: ModelFlags,
+    /// Prefill lengths; 0 leaves prefill out
+    #[arg(short = 'p', value_name = "TOKENS", value_delimiter = ',', default_value = "512")]
+    prompt: Vec<usize>,
+    /// Tokens to decode; 0 leaves decode out
+    #[arg(short = 'n', value_name = "TOKENS", value_delimiter = ',', default_value = "128")]
+    generate: Vec<usize>,
+    /// Tokens in the context before decoding starts
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "0")]
+    depth: Vec<usize>,
+    /// Sequences that decode together
+    #[arg(long, value_name = "SEQUENCES", value_delimiter = ',', default_value = "1")]
+    batch: Vec<NonZeroUsize>,
+    /// Repetitions
+    #[arg(short = 'r', value_name = "N", default_value = "5")]
+    repetitions: NonZeroUsize,
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// Reading a prompt.
+    Prefill {
+        /// Its length.
+        tokens: usize,
+    },
+    /// Generating.
+    Decode {
+        /// Tokens per sequence.
+        tokens: usize,
+        /// Tokens before them.
+        depth: usize,
+        /// Sequences.
+        batch: usize,
+    },
+}
+
+impl Test {
+    /// A name like llama-bench's: `pp512`, `tg128`, `tg128 @ d1024 x 8`.
+    fn name(self) -> String {
+        match self {
+            Test::Prefill { tokens } => format!("pp{tokens}"),
+            Test::Decode { tokens, depth, batch } => {
+                let depth = if depth > 0 { format!(" @ d{depth}") } else { String::new() };
+                let batch = if batch > 1 { format!(" x {batch}") } else { String::new() };
+                format!("tg{tokens}{depth}{batch}")
+            }
+        }
+    }
+
+    /// Sequences that take part.
+    fn sequences(self) -> usize {
+        match self {
+            Test::Prefill { .. } => 1,
+            Test::Decode { batch, .. } => batch,
+        }
+    }
+
+    /// Positions that each sequence comes to have.
+    fn positions(self) -> usize {
+        match self {
+            Test::Prefill { tokens } => tokens,
+            Test::Decode { tokens, depth, .. } => depth.saturating_add(tokens),
+        }
+    }
+
+    /// Tokens that the rate counts.
+    fn counted(self) -> usize {
+        match self {
+            Test::Prefill { tokens } => tokens,
+            Test::Decode { tokens, batch, .. } => tokens.saturating_mul(batch),
+        }
+    }
+
+    /// What limits of the model the test exceeds.
+    fn check(self, model: &ModelFacts) -> Result<(), CliError> {
+        let exceeds = |what: &str, has: usize, limit: usize| {
+            Err(CliError::Usage(format!("test {} takes {has} {what}, but the model allows {limit}", self.name())))
+        };
+        if self.positions() > model.max_context {
+            return exceeds("positions", self.positions(), model.max_context);
+        }
+        if self.sequences() > model.max_batch {
+            return exceeds("sequences at once", self.sequences(), model.max_batch);
+        }
+        Ok(())
+    }
+}
+
+/// Runs the command.
+pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
+    let tests = tests(arguments);
+    if tests.is_empty() {
+        return Err(CliError::usage("nothing to measure: -p and -n are both 0"));
+    }
+    let artifact = load::open_artifact(&arguments.model)?;
+    let model = &artifact.manifest().plan.model;
+    tests.iter().try_for_each(|test| test.check(model))?;
+    let sequences = tests.iter().map(|test| test.sequences()).max().unwrap_or(1);
+    let blocks = tests.iter().map(|test| test.positions().div_ceil(KV_BLOCK_POSITIONS)).max().unwrap_or(1);
+    // Memory is taken only where it is used; an executor wants room for one full context.
+    let room = (sequences * blocks).max(model.max_context.div_ceil(KV_BLOCK_POSITIONS));
+    let executor = load::executor(&artifact, &arguments.model, Some(room))?;
+    let facts = Facts::new(&artifact, &executor);
+    let mut bench = Bench::new(executor, sequences, blocks);
+    let repetitions = arguments.repetitions.get();
+    let bar = output::progress(((repetitions + 1) * tests.len()) as u64, "{msg} {pos}/{len} {wide_bar} {eta}");
+    for &test in &tests {
+        bar.set_message(format!("warm-up {}", test.name()));
+        bench.warm_up(test)?;
+        bar.inc(1);
+    }
+    let mut outcomes: Vec<Outcome> = tests.iter().map(|&test| Outcome { test, values: Vec::new() }).collect();
+    for _ in 0..repetitions {
+        for outcome in &mut outcomes {
+            bar.set_message(outcome.test.name());
+            outcome.values.push(bench.rate(outcome.test)?);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    match arguments.json {
+        true => output::print_json(&report::rows(&facts, &outcomes)),
+        false => output::print(&report::table(&facts, &outcomes)),
+    }
+}
+
+fn tests(arguments: &BenchArguments) -> Vec<Test> {
+    let prefill = arguments.prompt.iter().map(|&tokens| Test::Prefill { tokens });
+    let decode = arguments.depth.iter().flat_map(|&depth| {
+        arguments.batch.iter().flat_map(move |batch| {
+            arguments.generate.iter().map(move |&tokens| Test::Decode { tokens, depth, batch: batch.get() })
+        })
+    });
+    prefill.chain(decode).filter(|test| test.counted() > 0).collect()
+}

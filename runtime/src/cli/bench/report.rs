@@ -1,0 +1,158 @@
+//! Bench results as a table for people and as rows for programs.
+
+use super::Test;
+use llmc_artifact::Artifact;
+use llmrt::executor::Executor;
+use serde::Serialize;
+
+/// What was measured on.
+pub struct Facts {
+    model: String,
+    bytes: u64,
+    parameters: u64,
+    target: String,
+    threads: usize,
+}
+
+/// A test with the tokens per second of each repetition.
+pub struct Outcome {
+    /// The test.
+    pub test: Test,
+    /// In the order of measurement, at least one.
+    pub values: Vec<f64>,
+}
+
+/// An element of the array that `--json` prints.
+#[derive(Serialize)]
+pub struct Row {
+    test: String,
+    prompt: usize,
+    generate: usize,
+    depth: usize,
+    batch: usize,
+    threads: usize,
+    median: f64,
+    values: Vec<f64>,
+    unit: &'static str,
+}
+
+impl Facts {
+    /// Collects them.
+    pub fn new(artifact: &Artifact, executor: &Executor) -> Self {
+        let plan = &artifact.manifest().plan;
+        Facts {
+            model: format!("{} {}", plan.model.architecture, plan.model.dtype),
+            bytes: artifact.size_bytes(),
+            parameters: plan.model.parameters,
+            target: executor.target().to_owned(),
+            threads: executor.threads(),
+        }
+    }
+}
+
+/// The rows for `--json`.
+pub fn rows(facts: &Facts, outcomes: &[Outcome]) -> Vec<Row> {
+    let row = |outcome: &Outcome| {
+        let (prompt, generate, depth) = match outcome.test {
+            Test::Prefill { tokens } => (tokens, 0, 0),
+            Test::Decode { tokens, depth, .. } => (0, tokens, depth),
+        };
+        Row {
+            test: outcome.test.name(),
+            prompt,
+            generate,
+            depth,
+            batch: outcome.test.sequences(),
+            threads: facts.threads,
+            median: median(&outcome.values),
+            values: outcome.values.clone(),
+            unit: "tokens/s",
+        }
+    };
+    outcomes.iter().map(row).collect()
+}
+
+/// A Markdown table, aligned for a terminal.
+pub fn table(facts: &Facts, outcomes: &[Outcome]) -> String {
+    let header = ["model", "size", "params", "target", "threads", "test", "t/s", "min .. max"].map(str::to_owned);
+    let mut lines = vec![header];
+    for outcome in outcomes {
+        let min = outcome.values.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = outcome.values.iter().copied().fold(0.0, f64::max);
+        lines.push([
+            facts.model.clone(),
+            format!("{:.2} MiB", facts.bytes as f64 / f64::from(1 << 20)),
+            format!("{:.2} M", facts.parameters as f64 / 1e6),
+            facts.target.clone(),
+            facts.threads.to_string(),
+            outcome.test.name(),
+            format!("{:.2}", median(&outcome.values)),
+            format!("{min:.2} .. {max:.2}"),
+        ]);
+    }
+    let widths: Vec<usize> =
+        (0..8).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut out = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
+            match is_text(column) {
+                true => out.push_str(&format!("| {cell:<width$} ")),
+                false => out.push_str(&format!("| {cell:>width$} ")),
+            }
+        }
+        out.push_str("|\n");
+        if index == 0 {
+            for (column, &width) in widths.iter().enumerate() {
+                let end = if is_text(column) { "-" } else { ":" };
+                out.push_str(&format!("| {}{end} ", "-".repeat(width - 1)));
+            }
+            out.push_str("|\n");
+        }
+    }
+    out
+}
+
+fn is_text(column: usize) -> bool {
+    matches!(column, 0 | 3)
+}
+
+/// The middle value, or the mean of the two middle ones.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lines_up() {
+        let facts = Facts {
+            model: "LlamaForCausalLM bf16".to_owned(),
+            bytes: 270_000_000,
+            parameters: 134_515_008,
+            target: "native:x".to_owned(),
+            threads: 2,
+        };
+        let outcomes = [
+            Outcome { test: Test::Prefill { tokens: 512 }, values: vec![2000.0, 1000.0, 1500.0] },
+            Outcome { test: Test::Decode { tokens: 128, depth: 1024, batch: 8 }, values: vec![100.0, 50.0] },
+        ];
+        let expected = "\
+| model                 |       size |   params | target   | threads |              test |     t/s |         min .. max |
+| --------------------- | ---------: | -------: | -------- | ------: | ----------------: | ------: | -----------------: |
+| LlamaForCausalLM bf16 | 257.49 MiB | 134.52 M | native:x |       2 |             pp512 | 1500.00 | 1000.00 .. 2000.00 |
+| LlamaForCausalLM bf16 | 257.49 MiB | 134.52 M | native:x |       2 | tg128 @ d1024 x 8 |   75.00 |    50.00 .. 100.00 |
+";
+        assert_eq!(table(&facts, &outcomes), expected);
+        let rows = rows(&facts, &outcomes);
+        assert_eq!(
+            serde_json::to_string(&rows[1]).unwrap(),
+            "{\"test\":\"tg128 @ d1024 x 8\",\"prompt\":0,\"generate\":128,\"depth\":1024,\"batch\":8,\
+             \"threads\":2,\"median\":75.0,\"values\":[100.0,50.0],\"unit\":\"tokens/s\"}"
+        );
+    }
+}

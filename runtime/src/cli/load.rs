@@ -1,0 +1,99 @@
+//! Opening a model: the tokenizer is read while the executor gets ready.
+
+use super::error::CliError;
+use super::options::ModelFlags;
+use llmc_artifact::{Artifact, TOKENIZER};
+use llmc_ir::plan::Plan;
+use llmrt::chat::ChatTemplate;
+use llmrt::executor::{Executor, ExecutorOptions};
+use llmrt::tokenizer::Tokenizer;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A model ready to run.
+pub struct Session {
+    /// The open file.
+    pub artifact: Arc<Artifact>,
+    /// Runs its programs.
+    pub executor: Executor,
+    /// `None`: the artifact has no tokenizer.
+    pub text: Option<Text>,
+    /// Seconds that the tokenizer took, beside everything else.
+    pub tokenizer_seconds: f64,
+}
+
+/// What turns text into tokens and back.
+pub struct Text {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// How a conversation becomes text; `None`: the model has no chat template.
+    pub template: Option<ChatTemplate>,
+}
+
+/// Opens a model. `kv_blocks` says from the plan how large a cache to make, `None` being the
+/// executor's default, or what about the request does not fit the model.
+pub fn open(
+    flags: &ModelFlags,
+    kv_blocks: impl FnOnce(&Plan) -> Result<Option<usize>, CliError>,
+) -> Result<Session, CliError> {
+    let artifact = open_artifact(flags)?;
+    let kv_blocks = kv_blocks(&artifact.manifest().plan)?;
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let started = Instant::now();
+            read_text(&artifact).map(|text| (text, started.elapsed().as_secs_f64()))
+        });
+        let executor = executor(&artifact, flags, kv_blocks);
+        let (text, tokenizer_seconds) = match reader.join() {
+            Ok(text) => text?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        Ok(Session { artifact: artifact.clone(), executor: executor?, text, tokenizer_seconds })
+    })
+}
+
+/// Opens the file alone.
+pub fn open_artifact(flags: &ModelFlags) -> Result<Arc<Artifact>, CliError> {
+    Ok(Arc::new(Artifact::open(&flags.artifact).map_err(CliError::failure)?))
+}
+
+/// Gets the model's programs ready.
+pub fn executor(artifact: &Arc<Artifact>, flags: &ModelFlags, kv_blocks: Option<usize>) -> Result<Executor, CliError> {
+    let options = ExecutorOptions { threads: flags.threads.map(Into::into), kv_blocks };
+    Executor::new(artifact.clone(), options).map_err(CliError::failure)
+}
+
+fn read_text(artifact: &Artifact) -> Result<Option<Text>, CliError> {
+    let manifest = artifact.manifest();
+    let (Some(facts), Some(bytes)) = (&manifest.tokenizer, artifact.tensor(TOKENIZER)) else { return Ok(None) };
+    let tokenizer = Tokenizer::from_bytes(bytes).map_err(CliError::failure)?;
+    Ok(Some(Text { tokenizer, template: ChatTemplate::new(facts).map_err(CliError::failure)? }))
+}
+
+impl Session {
+    /// Tokens that end a reply: what the checkpoint lists, and its tokenizer's end token.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        let manifest = self.artifact.manifest();
+        let mut ids = manifest.generation.eos_token_ids.clone();
+        let name = manifest.tokenizer.as_ref().and_then(|facts| facts.eos_token.as_ref());
+        if let (Some(name), Some(text)) = (name, &self.text) {
+            ids.extend(text.tokenizer.token_id(name));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The tokenizer and the template.
+    ///
+    /// # Errors
+    /// When the model has no tokenizer: `what` needs one.
+    pub fn text_for(&self, what: &str) -> Result<&Text, CliError> {
+        self.text.as_ref().ok_or_else(|| {
+            CliError::Usage(format!(
+                "{what} needs a tokenizer and {} has none; give token ids with `llmrt run --prompt-ids 1,2,3`",
+                self.artifact.path().display()
+            ))
+        })
+    }
+}

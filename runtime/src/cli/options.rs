@@ -1,0 +1,61 @@
+//! Flags that several commands share.
+
+use super::error::CliError;
+use clap::Args;
+use llmrt::sampler::SamplingParams;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// The model and how to run it.
+#[derive(Debug, Args)]
+pub struct ModelFlags {
+    /// The compiled model
+    #[arg(value_name = "ART")]
+    pub artifact: PathBuf,
+    /// Threads that compute [default: one per CPU that the process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingFlags {
+    /// Divides the logits; 0 always takes the likeliest token [default: 0, or 1 with --top-k,
+    /// --top-p or --min-p]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among the K likeliest tokens; 0 is all
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Choose among the fewest tokens whose probabilities sum to P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Choose among tokens with at least P times the likeliest one's probability
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Make tokens that have occurred less likely; 1 does nothing
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
+    /// Equal seeds give equal text
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+}
+
+impl SamplingFlags {
+    /// The parameters, checked. The model's own recommendations are not applied: what is computed
+    /// depends on the command line alone.
+    pub fn params(&self) -> Result<SamplingParams, CliError> {
+        let samples = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let params = SamplingParams {
+            temperature: self.temperature.unwrap_or(if samples { 1.0 } else { 0.0 }),
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        };
+        params.validate().map_err(CliError::usage)?;
+        Ok(params)
+    }
+}

@@ -43,12 +43,8 @@ pub(super) fn config(hyper: &Hyper, layout: &Layout<'_>, ids: &SpecialIds) -> Ob
             config.insert("sliding_window", json!(window));
             ("MistralForCausalLM", "mistral")
         }
-        (Architecture::Qwen2, window) => {
-            config.insert("use_sliding_window", json!(window.is_some()));
-            if let Some(window) = window {
-                config.insert("max_window_layers", json!(0));
-                config.insert("sliding_window", json!(window));
-            }
+        (Architecture::Qwen2, _) => {
+            config.insert("use_sliding_window", json!(false));
             ("Qwen2ForCausalLM", "qwen2")
         }
     };

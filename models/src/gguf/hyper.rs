@@ -94,6 +94,10 @@ pub(super) fn read(gguf: &Gguf<'_>) -> Result<Hyper, Problem> {
     if metadata.boolean(&key("attention.causal"))? == Some(false) {
         return unsupported("its attention is not causal", "use a decoder model");
     }
+    let sliding_window = optional("attention.sliding_window")?.filter(|&window| window > 0);
+    if sliding_window.is_some() && architecture != Architecture::Llama {
+        return unsupported("it has a sliding window", "only llama files (that is, Mistral models) may have one");
+    }
     let hidden = size("embedding_length")?;
     let heads = size("attention.head_count")?;
     let kv_heads = match optional("attention.head_count_kv")? {
@@ -135,7 +139,7 @@ pub(super) fn read(gguf: &Gguf<'_>) -> Result<Hyper, Problem> {
         )?,
         rope_theta,
         rope_scaling: rope::scaling(gguf, prefix, head_dim, rope_theta)?,
-        sliding_window: optional("attention.sliding_window")?.filter(|&window| window > 0),
+        sliding_window,
     })
 }
 

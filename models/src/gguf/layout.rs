@@ -82,7 +82,7 @@ pub(super) fn layout<'a>(gguf: &Gguf<'a>, hyper: &Hyper) -> Result<Layout<'a>, P
         ("ffn_down", "mlp.down_proj", hidden, intermediate, RowOrder::Same),
     ];
     let biased = projections.map(|(stored, ..)| tensors.0.contains_key(format!("blk.0.{stored}.bias").as_str()));
-    let (attention_bias, mlp_bias) = biases(hyper.architecture, biased)?;
+    let (attention_bias, mlp_bias) = biases(hyper, biased)?;
 
     for layer in 0..hyper.layers {
         for (stored, name) in [("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")] {
@@ -152,16 +152,22 @@ impl<'a> Tensors<'_, 'a> {
 }
 
 /// Which biases `config.json` has to announce: only some combinations can be said there.
-fn biases(architecture: Architecture, biased: [bool; 7]) -> Result<(bool, bool), Problem> {
-    match (architecture, biased) {
-        (Architecture::Qwen2, [true, true, true, false, false, false, false]) => Ok((true, false)),
-        (Architecture::Llama, [q, k, v, o, gate, up, down])
-            if q == k && k == v && v == o && gate == up && up == down =>
-        {
-            Ok((q, gate))
-        }
-        _ => unsupported(
-            format!("its first layer has biases in a combination that {} models do not have", architecture.name()),
+fn biases(hyper: &Hyper, biased: [bool; 7]) -> Result<(bool, bool), Problem> {
+    let [q, k, v, o, gate, up, down] = biased;
+    let even = q == k && k == v && gate == up && up == down;
+    let may = match (hyper.architecture, hyper.sliding_window) {
+        (Architecture::Qwen2, _) => even && q && !o && !gate,
+        (Architecture::Llama, None) => even && q == o,
+        // Mistral, whose configuration has no word for biases.
+        (Architecture::Llama, Some(_)) => !biased.contains(&true),
+    };
+    match may {
+        true => Ok((q, gate)),
+        false => unsupported(
+            format!(
+                "its first layer has biases in a combination that {} models do not have",
+                hyper.architecture.name()
+            ),
             "use a file of a plain Llama, Mistral or Qwen2 model",
         ),
     }

@@ -5,6 +5,7 @@
 
 mod k;
 mod legacy;
+mod table;
 
 use std::fmt;
 
@@ -31,6 +32,8 @@ pub(super) enum TensorType {
     Q4K,
     Q5K,
     Q6K,
+    Iq4Nl,
+    Iq4Xs,
 }
 
 /// What is known of a type: everything else is derived from this table.
@@ -47,7 +50,7 @@ struct Traits {
 }
 
 #[rustfmt::skip]
-const TRAITS: [Traits; 13] = [
+const TRAITS: [Traits; 15] = [
     Traits { kind: TensorType::F32,  code: 0,  name: "F32",  block_elements: 1, block_bytes: 4, noise: 1e-6 },
     Traits { kind: TensorType::F16,  code: 1,  name: "F16",  block_elements: 1, block_bytes: 2, noise: 1e-3 },
     Traits { kind: TensorType::BF16, code: 30, name: "BF16", block_elements: 1, block_bytes: 2, noise: 4e-3 },
@@ -61,10 +64,12 @@ const TRAITS: [Traits; 13] = [
     Traits { kind: TensorType::Q4K,  code: 12, name: "Q4_K", block_elements: SUPER_BLOCK, block_bytes: 144, noise: 0.18 },
     Traits { kind: TensorType::Q5K,  code: 13, name: "Q5_K", block_elements: SUPER_BLOCK, block_bytes: 176, noise: 0.09 },
     Traits { kind: TensorType::Q6K,  code: 14, name: "Q6_K", block_elements: SUPER_BLOCK, block_bytes: 210, noise: 0.05 },
+    Traits { kind: TensorType::Iq4Nl, code: 20, name: "IQ4_NL", block_elements: BLOCK, block_bytes: 18, noise: 0.18 },
+    Traits { kind: TensorType::Iq4Xs, code: 23, name: "IQ4_XS", block_elements: SUPER_BLOCK, block_bytes: 136, noise: 0.18 },
 ];
 
 /// Names of the types that ggml has or had but that are not read here, for messages.
-const OTHER_NAMES: [(u32, &str); 23] = [
+const OTHER_NAMES: [(u32, &str); 21] = [
     (4, "Q4_2"),
     (5, "Q4_3"),
     (9, "Q8_1"),
@@ -73,10 +78,8 @@ const OTHER_NAMES: [(u32, &str); 23] = [
     (17, "IQ2_XS"),
     (18, "IQ3_XXS"),
     (19, "IQ1_S"),
-    (20, "IQ4_NL"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
@@ -139,6 +142,8 @@ impl TensorType {
             TensorType::Q4K => blocks(bytes, out, k::q4),
             TensorType::Q5K => blocks(bytes, out, k::q5),
             TensorType::Q6K => blocks(bytes, out, k::q6),
+            TensorType::Iq4Nl => blocks(bytes, out, table::iq4_nl),
+            TensorType::Iq4Xs => blocks(bytes, out, table::iq4_xs),
         }
     }
 

@@ -34,6 +34,6 @@ fn the_table_is_in_the_order_of_the_enum() {
         assert_eq!(traits.kind.traits().code, traits.code);
         assert_eq!(TensorType::from_code(traits.code), Ok(traits.kind));
     }
-    assert_eq!(TensorType::from_code(20), Err("IQ4_NL".to_string()));
+    assert_eq!(TensorType::from_code(16), Err("IQ2_XXS".to_string()));
     assert_eq!(TensorType::from_code(77), Err("number 77".to_string()));
 }

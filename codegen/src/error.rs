@@ -1,0 +1,46 @@
+//! What can go wrong while code is made.
+
+/// Errors of code generation.
+#[derive(Debug, thiserror::Error)]
+pub enum CodegenError {
+    /// A target that no code can be made for.
+    #[error("unknown target `{name}`; known targets: {known}")]
+    UnknownTarget {
+        /// As asked for.
+        name: String,
+        /// What may be asked for.
+        known: String,
+    },
+    /// A region that the templates cannot express.
+    #[error("program `{program}`, kernel `{kernel}`: {reason}")]
+    Kernel {
+        /// Name of the program.
+        program: String,
+        /// Name of the kernel.
+        kernel: String,
+        /// What is not supported.
+        reason: String,
+    },
+    /// LLVM refused what codegen made: a bug of this compiler.
+    #[error("LLVM could not {stage} the generated code (please report this with the model's config.json): {message}")]
+    Llvm {
+        /// What LLVM was doing.
+        stage: &'static str,
+        /// LLVM's words.
+        message: String,
+    },
+    /// The linker failed.
+    #[error("linking the native code failed: {reason}; llmc needs a C toolchain's `cc` or `ld` (Debian: apt install gcc)")]
+    Link {
+        /// What happened.
+        reason: String,
+    },
+    /// A weight that cannot be packed.
+    #[error("weight `{name}`: {reason}")]
+    Weight {
+        /// Its name in the checkpoint.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}

@@ -1,0 +1,3 @@
+//! What the templates know of a region before code is written, the same for every target.
+
+pub mod domain;

@@ -1,0 +1,582 @@
+//! Fused attention over the paged KV cache: scores, online softmax and the weighted sum of values, one chunk of
+//! positions at a time (Dao et al., "FlashAttention", 2022; running maximum after Milakov and Gimelshein, 2018).
+//!
+//! Chunks start at multiples of [`CHUNK`] positions of the sequence, and splits at multiples of [`SPLIT`]; neither
+//! depends on the batch or on the number of threads. A chunk that a row does not see changes nothing in it, bit for bit.
+
+use super::expression::tensor;
+use super::math::{bf16_bits, bf16_to_f32, exp2, floats, fma, max_lanes, round_to_bf16, sum_lanes};
+use super::memory::load_index;
+use super::multiply::{Shape, TILE, Tiles};
+use super::rows::LANES;
+use super::step_args::{barrier, integer, pointer};
+use super::text::{F32, FunctionText, I16, I32, Value, float_of, int};
+use super::{KernelContext, KernelParams};
+use llmc_ir::abi::StepArgs;
+use llmc_ir::dim::Bounds;
+use llmc_ir::dtype::DType;
+use llmc_ir::op::{Attention, Op};
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, StepInput};
+use std::mem::offset_of;
+
+/// Positions whose scores are held at a time.
+const CHUNK: usize = 4 * KV_BLOCK_POSITIONS;
+/// Positions of a sequence that one work item of a decode step covers.
+const SPLIT: usize = 2 * CHUNK;
+/// Query rows (tokens times query heads per key/value head) that an item of a prefill step aims at.
+const QUERY_ROWS: usize = 24;
+/// Stands for the maximum of no scores: low enough, yet finite, so that differences never are NaN.
+const NO_MAXIMUM: f64 = -1e30;
+
+/// Sizes and addresses while one attend kernel is written.
+struct Attend {
+    attention: Attention,
+    /// Query heads per key/value head.
+    group: usize,
+    head_dim: usize,
+    padded: usize,
+    /// Tokens per item.
+    tokens: usize,
+    query_stride: usize,
+    score_stride: usize,
+    queries: Value,
+    scores: Value,
+    /// Unnormalised output, then running maximum and sum per row.
+    state: Value,
+    state_stride: usize,
+    workspace: Value,
+    positions: Value,
+    starts: Value,
+    tables: Value,
+    table_stride: Value,
+    query: Value,
+    kv: Value,
+    output: Value,
+    dtype: DType,
+}
+
+/// Bytes of working memory shared by all threads that a decode step's partial results take.
+pub fn workspace_bytes(attention: &Attention, padded_head_dim: usize, bounds: &Bounds) -> usize {
+    if !bounds.one_token_per_sequence {
+        return 0;
+    }
+    let splits = bounds.max.context.div_ceil(SPLIT);
+    bounds.max.sequences * splits * attention.heads * state_stride(padded_head_dim)
+}
+
+fn state_stride(padded_head_dim: usize) -> usize {
+    (padded_head_dim + LANES) * 4
+}
+
+/// Emits the kernel's body.
+pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
+    let body = &context.kernel.region.body;
+    let [node] = context.kernel.region.outputs[..] else { return Err("an attend region has one output".into()) };
+    let Op::Attend(attention) = *body.op(node) else { return Err("an attend region yields its attend".into()) };
+    let operands = body.operands(node);
+    let (Op::Input { index: query, .. }, Op::Input { index: kv, .. }) = (body.op(operands[0]), body.op(operands[1])) else {
+        return Err("attend reads the inputs of its region".into());
+    };
+    let group = attention.heads / attention.kv_heads;
+    let (head_dim, padded) = (context.kv.head_dim, context.kv.padded_head_dim());
+    let decode = context.bounds.one_token_per_sequence;
+    let tokens = if decode { 1 } else { QUERY_ROWS.div_ceil(group) };
+    let rows = tokens * group;
+    let (query_stride, score_stride) = ((padded + LANES) * 4, (CHUNK + LANES) * 4);
+    let mut working = |f: &mut FunctionText, bytes: usize| {
+        let offset = context.scratch(bytes);
+        f.offset(&params.scratch, &int(offset as i64))
+    };
+    let attend = Attend {
+        attention,
+        group,
+        head_dim,
+        padded,
+        tokens,
+        query_stride,
+        score_stride,
+        queries: working(f, rows * query_stride),
+        scores: working(f, rows * score_stride),
+        state: working(f, rows * state_stride(padded)),
+        state_stride: state_stride(padded),
+        workspace: params.workspace.clone(),
+        positions: super::step_args::step_input(f, &params.args, StepInput::Positions),
+        starts: pointer(f, &params.args, offset_of!(StepArgs, sequence_starts)),
+        tables: pointer(f, &params.args, offset_of!(StepArgs, block_tables)),
+        table_stride: integer(f, &params.args, offset_of!(StepArgs, block_table_stride)),
+        query: params.inputs[*query].clone(),
+        kv: params.inputs[*kv].clone(),
+        output: params.outputs[0].clone(),
+        dtype: tensor(body, node)?.dtype,
+    };
+    attend.for_items(f, params, |f, sequence, first_row, count| {
+        if decode {
+            let context_length = attend.position_after(f, first_row);
+            let rounded = f.add(&context_length, &int(SPLIT as i64 - 1));
+            f.binary("sdiv", &rounded, &int(SPLIT as i64))
+        } else {
+            let _ = sequence;
+            let rounded = f.add(count, &int(tokens as i64 - 1));
+            f.binary("sdiv", &rounded, &int(tokens as i64))
+        }
+    }, |f, item| attend.emit_item(f, context, item, decode));
+    if decode {
+        barrier(f, &params.args, &params.physical_thread);
+        attend.emit_combine(f, context, params);
+    }
+    Ok(())
+}
+
+/// One work item: a unit (query rows, or a split of the context) of one sequence and one key/value head.
+struct Item {
+    /// Number of the item in the step.
+    number: Value,
+    sequence: Value,
+    first_row: Value,
+    /// Rows of the sequence in this step.
+    row_count: Value,
+    unit: Value,
+    kv_head: Value,
+}
+
+impl Attend {
+    fn position_after(&self, f: &mut FunctionText, row: &Value) -> Value {
+        let position = load_index(f, &self.positions, row);
+        f.add(&position, &int(1))
+    }
+
+    /// Visits this thread's items: those whose number modulo the number of threads is its own.
+    fn for_items(
+        &self,
+        f: &mut FunctionText,
+        params: &KernelParams,
+        units: impl Fn(&mut FunctionText, &Value, &Value, &Value) -> Value,
+        mut body: impl FnMut(&mut FunctionText, &Item),
+    ) {
+        let sequences = integer(f, &params.args, offset_of!(StepArgs, sequences));
+        let heads = int(self.attention.kv_heads as i64);
+        f.fold(&int(0), &sequences, 1, &[int(0)], |f, sequence, before| {
+            let next = f.add(sequence, &int(1));
+            let first_row = load_index(f, &self.starts, sequence);
+            let end_row = load_index(f, &self.starts, &next);
+            let row_count = f.binary("sub nsw", &end_row, &first_row);
+            let units = units(f, sequence, &first_row, &row_count);
+            let count = f.binary("mul nsw", &units, &heads);
+            // First local number that is this thread's, then every `threads`-th.
+            let phase = f.binary("srem", &before[0], &params.threads);
+            let first = f.binary("sub nsw", &params.thread, &phase);
+            let first = f.add(&first, &params.threads);
+            let first = f.binary("srem", &first, &params.threads);
+            let left = f.binary("sub nsw", &count, &first);
+            let left = f.add(&left, &params.threads);
+            let left = f.add(&left, &int(-1));
+            let turns = f.binary("sdiv", &left, &params.threads);
+            f.for_each(&int(0), &turns, 1, |f, turn| {
+                let skipped = f.binary("mul nsw", turn, &params.threads);
+                let local = f.add(&first, &skipped);
+                let number = f.add(&before[0], &local);
+                let unit = f.binary("sdiv", &local, &heads);
+                let kv_head = f.binary("srem", &local, &heads);
+                let (sequence, first_row, row_count) = (sequence.clone(), first_row.clone(), row_count.clone());
+                body(f, &Item { number, sequence, first_row, row_count, unit, kv_head });
+            });
+            vec![f.add(&before[0], &count)]
+        });
+    }
+
+    fn emit_item(&self, f: &mut FunctionText, context: &mut KernelContext<'_>, item: &Item, decode: bool) {
+        // Rows of this item, and the positions that they see.
+        let (row, count) = if decode {
+            (item.first_row.clone(), int(1))
+        } else {
+            let skipped = f.scale(&item.unit, self.tokens as i64);
+            let row = f.add(&item.first_row, &skipped);
+            let left = f.binary("sub nsw", &item.row_count, &skipped);
+            (row, f.min(&left, &int(self.tokens as i64)))
+        };
+        let position = load_index(f, &self.positions, &row);
+        let end = f.add(&position, &count);
+        let (start, end) = if decode {
+            let start = f.scale(&item.unit, SPLIT as i64);
+            let split_end = f.add(&start, &int(SPLIT as i64));
+            (start, f.min(&end, &split_end))
+        } else {
+            (int(0), end)
+        };
+        let start = match self.attention.window {
+            None => start,
+            Some(window) => {
+                let seen = f.add(&position, &int(1 - window as i64));
+                let seen = f.max(&seen, &int(0));
+                let chunk = f.binary("sdiv", &seen, &int(CHUNK as i64));
+                let chunk = f.scale(&chunk, CHUNK as i64);
+                f.max(&start, &chunk)
+            }
+        };
+        let rows = f.scale(&count, self.group as i64);
+        self.load_queries(f, item, &row, &count);
+        self.reset_state(f, &rows);
+        f.for_each(&start, &end, CHUNK as i64, |f, chunk| {
+            let left = f.binary("sub nsw", &end, chunk);
+            let rounded = f.add(&left, &int(KV_BLOCK_POSITIONS as i64 - 1));
+            let blocks = f.binary("sdiv", &rounded, &int(KV_BLOCK_POSITIONS as i64));
+            let blocks = f.min(&blocks, &int((CHUNK / KV_BLOCK_POSITIONS) as i64));
+            self.score(f, context, item, chunk, &blocks, &rows);
+            self.soften(f, context, chunk, &blocks, &position, &count);
+            self.weigh(f, context, item, chunk, &blocks, &rows);
+        });
+        if decode {
+            self.store_partial(f, item);
+        } else {
+            self.store_rows(f, item, &row, &count);
+        }
+    }
+
+    /// Copies the queries of the item's rows and heads into working memory as f32.
+    fn load_queries(&self, f: &mut FunctionText, item: &Item, row: &Value, count: &Value) {
+        let bytes = self.dtype.bytes();
+        self.for_query_heads(f, item, row, count, |f, local, element| {
+            let to = f.element(&self.queries, local, self.query_stride as i64);
+            let from = f.element(&self.query, element, bytes as i64);
+            for dim in (0..self.padded).step_by(LANES) {
+                let to = f.offset(&to, &int((dim * 4) as i64));
+                let lanes = LANES.min(self.head_dim.saturating_sub(dim));
+                if lanes < LANES {
+                    f.store(&float_of(floats(LANES), 0.0), &to, 64);
+                }
+                let (lanes, times) = if lanes == LANES { (LANES, 1) } else { (1, lanes) };
+                for lane in 0..times {
+                    let from = f.offset(&from, &int(((dim + lane) * bytes) as i64));
+                    let to = f.offset(&to, &int((lane * 4) as i64));
+                    let value = match self.dtype {
+                        DType::F32 => f.load(floats(lanes), &from, 4),
+                        _ => {
+                            let bits = f.load(I16.with_lanes(lanes), &from, 2);
+                            bf16_to_f32(f, &bits)
+                        }
+                    };
+                    f.store(&value, &to, 4);
+                }
+            }
+        });
+    }
+
+    /// For each row and query head of the item: its number in the item, and its first element in a `[tokens, heads,
+    /// head_dim]` tensor.
+    fn for_query_heads(
+        &self,
+        f: &mut FunctionText,
+        item: &Item,
+        row: &Value,
+        count: &Value,
+        mut body: impl FnMut(&mut FunctionText, &Value, &Value),
+    ) {
+        let first_head = f.scale(&item.kv_head, self.group as i64);
+        f.for_each(&int(0), count, 1, |f, token| {
+            let row = f.add(row, token);
+            let row_head = f.scale(&row, self.attention.heads as i64);
+            let row_head = f.add(&row_head, &first_head);
+            let local = f.scale(token, self.group as i64);
+            f.for_each(&int(0), &int(self.group as i64), 1, |f, head| {
+                let local = f.add(&local, head);
+                let element = f.add(&row_head, head);
+                let element = f.scale(&element, self.head_dim as i64);
+                body(f, &local, &element);
+            });
+        });
+    }
+
+    fn reset_state(&self, f: &mut FunctionText, rows: &Value) {
+        f.for_each(&int(0), rows, 1, |f, row| {
+            let state = f.element(&self.state, row, self.state_stride as i64);
+            for dim in (0..self.padded + LANES).step_by(LANES) {
+                let address = f.offset(&state, &int((dim * 4) as i64));
+                f.store(&float_of(floats(LANES), 0.0), &address, 64);
+            }
+            let maximum = f.offset(&state, &int((self.padded * 4) as i64));
+            f.store(&float_of(F32, NO_MAXIMUM), &maximum, 4);
+        });
+    }
+
+    /// The address of keys (and behind them values) of one block and the item's head.
+    fn block(&self, f: &mut FunctionText, context: &KernelContext<'_>, item: &Item, chunk: &Value, block: &Value) -> Value {
+        let first = f.binary("sdiv", chunk, &int(KV_BLOCK_POSITIONS as i64));
+        let number = f.add(&first, block);
+        let table = f.binary("mul nsw", &item.sequence, &self.table_stride);
+        let entry = f.add(&table, &number);
+        let block = load_index(f, &self.tables, &entry);
+        let address = f.element(&self.kv, &block, context.kv.block_bytes() as i64);
+        f.element(&address, &item.kv_head, 2 * context.kv.half_bytes() as i64)
+    }
+
+    /// Scores of all rows with the positions of a chunk.
+    fn score(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        item: &Item,
+        chunk: &Value,
+        blocks: &Value,
+        rows: &Value,
+    ) {
+        let layout = match context.kv.dtype {
+            DType::F32 => Tiles::F32 { tile_stride: self.padded * 64, k_stride: 64 },
+            _ => Tiles::Bf16 { tile_stride: self.padded / 32 * 1024, block_stride: 1024 },
+        };
+        let tile_bytes = context.kv.half_bytes() / 2;
+        let tiles = context.tiles();
+        let (a_stride, c_stride) = (self.query_stride, self.score_stride);
+        let shape = Shape { k: self.padded, tiles, layout, a_stride, c_stride, prefetch: 0 };
+        let multiply = context.multiplies.get(context.module, context.registers, &shape);
+        f.for_each(&int(0), blocks, 1, |f, block| {
+            let keys = self.block(f, context, item, chunk, block);
+            let scores = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
+            f.for_each(&int(0), rows, 1, |f, row| {
+                let at = f.element(&scores, row, self.score_stride as i64);
+                for tile in 0..2 {
+                    let at = f.offset(&at, &int(tile * 64));
+                    f.store(&float_of(floats(LANES), 0.0), &at, 64);
+                }
+            });
+            for pass in 0..2 / tiles {
+                let keys = f.offset(&keys, &int((pass * tile_bytes) as i64));
+                let scores = f.offset(&scores, &int((pass * TILE * 4) as i64));
+                f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone()]);
+            }
+        });
+    }
+
+    /// Turns a chunk's scores into weights relative to the running maximum, and rescales the state to it.
+    fn soften(
+        &self,
+        f: &mut FunctionText,
+        context: &KernelContext<'_>,
+        chunk: &Value,
+        blocks: &Value,
+        position: &Value,
+        count: &Value,
+    ) {
+        let fused = context.registers.fma;
+        let scale = self.attention.scale.get() * std::f64::consts::LOG2_E;
+        let width = f.scale(blocks, KV_BLOCK_POSITIONS as i64);
+        let ints = I32.with_lanes(LANES);
+        let minimum = float_of(floats(LANES), f64::NEG_INFINITY);
+        f.for_each(&int(0), count, 1, |f, token| {
+            let own = f.add(position, token);
+            let own = f.cast("trunc", &own, I32);
+            let own = f.splat(&own, LANES);
+            let local = f.scale(token, self.group as i64);
+            f.for_each(&int(0), &int(self.group as i64), 1, |f, head| {
+                let row = f.add(&local, head);
+                let scores = f.element(&self.scores, &row, self.score_stride as i64);
+                let state = f.element(&self.state, &row, self.state_stride as i64);
+                let masked = f.fold(&int(0), &width, LANES as i64, &[minimum.clone()], |f, column, largest| {
+                    let address = f.element(&scores, column, 4);
+                    let score = f.load(floats(LANES), &address, 64);
+                    let score = f.binary("fmul", &score, &float_of(floats(LANES), scale));
+                    let first = f.add(chunk, column);
+                    let first = f.cast("trunc", &first, I32);
+                    let first = f.splat(&first, LANES);
+                    let lanes = f.lane_numbers(ints);
+                    let key = f.binary("add", &first, &lanes);
+                    let mut visible = f.compare("icmp sle", &key, &own);
+                    if let Some(window) = self.attention.window {
+                        let reach = f.binary("add", &key, &super::text::int_of(ints, window as i64));
+                        let near = f.compare("icmp sgt", &reach, &own);
+                        visible = f.binary("and", &visible, &near);
+                    }
+                    let score = f.select(&visible, &score, &minimum);
+                    f.store(&score, &address, 64);
+                    vec![f.intrinsic("maxnum", &[largest[0].clone(), score])]
+                });
+                let at_maximum = f.offset(&state, &int((self.padded * 4) as i64));
+                let at_sum = f.offset(&state, &int((self.padded * 4 + 4) as i64));
+                let before = f.load(F32, &at_maximum, 4);
+                let largest = max_lanes(f, &masked[0]);
+                let maximum = f.intrinsic("maxnum", &[before.clone(), largest]);
+                let lowered = f.binary("fsub", &before, &maximum);
+                let factor = exp2(f, fused, &lowered);
+                let maximum_lanes = f.splat(&maximum, LANES);
+                let zero = float_of(floats(LANES), 0.0);
+                let sums = f.fold(&int(0), &width, LANES as i64, &[zero], |f, column, sums| {
+                    let address = f.element(&scores, column, 4);
+                    let score = f.load(floats(LANES), &address, 64);
+                    let lowered = f.binary("fsub", &score, &maximum_lanes);
+                    let weight = exp2(f, fused, &lowered);
+                    f.store(&weight, &address, 64);
+                    vec![f.binary("fadd", &sums[0], &weight)]
+                });
+                let sum = sum_lanes(f, &sums[0]);
+                let old = f.load(F32, &at_sum, 4);
+                let sum = fma(f, fused, &old, &factor, &sum);
+                f.store(&sum, &at_sum, 4);
+                f.store(&maximum, &at_maximum, 4);
+                let factor = f.splat(&factor, LANES);
+                f.for_each(&int(0), &int(self.padded as i64), LANES as i64, |f, dim| {
+                    let address = f.element(&state, dim, 4);
+                    let value = f.load(floats(LANES), &address, 64);
+                    let value = f.binary("fmul", &value, &factor);
+                    f.store(&value, &address, 64);
+                });
+            });
+        });
+    }
+
+    /// Adds the chunk's values, weighted, to the state.
+    fn weigh(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        item: &Item,
+        chunk: &Value,
+        blocks: &Value,
+        rows: &Value,
+    ) {
+        let layout = match context.kv.dtype {
+            DType::F32 => Tiles::F32 { tile_stride: KV_BLOCK_POSITIONS * 64, k_stride: 64 },
+            _ => Tiles::Bf16 { tile_stride: 1024, block_stride: 1024 },
+        };
+        let tile_bytes = KV_BLOCK_POSITIONS * TILE * context.kv.dtype.bytes();
+        let tiles = context.tiles();
+        let (a_stride, c_stride) = (self.score_stride, self.state_stride);
+        let shape = Shape { k: KV_BLOCK_POSITIONS, tiles, layout, a_stride, c_stride, prefetch: 0 };
+        let multiply = context.multiplies.get(context.module, context.registers, &shape);
+        f.for_each(&int(0), blocks, 1, |f, block| {
+            let keys = self.block(f, context, item, chunk, block);
+            let values = f.offset(&keys, &int(context.kv.half_bytes() as i64));
+            let weights = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
+            let passes = int((self.padded / TILE / tiles) as i64);
+            f.for_each(&int(0), &passes, 1, |f, pass| {
+                let values = f.element(&values, pass, (tiles * tile_bytes) as i64);
+                let sums = f.element(&self.state, pass, (tiles * TILE * 4) as i64);
+                f.call_local(&multiply, &[weights.clone(), values, sums, rows.clone()]);
+            });
+        });
+    }
+
+    /// Divides by the sums and writes the item's rows to the output.
+    fn store_rows(&self, f: &mut FunctionText, item: &Item, row: &Value, count: &Value) {
+        self.for_query_heads(f, item, row, count, |f, local, element| {
+            let state = f.element(&self.state, local, self.state_stride as i64);
+            let at_sum = f.offset(&state, &int((self.padded * 4 + 4) as i64));
+            let sum = f.load(F32, &at_sum, 4);
+            let to = f.element(&self.output, element, self.dtype.bytes() as i64);
+            self.for_dims(f, |f, dim, lanes| {
+                let from = f.offset(&state, &int((dim * 4) as i64));
+                let value = f.load(floats(lanes), &from, 4);
+                let sum = f.splat(&sum, lanes);
+                let value = f.binary("fdiv", &value, &sum);
+                self.store_output(f, &to, dim, &value);
+            });
+        });
+    }
+
+    /// Writes vectors, then single elements, of one head.
+    fn for_dims(&self, f: &mut FunctionText, mut body: impl FnMut(&mut FunctionText, usize, usize)) {
+        let whole = self.head_dim / LANES * LANES;
+        for dim in (0..whole).step_by(LANES) {
+            body(f, dim, LANES);
+        }
+        for dim in whole..self.head_dim {
+            body(f, dim, 1);
+        }
+    }
+
+    fn store_output(&self, f: &mut FunctionText, to: &Value, dim: usize, value: &Value) {
+        let bytes = self.dtype.bytes();
+        let address = f.offset(to, &int((dim * bytes) as i64));
+        let stored = match self.dtype {
+            DType::F32 => value.clone(),
+            _ => {
+                let rounded = round_to_bf16(f, value);
+                bf16_bits(f, &rounded)
+            }
+        };
+        f.store(&stored, &address, bytes);
+    }
+
+    /// Where the partial results of an item lie.
+    fn partial(&self, f: &mut FunctionText, number: &Value) -> Value {
+        f.element(&self.workspace, number, (self.group * self.state_stride) as i64)
+    }
+
+    fn store_partial(&self, f: &mut FunctionText, item: &Item) {
+        let to = self.partial(f, &item.number);
+        f.for_each(&int(0), &int((self.group * self.state_stride) as i64), (LANES * 4) as i64, |f, byte| {
+            let from = f.offset(&self.state, byte);
+            let value = f.load(floats(LANES), &from, 64);
+            let to = f.offset(&to, byte);
+            f.store(&value, &to, 64);
+        });
+    }
+
+    /// Combines the splits of every sequence and head, in order, and writes the rows.
+    fn emit_combine(&self, f: &mut FunctionText, context: &KernelContext<'_>, params: &KernelParams) {
+        let fused = context.registers.fma;
+        let heads = int(self.attention.kv_heads as i64);
+        let sequences = integer(f, &params.args, offset_of!(StepArgs, sequences));
+        f.fold(&int(0), &sequences, 1, &[int(0)], |f, sequence, before| {
+            let row = load_index(f, &self.starts, sequence);
+            let length = self.position_after(f, &row);
+            let rounded = f.add(&length, &int(SPLIT as i64 - 1));
+            let splits = f.binary("sdiv", &rounded, &int(SPLIT as i64));
+            // Query heads are dealt out to threads.
+            let (first, last) = super::step_args::share(
+                f,
+                &int(self.attention.heads as i64),
+                &params.thread,
+                &params.threads,
+            );
+            f.for_each(&first, &last, 1, |f, head| {
+                let kv_head = f.binary("sdiv", head, &int(self.group as i64));
+                let in_group = f.binary("srem", head, &int(self.group as i64));
+                let state_of = |f: &mut FunctionText, split: &Value| {
+                    let local = f.binary("mul nsw", split, &heads);
+                    let local = f.add(&local, &kv_head);
+                    let number = f.add(&before[0], &local);
+                    let partial = self.partial(f, &number);
+                    f.element(&partial, &in_group, self.state_stride as i64)
+                };
+                let maximum = f.fold(&int(0), &splits, 1, &[float_of(F32, NO_MAXIMUM)], |f, split, largest| {
+                    let state = state_of(f, split);
+                    let address = f.offset(&state, &int((self.padded * 4) as i64));
+                    let value = f.load(F32, &address, 4);
+                    vec![f.intrinsic("maxnum", &[largest[0].clone(), value])]
+                });
+                let vectors = self.padded / LANES;
+                let mut initial = vec![float_of(F32, 0.0)];
+                initial.extend(vec![float_of(floats(LANES), 0.0); vectors]);
+                let sums = f.fold(&int(0), &splits, 1, &initial, |f, split, sums| {
+                    let state = state_of(f, split);
+                    let address = f.offset(&state, &int((self.padded * 4) as i64));
+                    let value = f.load(F32, &address, 4);
+                    let lowered = f.binary("fsub", &value, &maximum[0]);
+                    let factor = exp2(f, fused, &lowered);
+                    let address = f.offset(&state, &int((self.padded * 4 + 4) as i64));
+                    let part = f.load(F32, &address, 4);
+                    let mut next = vec![fma(f, fused, &part, &factor, &sums[0])];
+                    let factor = f.splat(&factor, LANES);
+                    for vector in 0..vectors {
+                        let address = f.offset(&state, &int((vector * LANES * 4) as i64));
+                        let value = f.load(floats(LANES), &address, 64);
+                        next.push(fma(f, fused, &value, &factor, &sums[vector + 1]));
+                    }
+                    next
+                });
+                let row_head = f.scale(&row, self.attention.heads as i64);
+                let element = f.add(&row_head, head);
+                let element = f.scale(&element, self.head_dim as i64);
+                let to = f.element(&self.output, &element, self.dtype.bytes() as i64);
+                self.for_dims(f, |f, dim, lanes| {
+                    let vector = &sums[dim / LANES + 1];
+                    let value = if lanes == 1 { f.extract(vector, dim % LANES) } else { vector.clone() };
+                    let sum = f.splat(&sums[0], lanes);
+                    let value = f.binary("fdiv", &value, &sum);
+                    self.store_output(f, &to, dim, &value);
+                });
+            });
+            let count = f.binary("mul nsw", &splits, &heads);
+            vec![f.add(&before[0], &count)]
+        });
+    }
+}

@@ -1,0 +1,68 @@
+//! LLVM at work: parses and verifies the text, optimises it and makes an object file.
+
+use crate::error::CodegenError;
+use crate::host::HostTarget;
+use inkwell::OptimizationLevel;
+use inkwell::context::Context;
+use inkwell::memory_buffer::MemoryBuffer;
+use inkwell::passes::PassBuilderOptions;
+use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+
+/// The platform that host code is for.
+pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// Native code in the forms that callers ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A relocatable ELF object.
+    Object,
+    /// Assembly text.
+    Assembly,
+    /// LLVM IR after optimisation.
+    OptimizedIr,
+}
+
+/// Compiles a module's text.
+pub fn compile(ir: &str, target: &HostTarget, output: Output) -> Result<Vec<u8>, CodegenError> {
+    let failed = |stage: &'static str| move |message: String| CodegenError::Llvm { stage, message };
+    let context = Context::create();
+    let buffer = MemoryBuffer::create_from_memory_range_copy(ir.as_bytes(), "llmc");
+    let module = context.create_module_from_ir(buffer).map_err(|e| failed("parse")(e.to_string()))?;
+    module.verify().map_err(|e| failed("verify")(e.to_string()))?;
+    let machine = machine(target)?;
+    module.set_data_layout(&machine.get_target_data().get_data_layout());
+    let options = PassBuilderOptions::create();
+    options.set_loop_unrolling(false);
+    options.set_loop_vectorization(false);
+    options.set_loop_slp_vectorization(false);
+    module.run_passes("default<O2>", &machine, options).map_err(|e| failed("optimise")(e.to_string()))?;
+    let file_type = match output {
+        Output::Object => FileType::Object,
+        Output::Assembly => FileType::Assembly,
+        Output::OptimizedIr => return Ok(module.print_to_string().to_string().into_bytes()),
+    };
+    let buffer = machine.write_to_memory_buffer(&module, file_type).map_err(|e| failed("emit")(e.to_string()))?;
+    Ok(buffer.as_slice().to_vec())
+}
+
+fn machine(target: &HostTarget) -> Result<TargetMachine, CodegenError> {
+    Target::initialize_x86(&InitializationConfig::default());
+    let failed = |message: String| CodegenError::Llvm { stage: "set up the target", message };
+    let triple = TargetTriple::create(TRIPLE);
+    let backend = Target::from_triple(&triple).map_err(|e| failed(e.to_string()))?;
+    backend
+        .create_target_machine(
+            &triple,
+            &target.llvm_cpu,
+            &target.llvm_features,
+            OptimizationLevel::Default,
+            RelocMode::PIC,
+            CodeModel::Default,
+        )
+        .ok_or_else(|| failed(format!("LLVM knows no CPU `{}`", target.llvm_cpu)))
+}
+
+/// LLVM's name of this machine's CPU and its features, `+name` or `-name` each.
+pub fn host_cpu() -> (String, String) {
+    (TargetMachine::get_host_cpu_name().to_string(), TargetMachine::get_host_cpu_features().to_string())
+}

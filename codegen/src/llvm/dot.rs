@@ -1,0 +1,307 @@
+//! Dot regions: `[rows, k] x [n, k]^T` for one or several weights, then the region's elementwise work on each block
+//! of the result while it is in cache.
+//!
+//! Work items are blocks of rows times blocks of columns, fixed by the shapes alone; a thread takes a contiguous range
+//! of them. Rows of the left operand are widened to f32 once per thread and row block.
+
+use super::expression::{Scope, Tile, tensor};
+use super::math::{bf16_to_f32, floats};
+use super::multiply::{Shape, TILE, Tiles};
+use super::rows::{Columns, LANES, Outputs, emit_rows};
+use super::step_args::{share, size};
+use super::text::{F32, FunctionText, I16, Value, float_of, int};
+use super::{KernelContext, KernelParams};
+use crate::kernel::domain::Domain;
+use llmc_ir::dtype::DType;
+use llmc_ir::graph::NodeId;
+use llmc_ir::op::Op;
+use llmc_ir::plan::WeightLayout;
+use llmc_ir::region::Region;
+use std::collections::HashMap;
+
+/// Rows of a panel of packed weights.
+const PANEL: usize = 32;
+/// Left-operand bytes that a row block may take, so that it stays in the second-level cache.
+const ROW_BLOCK_BYTES: usize = 512 << 10;
+/// Sums longer than this are cut, so that a panel's part stays in cache while all row groups use it.
+const LONGEST_SUM: usize = 1536;
+/// Length of the parts of a cut sum.
+const SUM_PART: usize = 1024;
+/// How far ahead weights are prefetched when a step is bound by reading them, in bytes.
+const PREFETCH: usize = 8 << 10;
+
+/// The sizes of one dot region.
+struct Blocking {
+    k: usize,
+    padded_k: usize,
+    n: usize,
+    rows: usize,
+    columns: usize,
+    a_stride: usize,
+    c_stride: usize,
+}
+
+/// Emits the kernel's body.
+pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
+    let region = &context.kernel.region;
+    let dots = dots_of(region)?;
+    let domain = Domain::of(region)?;
+    let lhs = region.body.operands(dots[0])[0];
+    let blocking = blocking(context, &domain, &dots)?;
+    let dtype = tensor(&region.body, lhs)?.dtype;
+    let Op::Input { index: lhs_input, .. } = region.body.op(lhs) else {
+        return Err("the left operand of a dot must be an input of the region".into());
+    };
+    let lhs_address = params.inputs[*lhs_input].clone();
+
+    let rows = size(f, &params.args, domain.rows)?;
+    let column_blocks = blocking.n.div_ceil(blocking.columns);
+    let rounded = f.add(&rows, &int(blocking.rows as i64 - 1));
+    let row_blocks = f.binary("sdiv", &rounded, &int(blocking.rows as i64));
+    let items = f.scale(&row_blocks, column_blocks as i64);
+    let (first, last) = share(f, &items, &params.thread, &params.threads);
+    let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
+    let rounded = f.add(&last, &int(column_blocks as i64 - 1));
+    let end_block = f.binary("sdiv", &rounded, &int(column_blocks as i64));
+
+    let widened = context.scratch(blocking.rows * blocking.a_stride);
+    let widened = f.offset(&params.scratch, &int(widened as i64));
+    let tiles: Vec<Value> = dots
+        .iter()
+        .map(|_| {
+            let offset = context.scratch(blocking.rows * blocking.c_stride);
+            f.offset(&params.scratch, &int(offset as i64))
+        })
+        .collect();
+
+    let mut result = Ok(());
+    f.for_each(&first_block, &end_block, 1, |f, row_block| {
+        let row = f.scale(row_block, blocking.rows as i64);
+        let left = f.binary("sub nsw", &rows, &row);
+        let count = f.min(&left, &int(blocking.rows as i64));
+        let a = match dtype {
+            DType::F32 => f.element(&lhs_address, &row, blocking.a_stride as i64),
+            _ => {
+                let from = f.element(&lhs_address, &row, (blocking.k * 2) as i64);
+                widen_rows(f, &blocking, &from, &widened, &count);
+                widened.clone()
+            }
+        };
+        let base = f.scale(row_block, column_blocks as i64);
+        let start = f.binary("sub nsw", &first, &base);
+        let start = f.max(&start, &int(0));
+        let end = f.binary("sub nsw", &last, &base);
+        let end = f.min(&end, &int(column_blocks as i64));
+        f.for_each(&start, &end, 1, |f, column_block| {
+            for (dot, tile) in dots.iter().zip(&tiles) {
+                let multiplied = multiply_block(f, context, params, &blocking, *dot, [&a, tile], &count, column_block);
+                result = std::mem::replace(&mut result, Ok(())).and(multiplied);
+            }
+            let epilogue = emit_epilogue(f, context, params, &blocking, &domain, &dots, &tiles, (&row, &count), column_block);
+            result = std::mem::replace(&mut result, Ok(())).and(epilogue);
+        });
+    });
+    result
+}
+
+/// The dots of a region; all must share the left operand and have packed weights on the right.
+fn dots_of(region: &Region) -> Result<Vec<NodeId>, String> {
+    let body = &region.body;
+    let dots: Vec<NodeId> =
+        body.topological().into_iter().filter(|&node| matches!(body.op(node), Op::Dot { .. })).collect();
+    let Some(&first) = dots.first() else { return Err("a dot region without a dot".into()) };
+    for &dot in &dots {
+        let shares = body.operands(dot)[0] == body.operands(first)[0] && body.ty(dot) == body.ty(first);
+        let plain = matches!(body.op(dot), Op::Dot { left: 1, right: 1, batch: 0 });
+        if !shares || !plain {
+            return Err("dots of one region must multiply the same rows with equally many weight rows".into());
+        }
+    }
+    Ok(dots)
+}
+
+fn blocking(context: &KernelContext<'_>, domain: &Domain, dots: &[NodeId]) -> Result<Blocking, String> {
+    let body = &context.kernel.region.body;
+    let operands = body.operands(dots[0]);
+    let weight = tensor(body, operands[1])?;
+    let fixed = |axis: usize| weight.shape.0[axis].as_fixed().ok_or("a weight has fixed sizes");
+    let (n, k) = (fixed(0)?, fixed(1)?);
+    let padded_k = if weight.dtype == DType::BF16 { k.next_multiple_of(32) } else { k };
+    // Columns that must stay together: a group, or all where columns are rearranged without groups.
+    let rearranges = body.topological().into_iter().any(|node| {
+        matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. })
+    });
+    let together = domain.inner.unwrap_or(if rearranges { n } else { 1 });
+    let unit = least_common_multiple(PANEL, together);
+    let target = if context.few_rows { PANEL } else { 2 * PANEL };
+    let columns = unit * target.div_ceil(unit);
+    let a_stride = match weight.dtype {
+        DType::F32 => k * 4,
+        _ => (padded_k + LANES) * 4,
+    };
+    let block = context.registers.rows[context.tiles() - 1] * 2;
+    let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
+    Ok(Blocking { k, padded_k, n, rows, columns, a_stride, c_stride: columns * 4 + 64 })
+}
+
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    a / x * b
+}
+
+/// Copies rows of bf16 into working memory as f32, padded with zeros to whole blocks of k.
+fn widen_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value, count: &Value) {
+    let whole = blocking.k / LANES * LANES;
+    f.for_each(&int(0), count, 1, |f, row| {
+        let from = f.element(from, row, (blocking.k * 2) as i64);
+        let to = f.element(to, row, blocking.a_stride as i64);
+        for (start, end, lanes) in [(0, whole, LANES), (whole, blocking.k, 1)] {
+            if start == end {
+                continue;
+            }
+            f.for_each(&int(start as i64), &int(end as i64), lanes as i64, |f, column| {
+                let address = f.element(&from, column, 2);
+                let bits = f.load(I16.with_lanes(lanes), &address, 2);
+                let value = bf16_to_f32(f, &bits);
+                let address = f.element(&to, column, 4);
+                f.store(&value, &address, 4);
+            });
+        }
+        for column in blocking.k..blocking.padded_k {
+            let address = f.offset(&to, &int((column * 4) as i64));
+            f.store(&float_of(F32, 0.0), &address, 4);
+        }
+    });
+}
+
+/// `C = A B` for one block of columns of one weight.
+#[allow(clippy::too_many_arguments)]
+fn multiply_block(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    blocking: &Blocking,
+    dot: NodeId,
+    [a, c]: [&Value; 2],
+    rows: &Value,
+    column_block: &Value,
+) -> Result<(), String> {
+    let body = &context.kernel.region.body;
+    let weight = body.operands(dot)[1];
+    let Op::Input { index, .. } = body.op(weight) else {
+        return Err("the right operand of a dot must be a weight".into());
+    };
+    if context.kernel.weight_layouts[*index] != Some(WeightLayout::Panels) {
+        return Err("the right operand of a dot must be packed in panels".into());
+    }
+    let weights = params.inputs[*index].clone();
+    let bf16 = tensor(body, weight)?.dtype == DType::BF16;
+    let panel_bytes = blocking.padded_k * PANEL * if bf16 { 2 } else { 4 };
+    let k_bytes = if bf16 { 64 } else { 128 };
+
+    f.for_each(&int(0), rows, 1, |f, row| {
+        let c = f.element(c, row, blocking.c_stride as i64);
+        f.for_each(&int(0), &int(blocking.columns as i64), LANES as i64, |f, column| {
+            let address = f.element(&c, column, 4);
+            f.store(&float_of(floats(LANES), 0.0), &address, 64);
+        });
+    });
+    let block_panels = blocking.columns / PANEL;
+    let first_panel = f.scale(column_block, block_panels as i64);
+    let all_panels = int(blocking.n.div_ceil(PANEL) as i64);
+    let left = f.binary("sub nsw", &all_panels, &first_panel);
+    let panels = f.min(&left, &int(block_panels as i64));
+    let tiles = context.tiles();
+    let mut start = 0;
+    for part in sum_parts(blocking.padded_k, context.few_rows) {
+        let layout = match bf16 {
+            true => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
+            false => Tiles::F32 { tile_stride: 64, k_stride: 128 },
+        };
+        let prefetch = if context.few_rows { PREFETCH } else { 0 };
+        let (a_stride, c_stride) = (blocking.a_stride, blocking.c_stride);
+        let shape = Shape { k: part, tiles, layout, a_stride, c_stride, prefetch };
+        let multiply = context.multiplies.get(context.module, context.registers, &shape);
+        let a = f.offset(a, &int((start * 4) as i64));
+        f.for_each(&int(0), &panels, 1, |f, panel| {
+            let number = f.add(&first_panel, panel);
+            let b = f.element(&weights, &number, panel_bytes as i64);
+            let b = f.offset(&b, &int((start * k_bytes) as i64));
+            let c = f.element(c, panel, (PANEL * 4) as i64);
+            for pass in 0..PANEL / TILE / tiles {
+                let tile_bytes = if bf16 { 1024 } else { 64 };
+                let b = f.offset(&b, &int((pass * tiles * tile_bytes) as i64));
+                let c = f.offset(&c, &int((pass * tiles * TILE * 4) as i64));
+                f.call_local(&multiply, &[a.clone(), b, c, rows.clone()]);
+            }
+        });
+        start += part;
+    }
+    Ok(())
+}
+
+/// The lengths in which a sum over k is computed.
+fn sum_parts(k: usize, few_rows: bool) -> Vec<usize> {
+    if few_rows || k <= LONGEST_SUM {
+        return vec![k];
+    }
+    let part = k.div_ceil(k.div_ceil(SUM_PART)).next_multiple_of(32);
+    let mut parts = vec![part; k / part];
+    if k % part > 0 {
+        parts.push(k % part);
+    }
+    parts
+}
+
+/// The elementwise work on one block of the result.
+#[allow(clippy::too_many_arguments)]
+fn emit_epilogue(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    blocking: &Blocking,
+    domain: &Domain,
+    dots: &[NodeId],
+    tiles: &[Value],
+    (row, count): (&Value, &Value),
+    column_block: &Value,
+) -> Result<(), String> {
+    let column = f.scale(column_block, blocking.columns as i64);
+    let after = f.add(&column, &int(blocking.columns as i64));
+    let column_end = f.min(&after, &int(blocking.n as i64));
+    let columns = match domain.inner {
+        Some(inner) => {
+            let start = f.binary("sdiv", &column, &int(inner as i64));
+            let end = f.binary("sdiv", &column_end, &int(inner as i64));
+            Columns::Groups(start, end)
+        }
+        None if blocking.columns >= blocking.n => Columns::Groups(int(0), int(1)),
+        None => Columns::Span(column.clone(), column_end),
+    };
+    let mut scope = Scope {
+        body: &context.kernel.region.body,
+        inputs: &params.inputs,
+        layouts: &context.kernel.weight_layouts,
+        tiles: HashMap::new(),
+        reduced: HashMap::new(),
+        fma: context.registers.fma,
+        module: context.module,
+        lanes: LANES,
+        known: HashMap::new(),
+    };
+    for (dot, base) in dots.iter().zip(tiles) {
+        let tile = Tile { base: base.clone(), row: row.clone(), column: column.clone(), stride: blocking.c_stride };
+        scope.tiles.insert(*dot, tile);
+    }
+    let outputs = Outputs {
+        nodes: &context.kernel.region.outputs,
+        addresses: &params.outputs,
+        kv: context.kv,
+        slots: &params.slots,
+    };
+    let end = f.add(row, count);
+    emit_rows(f, &mut scope, domain, &outputs, (row, &end), &columns)
+}

@@ -1,0 +1,151 @@
+//! Indices into tensors while code for a region is written: per axis, where an element (or a run of lanes) lies.
+
+use super::text::{FunctionText, Value, int};
+use llmc_ir::shape::Shape;
+
+/// A position along one axis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Index {
+    /// The same for all lanes.
+    Scalar(Value),
+    /// Lane i is at `base + i`.
+    Lanes {
+        /// Position of the first lane.
+        base: Value,
+        /// All positions that the loop reaches are at least this ...
+        low: usize,
+        /// ... and less than this.
+        high: usize,
+    },
+    /// `outer * size + inner`.
+    Factored {
+        /// The group.
+        outer: Value,
+        /// The position in the group.
+        inner: Box<Index>,
+        /// Positions per group.
+        size: usize,
+    },
+}
+
+impl Index {
+    /// Position 0.
+    pub fn zero() -> Index {
+        Index::Scalar(int(0))
+    }
+
+    /// Whether it is the literal 0.
+    pub fn is_zero(&self) -> bool {
+        matches!(self, Index::Scalar(value) if *value == int(0))
+    }
+
+    /// Whether lanes differ.
+    pub fn has_lanes(&self) -> bool {
+        match self {
+            Index::Scalar(_) => false,
+            Index::Lanes { .. } => true,
+            Index::Factored { inner, .. } => inner.has_lanes(),
+        }
+    }
+
+    /// The position of the first lane.
+    pub fn first(&self, f: &mut FunctionText) -> Value {
+        match self {
+            Index::Scalar(value) => value.clone(),
+            Index::Lanes { base, .. } => base.clone(),
+            Index::Factored { outer, inner, size } => {
+                let start = f.scale(outer, *size as i64);
+                let inner = inner.first(f);
+                f.add(&start, &inner)
+            }
+        }
+    }
+
+    /// The position `by` further on (or back).
+    pub fn shifted(&self, f: &mut FunctionText, by: i64) -> Result<Index, String> {
+        match self {
+            Index::Scalar(value) => Ok(Index::Scalar(f.add(value, &int(by)))),
+            Index::Lanes { base, low, high } => Ok(Index::Lanes {
+                base: f.add(base, &int(by)),
+                low: (*low as i64 + by) as usize,
+                high: (*high as i64 + by) as usize,
+            }),
+            Index::Factored { .. } => Err("slices and concats of grouped columns are not supported".into()),
+        }
+    }
+
+    /// The positions it can reach: the whole axis of `size` if nothing narrower is known.
+    pub fn reach(&self, size: usize) -> (usize, usize) {
+        match self {
+            Index::Lanes { low, high, .. } => (*low, *high),
+            _ => (0, size),
+        }
+    }
+}
+
+/// Indices into the operand of a reshape, from indices into its result.
+pub fn through_reshape(f: &mut FunctionText, result: &Shape, operand: &Shape, at: &[Index]) -> Result<Vec<Index>, String> {
+    let significant = |shape: &Shape| -> Vec<usize> {
+        (0..shape.rank()).filter(|&axis| shape.0[axis].as_fixed() != Some(1)).collect()
+    };
+    let (mut to, mut from) = (significant(result).into_iter().peekable(), significant(operand).into_iter().peekable());
+    let mut indices = vec![Index::zero(); operand.rank()];
+    while let (Some(r), Some(o)) = (to.next(), from.next()) {
+        let (have, want) = (result.0[r], operand.0[o]);
+        if have == want {
+            indices[o] = at[r].clone();
+            continue;
+        }
+        let unsupported = || format!("reshape of {operand} to {result} is not supported here");
+        // Two axes of the result are one of the operand: merge; or the other way round: split.
+        if let Some(next) = to.peek().copied().filter(|&next| have.times(result.0[next]) == Some(want)) {
+            let size = result.0[next].as_fixed().ok_or_else(unsupported)?;
+            let Index::Scalar(outer) = &at[r] else { return Err(unsupported()) };
+            indices[o] = Index::Factored { outer: outer.clone(), inner: Box::new(at[next].clone()), size };
+            to.next();
+        } else if let Some(next) = from.peek().copied().filter(|&next| want.times(operand.0[next]) == Some(have)) {
+            let size = operand.0[next].as_fixed().ok_or_else(unsupported)?;
+            let (outer, inner) = split(f, &at[r], size).ok_or_else(unsupported)?;
+            indices[o] = Index::Scalar(outer);
+            indices[next] = inner;
+            from.next();
+        } else {
+            return Err(unsupported());
+        }
+    }
+    Ok(indices)
+}
+
+fn split(f: &mut FunctionText, index: &Index, size: usize) -> Option<(Value, Index)> {
+    match index {
+        Index::Factored { outer, inner, size: known } if *known == size => Some((outer.clone(), (**inner).clone())),
+        Index::Scalar(value) => {
+            let size = int(size as i64);
+            let (outer, inner) = (f.binary("sdiv", value, &size), f.binary("srem", value, &size));
+            Some((outer, Index::Scalar(inner)))
+        }
+        _ => None,
+    }
+}
+
+/// The row-major element number of the first lane at `at` in a tensor of `shape`, and whether lanes follow it.
+pub fn linear(f: &mut FunctionText, shape: &Shape, at: &[Index]) -> Result<(Value, bool), String> {
+    let mut position = int(0);
+    let mut stride = 1i64;
+    let mut lanes = false;
+    for axis in (0..shape.rank()).rev() {
+        if at[axis].has_lanes() {
+            if stride != 1 {
+                return Err(format!("lanes along axis {axis} of {shape} are not contiguous"));
+            }
+            lanes = true;
+        }
+        let first = at[axis].first(f);
+        let scaled = f.scale(&first, stride);
+        position = f.add(&scaled, &position);
+        if axis > 0 {
+            stride *= shape.0[axis].as_fixed().ok_or_else(|| format!("axis {axis} of {shape} has no fixed size"))? as i64;
+        }
+    }
+    Ok((position, lanes))
+}

@@ -1,0 +1,280 @@
+//! Elementary functions on scalars and vectors, made of plain arithmetic so that compiled code needs no
+//! library and gives the same bits everywhere.
+
+use super::text::{F32, FunctionText, I32, Scalar, Ty, Value, float_of, int_of};
+
+/// `a * b + c`, fused where the target can, else rounded twice.
+pub fn fma(f: &mut FunctionText, fused: Fma, a: &Value, b: &Value, c: &Value) -> Value {
+    match fused {
+        Fma::Fused => f.intrinsic("fma", &[a.clone(), b.clone(), c.clone()]),
+        Fma::Separate => {
+            let product = f.binary("fmul", a, b);
+            f.binary("fadd", &product, c)
+        }
+    }
+}
+
+/// Whether the target has fused multiply-add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fma {
+    /// One rounding.
+    Fused,
+    /// Two roundings.
+    Separate,
+}
+
+/// Evaluates a polynomial, coefficients from the highest power down (Horner).
+fn polynomial(f: &mut FunctionText, fused: Fma, x: &Value, coefficients: &[f64]) -> Value {
+    let mut sum = float_of(x.ty, coefficients[0]);
+    for &coefficient in &coefficients[1..] {
+        sum = fma(f, fused, &sum, x, &float_of(x.ty, coefficient));
+    }
+    sum
+}
+
+/// `2^x` for f32, exactly 0 below 2^-126 and infinity from 2^128 up; relative error below 3e-7.
+/// `2^x = 2^n 2^r`, `n = round(x)`; `2^r` by its Taylor series in `r ln 2`.
+pub fn exp2(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
+    let ln2 = std::f64::consts::LN_2;
+    let low = float_of(x.ty, -126.0);
+    let high = float_of(x.ty, 128.0);
+    let above = f.intrinsic("maxnum", &[x.clone(), low.clone()]);
+    let clamped = f.intrinsic("minnum", &[above, float_of(x.ty, 127.999_99)]);
+    let n = f.intrinsic("rint", &[clamped.clone()]);
+    let r = f.binary("fsub", &clamped, &n);
+    let mut factorial = 1.0;
+    let mut coefficients = vec![1.0];
+    for power in 1..=7 {
+        factorial *= f64::from(power);
+        coefficients.push(ln2.powi(power) / factorial);
+    }
+    coefficients.reverse();
+    let fraction = polynomial(f, fused, &r, &coefficients);
+    let scaled = scale_by_power(f, &fraction, &n);
+    let nan = f.compare("fcmp uno", x, x);
+    let scaled = f.select(&nan, x, &scaled);
+    let underflow = f.compare("fcmp olt", x, &low);
+    let scaled = f.select(&underflow, &float_of(x.ty, 0.0), &scaled);
+    let overflow = f.compare("fcmp oge", x, &high);
+    f.select(&overflow, &float_of(x.ty, f64::INFINITY), &scaled)
+}
+
+/// `e^x` for f32: `x = n ln 2 + r` with ln 2 in two parts (Cody and Waite, 1980), then `2^n e^r`.
+pub fn exp(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
+    let (low, high) = (float_of(x.ty, -87.336_54), float_of(x.ty, 88.722_84));
+    let above = f.intrinsic("maxnum", &[x.clone(), low.clone()]);
+    let clamped = f.intrinsic("minnum", &[above, high.clone()]);
+    let turns = f.binary("fmul", &clamped, &float_of(x.ty, std::f64::consts::LOG2_E));
+    let n = f.intrinsic("rint", &[turns]);
+    let ln2_high = 0.693_359_375;
+    let ln2_low = std::f64::consts::LN_2 - ln2_high;
+    let r = fma(f, fused, &n, &float_of(x.ty, -ln2_high), &clamped);
+    let r = fma(f, fused, &n, &float_of(x.ty, -ln2_low), &r);
+    let series = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let fraction = polynomial(f, fused, &r, &series);
+    let scaled = scale_by_power(f, &fraction, &n);
+    let nan = f.compare("fcmp uno", x, x);
+    let scaled = f.select(&nan, x, &scaled);
+    let underflow = f.compare("fcmp olt", x, &low);
+    let scaled = f.select(&underflow, &float_of(x.ty, 0.0), &scaled);
+    let overflow = f.compare("fcmp ogt", x, &high);
+    f.select(&overflow, &float_of(x.ty, f64::INFINITY), &scaled)
+}
+
+/// `x * 2^n` for integral `n` in -126..=128, in two steps so that 2^128 is never needed as a factor.
+fn scale_by_power(f: &mut FunctionText, x: &Value, n: &Value) -> Value {
+    let ints = x.ty.with_scalar(Scalar::I32);
+    let n = f.cast("fptosi", n, ints);
+    let first = f.binary("ashr", &n, &int_of(ints, 1));
+    let second = f.binary("sub", &n, &first);
+    let mut result = x.clone();
+    for part in [first, second] {
+        let biased = f.binary("add", &part, &int_of(ints, 127));
+        let bits = f.binary("shl", &biased, &int_of(ints, 23));
+        let factor = f.cast("bitcast", &bits, x.ty);
+        result = f.binary("fmul", &result, &factor);
+    }
+    result
+}
+
+/// `1 / (1 + e^-x)`.
+pub fn sigmoid(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
+    let negated = f.negate(x);
+    let power = exp(f, fused, &negated);
+    let one = float_of(x.ty, 1.0);
+    let sum = f.binary("fadd", &power, &one);
+    f.binary("fdiv", &one, &sum)
+}
+
+/// Hyperbolic tangent: `1 - 2 / (e^2x + 1)`, and its Taylor series where that would cancel.
+pub fn tanh(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
+    let one = float_of(x.ty, 1.0);
+    let magnitude = f.intrinsic("fabs", &[x.clone()]);
+    let doubled = f.binary("fadd", &magnitude, &magnitude);
+    let power = exp(f, fused, &doubled);
+    let sum = f.binary("fadd", &power, &one);
+    let quotient = f.binary("fdiv", &float_of(x.ty, 2.0), &sum);
+    let large = f.binary("fsub", &one, &quotient);
+    let large = f.intrinsic("copysign", &[large, x.clone()]);
+    let square = f.binary("fmul", x, x);
+    let series = [-1382.0 / 155_925.0, 62.0 / 2835.0, -17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0, 1.0];
+    let factor = polynomial(f, fused, &square, &series);
+    let small = f.binary("fmul", x, &factor);
+    let is_small = f.compare("fcmp olt", &magnitude, &float_of(x.ty, 0.3));
+    f.select(&is_small, &small, &large)
+}
+
+/// Natural logarithm of normal positive numbers (others: NaN below 0, -infinity at 0 and for subnormals).
+/// `x = 2^n m`, `m` in [sqrt(1/2), sqrt(2)); `ln m = 2 artanh((m - 1) / (m + 1))`.
+pub fn log(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
+    let ints = x.ty.with_scalar(Scalar::I32);
+    let bits = f.cast("bitcast", x, ints);
+    let sqrt_half = int_of(ints, i64::from(std::f32::consts::FRAC_1_SQRT_2.to_bits()));
+    let above = f.binary("sub", &bits, &sqrt_half);
+    let n = f.binary("ashr", &above, &int_of(ints, 23));
+    let exponent = f.binary("shl", &n, &int_of(ints, 23));
+    let mantissa_bits = f.binary("sub", &bits, &exponent);
+    let m = f.cast("bitcast", &mantissa_bits, x.ty);
+    let one = float_of(x.ty, 1.0);
+    let (below, over) = (f.binary("fsub", &m, &one), f.binary("fadd", &m, &one));
+    let s = f.binary("fdiv", &below, &over);
+    let square = f.binary("fmul", &s, &s);
+    let series = [2.0 / 11.0, 2.0 / 9.0, 2.0 / 7.0, 2.0 / 5.0, 2.0 / 3.0, 2.0];
+    let factor = polynomial(f, fused, &square, &series);
+    let mantissa_log = f.binary("fmul", &s, &factor);
+    let n = f.cast("sitofp", &n, x.ty);
+    let result = fma(f, fused, &n, &float_of(x.ty, std::f64::consts::LN_2), &mantissa_log);
+    let zero = float_of(x.ty, 0.0);
+    let tiny = f.compare("fcmp olt", x, &float_of(x.ty, f64::from(f32::MIN_POSITIVE)));
+    let result = f.select(&tiny, &float_of(x.ty, f64::NEG_INFINITY), &result);
+    let negative = f.compare("fcmp olt", x, &zero);
+    let result = f.select(&negative, &float_of(x.ty, f64::NAN), &result);
+    let infinite = f.compare("fcmp ueq", x, &float_of(x.ty, f64::INFINITY));
+    f.select(&infinite, x, &result)
+}
+
+/// Which of the two circular functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Circular {
+    /// Sine.
+    Sin,
+    /// Cosine.
+    Cos,
+}
+
+/// Sine or cosine of f32 radians, computed in f64: `x = q pi/2 + r` with pi/2 in two parts, then Taylor series in
+/// `r`. Exact to f32 rounding for |x| up to 1e9, far beyond any position.
+pub fn circular(f: &mut FunctionText, fused: Fma, which: Circular, x: &Value) -> Value {
+    if x.ty.lanes > 8 {
+        let halves = [0, 1].map(|upper| f.half(x, upper));
+        let results = halves.map(|half| circular(f, fused, which, &half));
+        return join(f, &results[0], &results[1]);
+    }
+    let doubles = x.ty.with_scalar(Scalar::F64);
+    let ints = x.ty.with_scalar(Scalar::I64);
+    let x64 = f.cast("fpext", x, doubles);
+    let turns = f.binary("fmul", &x64, &float_of(doubles, std::f64::consts::FRAC_2_PI));
+    let q = f.intrinsic("rint", &[turns]);
+    // pi/2 rounded to 33 bits, so that q times it is exact, and the rest.
+    let high = f64::from_bits(std::f64::consts::FRAC_PI_2.to_bits() & !0xF_FFFF);
+    let low = 6.123_233_995_736_766e-17 + (std::f64::consts::FRAC_PI_2 - high);
+    let r = fma(f, fused, &q, &float_of(doubles, -high), &x64);
+    let r = fma(f, fused, &q, &float_of(doubles, -low), &r);
+    let square = f.binary("fmul", &r, &r);
+    let sine_series =
+        [-1.0 / 39_916_800.0, 1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0];
+    let cosine_series =
+        [1.0 / 479_001_600.0, -1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0];
+    let sine = polynomial(f, fused, &square, &sine_series);
+    let sine = f.binary("fmul", &r, &sine);
+    let cosine = polynomial(f, fused, &square, &cosine_series);
+    let mut quadrant = f.cast("fptosi", &q, ints);
+    if which == Circular::Cos {
+        quadrant = f.binary("add", &quadrant, &int_of(ints, 1));
+    }
+    let odd = f.binary("and", &quadrant, &int_of(ints, 1));
+    let odd = f.compare("icmp ne", &odd, &int_of(ints, 0));
+    let value = f.select(&odd, &cosine, &sine);
+    let half_turn = f.binary("and", &quadrant, &int_of(ints, 2));
+    let half_turn = f.compare("icmp ne", &half_turn, &int_of(ints, 0));
+    let negated = f.negate(&value);
+    let value = f.select(&half_turn, &negated, &value);
+    f.cast("fptrunc", &value, x.ty)
+}
+
+fn join(f: &mut FunctionText, low: &Value, high: &Value) -> Value {
+    let lanes = low.ty.lanes * 2;
+    let ty = low.ty.with_lanes(lanes);
+    let mut joined = Value { text: "poison".into(), ty };
+    for lane in 0..lanes {
+        let half = if lane < lanes / 2 { low } else { high };
+        let scalar = f.extract(half, lane % (lanes / 2));
+        joined = f.insert(&joined, &scalar, lane);
+    }
+    joined
+}
+
+/// An f32 rounded to the nearest bf16 (ties to even, NaN stays NaN), still as f32.
+pub fn round_to_bf16(f: &mut FunctionText, x: &Value) -> Value {
+    let ints = x.ty.with_scalar(Scalar::I32);
+    let bits = f.cast("bitcast", x, ints);
+    let upper = f.binary("lshr", &bits, &int_of(ints, 16));
+    let odd = f.binary("and", &upper, &int_of(ints, 1));
+    let bias = f.binary("add", &odd, &int_of(ints, 0x7FFF));
+    let rounded = f.binary("add", &bits, &bias);
+    let cut = f.binary("and", &rounded, &int_of(ints, -0x1_0000));
+    let nan = f.compare("fcmp uno", x, x);
+    let quiet = f.binary("or", &bits, &int_of(ints, 0x40_0000));
+    let quiet = f.binary("and", &quiet, &int_of(ints, -0x1_0000));
+    let result = f.select(&nan, &quiet, &cut);
+    f.cast("bitcast", &result, x.ty)
+}
+
+/// The bf16 bits (`i16`) of an f32 that [`round_to_bf16`] returned.
+pub fn bf16_bits(f: &mut FunctionText, x: &Value) -> Value {
+    let ints = x.ty.with_scalar(Scalar::I32);
+    let bits = f.cast("bitcast", x, ints);
+    let upper = f.binary("lshr", &bits, &int_of(ints, 16));
+    f.cast("trunc", &upper, x.ty.with_scalar(Scalar::I16))
+}
+
+/// The f32 of bf16 bits (`i16`).
+pub fn bf16_to_f32(f: &mut FunctionText, bits: &Value) -> Value {
+    let ints = bits.ty.with_scalar(Scalar::I32);
+    let wide = f.cast("zext", bits, ints);
+    let shifted = f.binary("shl", &wide, &int_of(ints, 16));
+    f.cast("bitcast", &shifted, bits.ty.with_scalar(Scalar::F32))
+}
+
+/// Sum of all lanes in a fixed order: halves are added until one lane is left.
+pub fn sum_lanes(f: &mut FunctionText, vector: &Value) -> Value {
+    fold_lanes(f, vector, |f, a, b| f.binary("fadd", a, b))
+}
+
+/// The largest lane.
+pub fn max_lanes(f: &mut FunctionText, vector: &Value) -> Value {
+    fold_lanes(f, vector, |f, a, b| f.intrinsic("maxnum", &[a.clone(), b.clone()]))
+}
+
+fn fold_lanes(
+    f: &mut FunctionText,
+    vector: &Value,
+    combine: impl Fn(&mut FunctionText, &Value, &Value) -> Value,
+) -> Value {
+    let mut rest = vector.clone();
+    while rest.ty.lanes > 1 {
+        let (low, high) = (f.half(&rest, 0), f.half(&rest, 1));
+        rest = combine(f, &low, &high);
+    }
+    rest
+}
+
+/// `f32` with the given number of lanes.
+pub fn floats(lanes: usize) -> Ty {
+    F32.with_lanes(lanes)
+}
+
+/// `i32` with the given number of lanes.
+pub fn ints(lanes: usize) -> Ty {
+    I32.with_lanes(lanes)
+}

@@ -1,0 +1,199 @@
+//! Loads and stores of tensor elements in their memory layouts.
+
+use super::index::{Index, linear};
+use super::math::{self, floats};
+use super::text::{F32, FunctionText, I16, I32, I64, ModuleText, Scalar, Ty, Value, int, int_of};
+use llmc_ir::dtype::DType;
+use llmc_ir::op::KvPart;
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, WeightLayout};
+use llmc_ir::shape::TensorType;
+
+/// Loads the element at `at`, or `lanes` elements where one of the indices has lanes.
+pub fn load(
+    f: &mut FunctionText,
+    base: &Value,
+    ty: &TensorType,
+    layout: WeightLayout,
+    at: &[Index],
+    lanes: usize,
+) -> Result<Value, String> {
+    if layout == WeightLayout::Panels {
+        return load_from_panels(f, base, ty, at, lanes);
+    }
+    let (position, varies) = linear(f, &ty.shape, at)?;
+    let lanes = if varies { lanes } else { 1 };
+    let bytes = ty.dtype.bytes();
+    let address = f.element(base, &position, bytes as i64);
+    match ty.dtype {
+        DType::F32 => Ok(f.load(floats(lanes), &address, bytes)),
+        DType::I32 => Ok(f.load(I32.with_lanes(lanes), &address, bytes)),
+        DType::BF16 => {
+            let bits = f.load(I16.with_lanes(lanes), &address, bytes);
+            Ok(math::bf16_to_f32(f, &bits))
+        }
+        DType::Bool => {
+            let byte = Ty { scalar: Scalar::I8, lanes };
+            let value = f.load(byte, &address, bytes);
+            Ok(f.compare("icmp ne", &value, &int_of(byte, 0)))
+        }
+        DType::F16 => Err("f16 has no host code; compile for bf16 or f32".into()),
+    }
+}
+
+/// Stores what [`load`] returned, `value` having the element type's range.
+pub fn store(
+    f: &mut FunctionText,
+    value: &Value,
+    base: &Value,
+    ty: &TensorType,
+    at: &[Index],
+) -> Result<(), String> {
+    let (position, _) = linear(f, &ty.shape, at)?;
+    let bytes = ty.dtype.bytes();
+    let address = f.element(base, &position, bytes as i64);
+    let value = match ty.dtype {
+        DType::F32 | DType::I32 => value.clone(),
+        DType::BF16 => math::bf16_bits(f, value),
+        DType::Bool => f.cast("zext", value, value.ty.with_scalar(Scalar::I8)),
+        DType::F16 => return Err("f16 has no host code; compile for bf16 or f32".into()),
+    };
+    f.store(&value, &address, bytes);
+    Ok(())
+}
+
+/// One row of a panel-packed matrix, element by element: only embeddings read weights this way.
+fn load_from_panels(
+    f: &mut FunctionText,
+    base: &Value,
+    ty: &TensorType,
+    at: &[Index],
+    lanes: usize,
+) -> Result<Value, String> {
+    let columns = ty.shape.0[1].as_fixed().ok_or("a weight has fixed sizes")?;
+    let (row, first) = (at[0].first(f), at[1].first(f));
+    let lanes = if at[1].has_lanes() { lanes } else { 1 };
+    let panel = f.binary("ashr", &row, &int(5));
+    let in_panel = f.binary("and", &row, &int(31));
+    let mut result = Value { text: "poison".into(), ty: floats(lanes) };
+    for lane in 0..lanes {
+        let k = f.add(&first, &int(lane as i64));
+        let value = match ty.dtype {
+            DType::F32 => {
+                let line = f.scale(&panel, columns as i64);
+                let line = f.add(&line, &k);
+                let address = f.element(base, &line, 128);
+                let address = f.element(&address, &in_panel, 4);
+                f.load(F32, &address, 4)
+            }
+            DType::BF16 => {
+                let block = f.binary("ashr", &k, &int(5));
+                let pair = f.binary("and", &k, &int(31));
+                let line = f.scale(&panel, columns.div_ceil(32) as i64);
+                let line = f.add(&line, &block);
+                let address = f.element(base, &line, 2048);
+                let tile = f.binary("ashr", &in_panel, &int(4));
+                let address = f.element(&address, &tile, 1024);
+                let column = f.binary("and", &in_panel, &int(15));
+                let address = f.element(&address, &column, 4);
+                let odd = f.binary("and", &pair, &int(1));
+                let address = f.element(&address, &odd, 2);
+                let line = f.binary("ashr", &pair, &int(1));
+                let address = f.element(&address, &line, 64);
+                let bits = f.load(I16, &address, 2);
+                math::bf16_to_f32(f, &bits)
+            }
+            other => return Err(format!("{other} weights have no panel layout")),
+        };
+        result = f.insert(&result, &value, lane);
+    }
+    Ok(result)
+}
+
+/// Stores lanes `first_dim..` of one head's key or value at a slot (`block * 32 + position % 32`) of the cache.
+/// `kv` is the layer's part of block 0; the layout is [`KvLayout`]'s.
+pub fn store_kv(
+    f: &mut FunctionText,
+    layout: &KvLayout,
+    part: KvPart,
+    kv: &Value,
+    slot: &Value,
+    head: &Value,
+    first_dim: &Value,
+    value: &Value,
+) {
+    let padded = layout.padded_head_dim();
+    let positions = KV_BLOCK_POSITIONS as i64;
+    let block = f.binary("sdiv", slot, &int(positions));
+    let position = f.binary("srem", slot, &int(positions));
+    let base = f.element(kv, &block, layout.block_bytes() as i64);
+    let base = f.element(&base, head, 2 * layout.half_bytes() as i64);
+    let base = match part {
+        KvPart::Key => base,
+        KvPart::Value => f.offset(&base, &int(layout.half_bytes() as i64)),
+    };
+    let stored = if layout.dtype == DType::BF16 { math::bf16_bits(f, value) } else { value.clone() };
+    let (tile, row) = (f.binary("ashr", &position, &int(4)), f.binary("and", &position, &int(15)));
+    for lane in 0..value.ty.lanes {
+        let dim = f.add(first_dim, &int(lane as i64));
+        let terms: Vec<(Value, i64)> = match (part, layout.dtype) {
+            (KvPart::Key, DType::F32) => vec![(tile.clone(), padded as i64 * 64), (dim, 64), (row.clone(), 4)],
+            (KvPart::Value, DType::F32) => {
+                let (group, column) = (shift_right(f, &dim, 4), mask(f, &dim, 15));
+                vec![(group, positions * 64), (position.clone(), 64), (column, 4)]
+            }
+            (KvPart::Key, _) => {
+                let (group, in_group) = (shift_right(f, &dim, 5), mask(f, &dim, 31));
+                let (pair, odd) = (shift_right(f, &in_group, 1), mask(f, &dim, 1));
+                let tile_bytes = (padded / 32) as i64 * 1024;
+                vec![(tile.clone(), tile_bytes), (group, 1024), (pair, 64), (row.clone(), 4), (odd, 2)]
+            }
+            (KvPart::Value, _) => {
+                let (group, column) = (shift_right(f, &dim, 4), mask(f, &dim, 15));
+                let (pair, odd) = (shift_right(f, &position, 1), mask(f, &position, 1));
+                vec![(group, 1024), (pair, 64), (column, 4), (odd, 2)]
+            }
+        };
+        let address = terms.iter().fold(base.clone(), |address, (index, bytes)| f.element(&address, index, *bytes));
+        let scalar = f.extract(&stored, lane);
+        f.store(&scalar, &address, layout.dtype.bytes());
+    }
+}
+
+fn shift_right(f: &mut FunctionText, value: &Value, bits: i64) -> Value {
+    f.binary("ashr", value, &int(bits))
+}
+
+fn mask(f: &mut FunctionText, value: &Value, mask: i64) -> Value {
+    f.binary("and", value, &int(mask))
+}
+
+/// Adds a constant tensor to the module.
+pub fn constant(module: &mut ModuleText, dtype: DType, values: &[f64]) -> Value {
+    match dtype {
+        DType::I32 => {
+            let values: Vec<_> = values.iter().map(|&value| (value as i32).to_string()).collect();
+            module.constant("i32", &values)
+        }
+        DType::Bool => {
+            let values: Vec<_> = values.iter().map(|&value| u8::from(value != 0.0).to_string()).collect();
+            module.constant("i8", &values)
+        }
+        _ => {
+            let values: Vec<_> = values.iter().map(|&v| format!("0x{:016X}", f64::from(v as f32).to_bits())).collect();
+            module.constant("float", &values)
+        }
+    }
+}
+
+/// The type that [`constant`] stores values of type `ty` in.
+pub fn constant_type(ty: &TensorType) -> TensorType {
+    let dtype = if ty.dtype.is_float() { DType::F32 } else { ty.dtype };
+    TensorType { dtype, shape: ty.shape.clone() }
+}
+
+/// An `i32` from memory as `i64`.
+pub fn load_index(f: &mut FunctionText, base: &Value, index: &Value) -> Value {
+    let address = f.element(base, index, 4);
+    let value = f.load(I32, &address, 4);
+    f.cast("sext", &value, I64)
+}

@@ -1,0 +1,223 @@
+//! From planned kernels to LLVM IR text to native code. Everything that knows LLVM is below this module.
+
+mod attend;
+pub mod compile;
+mod dot;
+mod expression;
+mod index;
+mod math;
+mod memory;
+mod multiply;
+mod rows;
+mod step;
+mod step_args;
+mod text;
+
+use crate::error::CodegenError;
+use crate::host::HostTarget;
+use crate::kernel::domain::Domain;
+use expression::Scope;
+use llmc_ir::dim::Bounds;
+use llmc_ir::op::Op;
+use llmc_ir::plan::KvLayout;
+use llmc_ir::region::{Anchor, Kernel, PlannedModel};
+use math::Fma;
+use multiply::{Multiplies, Registers};
+use rows::{Columns, LANES, Outputs, emit_rows};
+use std::collections::HashMap;
+use std::mem::offset_of;
+use text::{FunctionText, I64, ModuleText, PTR, Value, int};
+
+/// The LLVM IR of a model's programs, and the working memory that each thread of a step needs.
+pub struct ModelText {
+    /// The module's text.
+    pub ir: String,
+    /// Bytes per thread ([`llmc_ir::abi::StepArgs::scratch_stride`]), a multiple of 64.
+    pub scratch_bytes: u64,
+}
+
+/// Writes all programs of a model for a target.
+pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText, CodegenError> {
+    let mut module = ModuleText::default();
+    let mut multiplies = Multiplies::default();
+    let registers = registers(target);
+    let workspace = shared_workspace(model);
+    let mut scratch = 0;
+    for (program, kernels) in model.plan.programs.iter().zip(&model.kernels) {
+        for kernel in kernels {
+            let mut context = KernelContext {
+                module: &mut module,
+                multiplies: &mut multiplies,
+                registers: &registers,
+                kernel,
+                kv: &model.plan.kv,
+                bounds: &program.bounds,
+                few_rows: program.bounds.one_token_per_sequence,
+                scratch_bytes: 0,
+            };
+            let name = kernel_symbol(&program.name, &kernel.name);
+            emit_kernel(&mut context, &name).map_err(|reason| CodegenError::Kernel {
+                program: program.name.clone(),
+                kernel: kernel.name.clone(),
+                reason,
+            })?;
+            scratch = scratch.max(context.scratch_bytes);
+        }
+        step::emit(&mut module, &model.plan, program, workspace);
+    }
+    let lanes = if target.has("avx512f") { "512" } else { "256" };
+    let attributes = format!("nounwind \"min-legal-vector-width\"=\"{lanes}\" \"prefer-vector-width\"=\"{lanes}\"");
+    let ir = module.finish(compile::TRIPLE, &attributes);
+    Ok(ModelText { ir, scratch_bytes: (workspace + scratch) as u64 })
+}
+
+/// The name of a kernel's function in the native code.
+pub fn kernel_symbol(program: &str, kernel: &str) -> String {
+    let safe = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
+    format!("{}.{}", safe(program), safe(kernel))
+}
+
+/// What the registers of a target allow; see [`multiply`].
+fn registers(target: &HostTarget) -> Registers {
+    if target.has("avx512f") {
+        Registers { rows: [24, 12], fma: Fma::Fused }
+    } else if target.has("fma") {
+        Registers { rows: [6, 3], fma: Fma::Fused }
+    } else {
+        Registers { rows: [2, 1], fma: Fma::Separate }
+    }
+}
+
+/// Bytes of working memory that all threads share, for the partial results of attention.
+fn shared_workspace(model: &PlannedModel) -> usize {
+    let padded = model.plan.kv.padded_head_dim();
+    let programs = model.plan.programs.iter().zip(&model.kernels);
+    let sizes = programs.flat_map(|(program, kernels)| {
+        kernels.iter().flat_map(move |kernel| {
+            let body = &kernel.region.body;
+            body.topological().into_iter().filter_map(move |node| match body.op(node) {
+                Op::Attend(attention) => Some(attend::workspace_bytes(attention, padded, &program.bounds)),
+                _ => None,
+            })
+        })
+    });
+    sizes.max().unwrap_or(0).next_multiple_of(64)
+}
+
+/// What a kernel is written with.
+struct KernelContext<'a> {
+    module: &'a mut ModuleText,
+    multiplies: &'a mut Multiplies,
+    registers: &'a Registers,
+    kernel: &'a Kernel,
+    kv: &'a KvLayout,
+    bounds: &'a Bounds,
+    /// Whether steps have so few rows that reading weights bounds them.
+    few_rows: bool,
+    scratch_bytes: usize,
+}
+
+impl KernelContext<'_> {
+    /// Reserves working memory of this kernel's thread; returns its offset.
+    fn scratch(&mut self, bytes: usize) -> usize {
+        let offset = self.scratch_bytes;
+        self.scratch_bytes += bytes.next_multiple_of(64);
+        offset
+    }
+
+    /// Tiles of 16 columns per inner call: where memory bounds, a whole panel, so that it is read in order.
+    fn tiles(&self) -> usize {
+        if self.few_rows { 2 } else { self.registers.tiles() }
+    }
+}
+
+/// The parameters of a kernel's function.
+struct KernelParams {
+    args: Value,
+    /// The thread's own working memory.
+    scratch: Value,
+    /// Working memory that all threads share.
+    workspace: Value,
+    /// Which share of the work is this thread's.
+    thread: Value,
+    threads: Value,
+    /// The thread's number in the step, for barriers.
+    physical_thread: Value,
+    inputs: Vec<Value>,
+    outputs: Vec<Value>,
+    /// The step's slot mapping.
+    slots: Value,
+}
+
+/// Parameters of every kernel before its operands; [`step`] passes them in this order.
+const COMMON_PARAMS: [(text::Ty, &str); 6] = [
+    (PTR, "args"),
+    (PTR, "scratch"),
+    (PTR, "workspace"),
+    (I64, "thread"),
+    (I64, "threads"),
+    (I64, "physical"),
+];
+
+fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String> {
+    let kernel = context.kernel;
+    let names = |prefix: &str, count: usize| (0..count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
+    let inputs = names("in", kernel.region.inputs.len());
+    let outputs = names("out", kernel.region.outputs.len());
+    let mut list = COMMON_PARAMS.to_vec();
+    list.extend(inputs.iter().chain(&outputs).map(|name| (PTR, name.as_str())));
+    let (mut f, values) = FunctionText::new("internal", name, &list);
+    let [args, scratch, workspace, thread, threads, physical_thread] =
+        values[..COMMON_PARAMS.len()].to_vec().try_into().expect("as many as COMMON_PARAMS");
+    let operands = &values[COMMON_PARAMS.len()..];
+    let slots = step_args::pointer(&mut f, &args, offset_of!(llmc_ir::abi::StepArgs, slots));
+    let (inputs, outputs) = operands.split_at(inputs.len());
+    let params = KernelParams {
+        args,
+        scratch,
+        workspace,
+        thread,
+        threads,
+        physical_thread,
+        inputs: inputs.to_vec(),
+        outputs: outputs.to_vec(),
+        slots,
+    };
+    match kernel.region.anchor {
+        Anchor::Rows => emit_rows_kernel(&mut f, context, &params)?,
+        Anchor::Dot => dot::emit(&mut f, context, &params)?,
+        Anchor::Attend => attend::emit(&mut f, context, &params)?,
+    }
+    context.module.add(f.finish());
+    Ok(())
+}
+
+fn emit_rows_kernel(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+) -> Result<(), String> {
+    let kernel = context.kernel;
+    let domain = Domain::of(&kernel.region)?;
+    let count = step_args::size(f, &params.args, domain.rows)?;
+    let (first, last) = step_args::share(f, &count, &params.thread, &params.threads);
+    let mut scope = Scope {
+        body: &kernel.region.body,
+        inputs: &params.inputs,
+        layouts: &kernel.weight_layouts,
+        tiles: HashMap::new(),
+        reduced: HashMap::new(),
+        fma: context.registers.fma,
+        module: context.module,
+        lanes: LANES,
+        known: HashMap::new(),
+    };
+    let outputs = Outputs {
+        nodes: &kernel.region.outputs,
+        addresses: &params.outputs,
+        kv: context.kv,
+        slots: &params.slots,
+    };
+    let columns = Columns::Groups(int(0), int(domain.groups as i64));
+    emit_rows(f, &mut scope, &domain, &outputs, (&first, &last), &columns)
+}

@@ -1,0 +1,212 @@
+//! The inner kernel of everything that is a matrix product: `C += A B` for rows of A in f32 and one or two tiles of
+//! B, 16 columns each. Dots use it over weight panels, attention over key and value blocks.
+//!
+//! Every element of C is summed over k in ascending order by one chain of multiply-adds, whatever the number of rows
+//! in the register block: this is why results depend neither on a row's neighbours nor on the thread count.
+
+use super::math::{Fma, fma, floats, ints};
+use super::text::{FunctionText, I64, ModuleText, PTR, Value, int, int_of};
+use std::collections::BTreeSet;
+
+/// Columns of a tile of B.
+pub const TILE: usize = 16;
+
+/// How B lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tiles {
+    /// bf16, blocks of 32 k: in a block each tile is `[16 k pairs][16 columns][2]`, 1 KiB.
+    Bf16 {
+        /// Bytes from a tile to the next one of the same k.
+        tile_stride: usize,
+        /// Bytes from 32 k to the next 32 k of the same tile.
+        block_stride: usize,
+    },
+    /// f32: each tile is `[k][16 columns]` with a stride.
+    F32 {
+        /// Bytes from a tile to the next one of the same k.
+        tile_stride: usize,
+        /// Bytes from one k to the next.
+        k_stride: usize,
+    },
+}
+
+/// What a multiply function is specialised for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shape {
+    /// Length of the sum; a multiple of 32 for bf16.
+    pub k: usize,
+    /// Tiles of B per call, 1 or 2.
+    pub tiles: usize,
+    /// Layout of B.
+    pub layout: Tiles,
+    /// Bytes between rows of A (f32).
+    pub a_stride: usize,
+    /// Bytes between rows of C (f32).
+    pub c_stride: usize,
+    /// How far ahead of the loads B is prefetched when few rows make the call bound by memory; 0: never.
+    pub prefetch: usize,
+}
+
+/// What the target's registers allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registers {
+    /// Rows of the largest register block for one and for two tiles.
+    pub rows: [usize; 2],
+    /// Fused multiply-add or not.
+    pub fma: Fma,
+}
+
+impl Registers {
+    /// Tiles per call that use the registers best.
+    pub fn tiles(&self) -> usize {
+        if self.rows[1] * 2 >= self.rows[0] { 2 } else { 1 }
+    }
+}
+
+/// The multiply functions of a module, each emitted once.
+#[derive(Debug, Default)]
+pub struct Multiplies {
+    emitted: BTreeSet<String>,
+}
+
+impl Multiplies {
+    /// The name of a function `(a: ptr, b: ptr, c: ptr, rows: i64)` for `shape`, emitted on first use.
+    pub fn get(&mut self, module: &mut ModuleText, registers: &Registers, shape: &Shape) -> String {
+        let layout = match shape.layout {
+            Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
+            Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
+        };
+        let Shape { k, tiles, a_stride, c_stride, prefetch, .. } = shape;
+        let name = format!("multiply_k{k}_t{tiles}_{layout}_a{a_stride}_c{c_stride}_p{prefetch}");
+        if self.emitted.insert(name.clone()) {
+            emit(module, registers, shape, &name);
+        }
+        name
+    }
+}
+
+fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
+    let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows")];
+    let (mut f, values) = FunctionText::new("internal", name, &params);
+    let [a, b, c, rows] = values.try_into().expect("four parameters");
+    let largest = registers.rows[shape.tiles - 1];
+    let whole = f.binary("sdiv", &rows, &int(largest as i64));
+    let whole = f.scale(&whole, largest as i64);
+    f.for_each(&int(0), &whole, largest as i64, |f, row| block(f, registers, shape, largest, [&a, &b, &c], row));
+    let mut done = whole;
+    let mut size = if largest > 1 { largest.next_power_of_two() / 2 } else { 0 };
+    while size > 0 {
+        let left = f.binary("sub nsw", &rows, &done);
+        let enough = f.compare("icmp sge", &left, &int(size as i64));
+        f.when(&enough, |f| block(f, registers, shape, size, [&a, &b, &c], &done));
+        let advance = f.select(&enough, &int(size as i64), &int(0));
+        done = f.add(&done, &advance);
+        size /= 2;
+    }
+    module.add(f.finish());
+}
+
+/// One register block: `rows` rows from `row` on.
+fn block(f: &mut FunctionText, registers: &Registers, shape: &Shape, rows: usize, abc: [&Value; 3], row: &Value) {
+    let [a, b, c] = abc;
+    let a = f.element(a, row, shape.a_stride as i64);
+    let c = f.element(c, row, shape.c_stride as i64);
+    let c_at = |f: &mut FunctionText, r: usize, tile: usize| {
+        f.offset(&c, &int((r * shape.c_stride + tile * TILE * 4) as i64))
+    };
+    let mut sums = Vec::new();
+    for r in 0..rows {
+        for tile in 0..shape.tiles {
+            let at = c_at(f, r, tile);
+            sums.push(f.load(floats(TILE), &at, 64));
+        }
+    }
+    let sums = match shape.layout {
+        Tiles::Bf16 { tile_stride, block_stride } => {
+            let prefetch = if rows <= 4 { shape.prefetch } else { 0 };
+            f.fold(&int(0), &int((shape.k / 32) as i64), 1, &sums, |f, k32, sums| {
+                let a = f.element(&a, k32, 128);
+                let b = f.element(b, k32, block_stride as i64);
+                f.fold(&int(0), &int(16), 4, sums, |f, pair, sums| {
+                    let a = f.element(&a, pair, 8);
+                    let b = f.element(&b, pair, 64);
+                    let mut sums = sums.to_vec();
+                    for step in 0..4 {
+                        bf16_pair(f, registers.fma, shape, tile_stride, prefetch, [&a, &b], step, &mut sums);
+                    }
+                    sums
+                })
+            })
+        }
+        Tiles::F32 { tile_stride, k_stride } => {
+            f.fold(&int(0), &int(shape.k as i64), 1, &sums, |f, k, sums| {
+                let a = f.element(&a, k, 4);
+                let b = f.element(b, k, k_stride as i64);
+                let mut columns = Vec::new();
+                for tile in 0..shape.tiles {
+                    let at = f.offset(&b, &int((tile * tile_stride) as i64));
+                    columns.push(f.load(floats(TILE), &at, 64));
+                }
+                let mut sums = sums.to_vec();
+                accumulate(f, registers.fma, shape, &a, 0, &columns, &mut sums);
+                sums
+            })
+        }
+    };
+    for r in 0..rows {
+        for tile in 0..shape.tiles {
+            let at = c_at(f, r, tile);
+            f.store(&sums[r * shape.tiles + tile], &at, 64);
+        }
+    }
+}
+
+/// Two consecutive k of all rows: one line of B per tile holds both.
+#[allow(clippy::too_many_arguments)]
+fn bf16_pair(
+    f: &mut FunctionText,
+    fused: Fma,
+    shape: &Shape,
+    tile_stride: usize,
+    prefetch: usize,
+    [a, b]: [&Value; 2],
+    step: usize,
+    sums: &mut [Value],
+) {
+    let mut even = Vec::new();
+    let mut odd = Vec::new();
+    for tile in 0..shape.tiles {
+        let at = f.offset(b, &int((tile * tile_stride + step * 64) as i64));
+        if prefetch > 0 {
+            let ahead = f.offset(&at, &int(prefetch as i64));
+            f.prefetch(&ahead);
+        }
+        let line = f.load(ints(TILE), &at, 64);
+        let low = f.binary("shl", &line, &int_of(ints(TILE), 16));
+        even.push(f.cast("bitcast", &low, floats(TILE)));
+        let high = f.binary("and", &line, &int_of(ints(TILE), -0x1_0000));
+        odd.push(f.cast("bitcast", &high, floats(TILE)));
+    }
+    accumulate(f, fused, shape, a, step * 8, &even, sums);
+    accumulate(f, fused, shape, a, step * 8 + 4, &odd, sums);
+}
+
+/// `sums[row][tile] += a[row] * columns[tile]` for one k, `a` being `a_offset` bytes into each row.
+fn accumulate(
+    f: &mut FunctionText,
+    fused: Fma,
+    shape: &Shape,
+    a: &Value,
+    a_offset: usize,
+    columns: &[Value],
+    sums: &mut [Value],
+) {
+    for (r, row_sums) in sums.chunks_mut(shape.tiles).enumerate() {
+        let at = f.offset(a, &int((r * shape.a_stride + a_offset) as i64));
+        let x = f.load(super::text::F32, &at, 4);
+        let x = f.splat(&x, TILE);
+        for (sum, column) in row_sums.iter_mut().zip(columns) {
+            *sum = fma(f, fused, &x, column, sum);
+        }
+    }
+}

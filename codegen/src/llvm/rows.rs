@@ -1,0 +1,259 @@
+//! Rows of elementwise work and reductions: the whole of a rows region, and the epilogue of a dot region.
+
+use super::expression::{Scope, breakpoints, combine, round, tensor};
+use super::index::Index;
+use super::math::{floats, max_lanes, sum_lanes};
+use super::memory::{load_index, store, store_kv};
+use super::text::{F32, FunctionText, Value, float_of, int};
+use crate::kernel::domain::Domain;
+use llmc_ir::graph::NodeId;
+use llmc_ir::op::{KvPart, Op, ReduceOp};
+use llmc_ir::plan::KvLayout;
+use std::collections::BTreeMap;
+
+/// Lanes of the vectors that rows are processed in.
+pub const LANES: usize = 16;
+
+/// Which columns to produce.
+#[derive(Clone, Debug)]
+pub enum Columns {
+    /// Groups `start..end`, each whole. Without groups there is one: all columns.
+    Groups(Value, Value),
+    /// Columns `start..end` of a region without groups, `start` being a multiple of the lanes.
+    Span(Value, Value),
+}
+
+/// Where a region's outputs go.
+#[derive(Clone, Debug)]
+pub struct Outputs<'a> {
+    /// Nodes of the body.
+    pub nodes: &'a [NodeId],
+    /// Their addresses; of a KV cache, its layer's part of block 0.
+    pub addresses: &'a [Value],
+    /// The layout of the KV cache.
+    pub kv: &'a KvLayout,
+    /// Address of the step's slot mapping.
+    pub slots: &'a Value,
+}
+
+/// Computes the outputs for rows `rows.0..rows.1`.
+pub fn emit_rows(
+    f: &mut FunctionText,
+    scope: &mut Scope<'_>,
+    domain: &Domain,
+    outputs: &Outputs<'_>,
+    rows: (&Value, &Value),
+    columns: &Columns,
+) -> Result<(), String> {
+    let mut result = Ok(());
+    f.for_each(rows.0, rows.1, 1, |f, row| {
+        let (start, end) = match columns {
+            Columns::Groups(start, end) => (start.clone(), end.clone()),
+            Columns::Span(..) => (int(0), int(1)),
+        };
+        f.for_each(&start, &end, 1, |f, group| {
+            let position = Position { domain, row, group, columns };
+            result = emit_group(f, scope, outputs, &position);
+        });
+    });
+    result
+}
+
+/// One row and group while code is written.
+struct Position<'a> {
+    domain: &'a Domain,
+    row: &'a Value,
+    group: &'a Value,
+    columns: &'a Columns,
+}
+
+impl Position<'_> {
+    /// Indices of a node with this rank whose last axis is at `last`.
+    fn at(&self, rank: usize, last: Index) -> Vec<Index> {
+        let row = Index::Scalar(self.row.clone());
+        match (rank, self.domain.inner) {
+            (1, _) => vec![row],
+            (3, _) => vec![row, Index::Scalar(self.group.clone()), last],
+            (_, Some(size)) => {
+                vec![row, Index::Factored { outer: self.group.clone(), inner: Box::new(last), size }]
+            }
+            _ => vec![row, last],
+        }
+    }
+}
+
+fn emit_group(
+    f: &mut FunctionText,
+    scope: &mut Scope<'_>,
+    outputs: &Outputs<'_>,
+    position: &Position<'_>,
+) -> Result<(), String> {
+    scope.reduced.clear();
+    for node in scope.body.topological() {
+        if let Op::Reduce { op, axis } = scope.body.op(node) {
+            let (op, axis) = (*op, *axis);
+            let value = emit_reduce(f, scope, position, node, op, axis)?;
+            scope.reduced.insert(node, value);
+        }
+    }
+    // Outputs of one width share a loop, so that what they have in common is computed once.
+    let mut by_width: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (output, &node) in outputs.nodes.iter().enumerate() {
+        by_width.entry(width(scope, position.domain, value_of(scope, node))?).or_default().push(output);
+    }
+    for (width, members) in by_width {
+        let mut cuts: Vec<usize> = members
+            .iter()
+            .flat_map(|&output| breakpoints(scope.body, value_of(scope, outputs.nodes[output]), 0, width))
+            .collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        for piece in cuts.windows(2) {
+            emit_piece(f, scope, position, (piece[0], piece[1]), |f, scope, last| {
+                for &output in &members {
+                    emit_output(f, scope, outputs, position, output, last.clone())?;
+                }
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The tensor that an output stores: what a kv_write writes, or the node itself.
+fn value_of(scope: &Scope<'_>, node: NodeId) -> NodeId {
+    match scope.body.op(node) {
+        Op::KvWrite { .. } => scope.body.operands(node)[1],
+        _ => node,
+    }
+}
+
+/// Columns per group of a node.
+fn width(scope: &Scope<'_>, domain: &Domain, node: NodeId) -> Result<usize, String> {
+    let shape = &tensor(scope.body, node)?.shape;
+    let fixed = |axis: usize| shape.0[axis].as_fixed().ok_or_else(|| format!("axis {axis} of {shape} has no fixed size"));
+    match (shape.rank(), domain.inner) {
+        (1, _) => Ok(1),
+        (2, None) => fixed(1),
+        (2, Some(inner)) if fixed(1)? == domain.groups * inner => Ok(inner),
+        (3, _) if fixed(1)? == domain.groups => fixed(2),
+        _ => Err(format!("{shape} does not fit rows of {} groups of {:?}", domain.groups, domain.inner)),
+    }
+}
+
+/// A loop over `piece` of the columns: vectors first, single elements for the rest.
+fn emit_piece(
+    f: &mut FunctionText,
+    scope: &mut Scope<'_>,
+    position: &Position<'_>,
+    piece: (usize, usize),
+    mut body: impl FnMut(&mut FunctionText, &mut Scope<'_>, &Index) -> Result<(), String>,
+) -> Result<(), String> {
+    let (low, high) = piece;
+    let (start, middle, end) = match position.columns {
+        Columns::Groups(..) => {
+            let whole = (high - low) / LANES * LANES;
+            (int(low as i64), int((low + whole) as i64), int(high as i64))
+        }
+        Columns::Span(start, end) => {
+            let count = f.binary("sub nsw", end, start);
+            let whole = f.binary("and", &count, &int(-(LANES as i64)));
+            (start.clone(), f.add(start, &whole), end.clone())
+        }
+    };
+    let mut result = Ok(());
+    for (from, to, lanes) in [(&start, &middle, LANES), (&middle, &end, 1)] {
+        if from == to {
+            continue;
+        }
+        f.for_each(from, to, lanes as i64, |f, column| {
+            scope.lanes = lanes;
+            scope.known.clear();
+            let written = body(f, scope, &Index::Lanes { base: column.clone(), low, high });
+            if result.is_ok() {
+                result = written;
+            }
+        });
+    }
+    scope.known.clear();
+    result
+}
+
+fn emit_reduce(
+    f: &mut FunctionText,
+    scope: &mut Scope<'_>,
+    position: &Position<'_>,
+    node: NodeId,
+    op: ReduceOp,
+    axis: usize,
+) -> Result<Value, String> {
+    let operand = scope.body.operands(node)[0];
+    let ty = tensor(scope.body, operand)?.clone();
+    let rank = ty.shape.rank();
+    let grouped = position.domain.inner.is_some();
+    if axis + 1 != rank || rank != if grouped { 3 } else { 2 } || matches!(position.columns, Columns::Span(..)) {
+        return Err(format!("a reduction of axis {axis} of {ty} does not fit the region's rows"));
+    }
+    let width = width(scope, position.domain, operand)?;
+    let start = match op {
+        ReduceOp::Sum => 0.0,
+        ReduceOp::Max => f64::NEG_INFINITY,
+    };
+    let whole = width / LANES * LANES;
+    let mut total = float_of(F32, start);
+    let mut result = Ok(());
+    let mut run = |f: &mut FunctionText, scope: &mut Scope<'_>, (from, to): (usize, usize), lanes: usize, first: Value| {
+        let ends = (int(from as i64), int(to as i64));
+        let sums = f.fold(&ends.0, &ends.1, lanes as i64, &[first], |f, column, sums| {
+            scope.lanes = lanes;
+            scope.known.clear();
+            let at = position.at(rank, Index::Lanes { base: column.clone(), low: 0, high: width });
+            match scope.evaluate_lanes(f, operand, &at) {
+                Ok(value) => vec![combine(f, op, &sums[0], &value)],
+                Err(error) => {
+                    result = Err(error);
+                    sums.to_vec()
+                }
+            }
+        });
+        sums[0].clone()
+    };
+    if whole > 0 {
+        let vector = run(f, scope, (0, whole), LANES, float_of(floats(LANES), start));
+        total = match op {
+            ReduceOp::Sum => sum_lanes(f, &vector),
+            ReduceOp::Max => max_lanes(f, &vector),
+        };
+    }
+    if whole < width {
+        total = run(f, scope, (whole, width), 1, total);
+    }
+    result?;
+    scope.known.clear();
+    Ok(round(f, ty.dtype, total))
+}
+
+fn emit_output(
+    f: &mut FunctionText,
+    scope: &mut Scope<'_>,
+    outputs: &Outputs<'_>,
+    position: &Position<'_>,
+    output: usize,
+    last: Index,
+) -> Result<(), String> {
+    let node = outputs.nodes[output];
+    let stored = value_of(scope, node);
+    let ty = tensor(scope.body, stored)?.clone();
+    let at = position.at(ty.shape.rank(), last.clone());
+    let value = scope.evaluate_lanes(f, stored, &at)?;
+    match scope.body.op(node) {
+        Op::KvWrite { part } => {
+            let part: KvPart = *part;
+            let slot = load_index(f, outputs.slots, position.row);
+            let dim = last.first(f);
+            store_kv(f, outputs.kv, part, &outputs.addresses[output], &slot, position.group, &dim, &value);
+            Ok(())
+        }
+        _ => store(f, &value, &outputs.addresses[output], &ty, &at),
+    }
+}

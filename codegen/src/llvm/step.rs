@@ -1,0 +1,120 @@
+//! The entry point of a program: the whole step as one function that every thread runs, with barriers where data
+//! crosses threads. Calls of one function in a row become a loop over tables of weights, so that the size of the
+//! code does not depend on the depth of the model.
+
+use super::memory::load_index;
+use super::step_args::{barrier, pointer, step_input};
+use super::text::{FunctionText, I32, I64, ModuleText, PTR, Value, int};
+use super::kernel_symbol;
+use llmc_ir::abi::StepArgs;
+use llmc_ir::plan::{Launch, Operand, Plan, PlannedCall, Program};
+use std::mem::offset_of;
+
+/// What the launches of one call need.
+struct Frame<'a> {
+    program: &'a Program,
+    args: Value,
+    thread: Value,
+    threads: Value,
+    scratch: Value,
+    workspace: Value,
+    arena: Value,
+    weights: Value,
+    logits: Value,
+}
+
+/// Writes `llmc_<program>(args, thread, threads)`.
+pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_bytes: usize) {
+    let params = [(PTR, "args"), (I32, "thread"), (I32, "threads")];
+    let (mut f, values) = FunctionText::new("dso_local", &program.entry_symbol(), &params);
+    let [args, thread, threads] = values.try_into().expect("three parameters");
+    let thread = f.cast("zext", &thread, I64);
+    let threads = f.cast("zext", &threads, I64);
+    let workspace = pointer(&mut f, &args, offset_of!(StepArgs, scratch));
+    let stride = super::step_args::integer(&mut f, &args, offset_of!(StepArgs, scratch_stride));
+    let own = f.binary("mul nsw", &thread, &stride);
+    let own = f.offset(&workspace, &own);
+    let scratch = f.offset(&own, &int(workspace_bytes as i64));
+    let arena = pointer(&mut f, &args, offset_of!(StepArgs, arena));
+    let weights = pointer(&mut f, &args, offset_of!(StepArgs, weights));
+    let logits = pointer(&mut f, &args, offset_of!(StepArgs, logits));
+    let kv = pointer(&mut f, &args, offset_of!(StepArgs, kv));
+    let frame = Frame { program, args, thread, threads, scratch, workspace, arena, weights, logits };
+
+    let mut rest = &program.calls[..];
+    while let Some(first) = rest.first() {
+        let count = rest.iter().take_while(|call| call.function == first.function).count();
+        let (run, after) = rest.split_at(count);
+        emit_run(&mut f, module, plan, &frame, &kv, run);
+        rest = after;
+    }
+    module.add(f.finish());
+}
+
+/// Consecutive calls of one function.
+fn emit_run(f: &mut FunctionText, module: &mut ModuleText, plan: &Plan, frame: &Frame<'_>, kv: &Value, run: &[PlannedCall]) {
+    let function = &frame.program.functions[run[0].function];
+    let slots = run[0].weights.len();
+    let table = |module: &mut ModuleText, values: Vec<usize>| {
+        let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+        module.constant("i32", &values)
+    };
+    let weight_table = table(module, run.iter().flat_map(|call| call.weights.iter().copied()).collect());
+    let layer_table = table(module, run.iter().map(|call| call.kv_layer).collect());
+    f.for_each(&int(0), &int(run.len() as i64), 1, |f, call| {
+        let layer = load_index(f, &layer_table, call);
+        let kv = f.element(kv, &layer, plan.kv.layer_bytes() as i64);
+        let first_slot = f.scale(call, slots as i64);
+        let weight = |f: &mut FunctionText, slot: usize| {
+            let entry = f.add(&first_slot, &int(slot as i64));
+            let index = load_index(f, &weight_table, &entry);
+            let address = f.element(&frame.weights, &index, 8);
+            f.load(PTR, &address, 8)
+        };
+        // Launches that no barrier separates deal out their items from alternating ends, so that the thread with
+        // the larger share of one gets the smaller share of the next.
+        let mut reversed = false;
+        for launch in &function.launches {
+            if launch.barrier {
+                barrier(f, &frame.args, &frame.thread);
+            }
+            reversed = !launch.barrier && !reversed;
+            emit_launch(f, frame, launch, &kv, reversed, &weight);
+        }
+    });
+}
+
+fn emit_launch(
+    f: &mut FunctionText,
+    frame: &Frame<'_>,
+    launch: &Launch,
+    kv: &Value,
+    reversed: bool,
+    weight: &impl Fn(&mut FunctionText, usize) -> Value,
+) {
+    let share = if reversed {
+        let last = f.add(&frame.threads, &int(-1));
+        f.binary("sub nsw", &last, &frame.thread)
+    } else {
+        frame.thread.clone()
+    };
+    let mut arguments = vec![
+        frame.args.clone(),
+        frame.scratch.clone(),
+        frame.workspace.clone(),
+        share,
+        frame.threads.clone(),
+        frame.thread.clone(),
+    ];
+    for operand in launch.inputs.iter().chain(&launch.outputs) {
+        let address = match operand {
+            Operand::Arena { offset, .. } => f.offset(&frame.arena, &int(*offset as i64)),
+            Operand::Weight { slot } => weight(f, *slot),
+            Operand::Step { input } => step_input(f, &frame.args, *input),
+            Operand::Kv => kv.clone(),
+            Operand::Logits => frame.logits.clone(),
+        };
+        arguments.push(address);
+    }
+    f.call_local(&kernel_symbol(&frame.program.name, &launch.kernel), &arguments);
+}

@@ -1,0 +1,468 @@
+//! A small writer of LLVM IR text: typed values, structured loops, one function at a time.
+//!
+//! Kernels are written against this rather than against LLVM's own builder because text needs no
+//! lifetimes, prints as it is in snapshots, and allows types that inkwell lacks (`x86_amx`). LLVM parses and
+//! verifies the result ([`super::compile`]).
+
+use std::fmt;
+
+/// An element type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scalar {
+    /// One bit.
+    I1,
+    /// 8-bit integer.
+    I8,
+    /// 16-bit integer; also the bits of a bf16.
+    I16,
+    /// 32-bit integer.
+    I32,
+    /// 64-bit integer.
+    I64,
+    /// binary32.
+    F32,
+    /// binary64.
+    F64,
+    /// Address.
+    Ptr,
+}
+
+/// A first-class type: `lanes` elements, 1 meaning a scalar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ty {
+    /// Element type.
+    pub scalar: Scalar,
+    /// Number of lanes.
+    pub lanes: usize,
+}
+
+/// Scalar `i32`.
+pub const I32: Ty = Ty { scalar: Scalar::I32, lanes: 1 };
+/// Scalar `i64`.
+pub const I64: Ty = Ty { scalar: Scalar::I64, lanes: 1 };
+/// Scalar `i16`.
+pub const I16: Ty = Ty { scalar: Scalar::I16, lanes: 1 };
+/// Scalar `float`.
+pub const F32: Ty = Ty { scalar: Scalar::F32, lanes: 1 };
+/// Address.
+pub const PTR: Ty = Ty { scalar: Scalar::Ptr, lanes: 1 };
+
+impl Ty {
+    /// The same element type with another number of lanes.
+    pub fn with_lanes(self, lanes: usize) -> Ty {
+        Ty { lanes, ..self }
+    }
+
+    /// The same number of lanes of another element type.
+    pub fn with_scalar(self, scalar: Scalar) -> Ty {
+        Ty { scalar, ..self }
+    }
+
+    /// The suffix of intrinsics' names, such as `v16f32`.
+    pub fn suffix(self) -> String {
+        let scalar = match self.scalar {
+            Scalar::I1 => "i1",
+            Scalar::I8 => "i8",
+            Scalar::I16 => "i16",
+            Scalar::I32 => "i32",
+            Scalar::I64 => "i64",
+            Scalar::F32 => "f32",
+            Scalar::F64 => "f64",
+            Scalar::Ptr => "p0",
+        };
+        if self.lanes == 1 { scalar.to_owned() } else { format!("v{}{scalar}", self.lanes) }
+    }
+}
+
+impl fmt::Display for Ty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scalar = match self.scalar {
+            Scalar::I1 => "i1",
+            Scalar::I8 => "i8",
+            Scalar::I16 => "i16",
+            Scalar::I32 => "i32",
+            Scalar::I64 => "i64",
+            Scalar::F32 => "float",
+            Scalar::F64 => "double",
+            Scalar::Ptr => "ptr",
+        };
+        if self.lanes == 1 { f.write_str(scalar) } else { write!(f, "<{} x {scalar}>", self.lanes) }
+    }
+}
+
+/// A value of the function being written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Value {
+    /// How operands refer to it.
+    pub text: String,
+    /// Its type.
+    pub ty: Ty,
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.ty, self.text)
+    }
+}
+
+/// An `i64` literal.
+pub fn int(value: i64) -> Value {
+    Value { text: value.to_string(), ty: I64 }
+}
+
+/// An integer literal of any integer type; vectors hold it in every lane.
+pub fn int_of(ty: Ty, value: i64) -> Value {
+    let text = if ty.lanes == 1 { value.to_string() } else { format!("splat ({} {value})", ty.with_lanes(1)) };
+    Value { text, ty }
+}
+
+/// A float literal of any float type; vectors hold it in every lane.
+pub fn float_of(ty: Ty, value: f64) -> Value {
+    let rounded = if ty.scalar == Scalar::F32 { f64::from(value as f32) } else { value };
+    let literal = format!("0x{:016X}", rounded.to_bits());
+    let text = if ty.lanes == 1 { literal } else { format!("splat ({} {literal})", ty.with_lanes(1)) };
+    Value { text, ty }
+}
+
+/// The text of a module: functions, constants and the declarations they need.
+#[derive(Debug, Default)]
+pub struct ModuleText {
+    functions: Vec<String>,
+    constants: Vec<String>,
+    declarations: std::collections::BTreeSet<String>,
+}
+
+impl ModuleText {
+    /// Adds a constant array and returns its address.
+    pub fn constant(&mut self, element: &str, values: &[String]) -> Value {
+        let name = format!("@constant.{}", self.constants.len());
+        let list: Vec<_> = values.iter().map(|value| format!("{element} {value}")).collect();
+        let array = format!("[{} x {element}] [{}]", values.len(), list.join(", "));
+        let existing = self.constants.iter().position(|line| line.ends_with(&format!("constant {array}, align 64")));
+        match existing {
+            Some(index) => Value { text: format!("@constant.{index}"), ty: PTR },
+            None => {
+                self.constants.push(format!("{name} = private unnamed_addr constant {array}, align 64"));
+                Value { text: name, ty: PTR }
+            }
+        }
+    }
+
+    /// Adds a finished function.
+    pub fn add(&mut self, function: FunctionText) {
+        self.declarations.extend(function.declarations);
+        let FunctionText { header, body, .. } = function;
+        self.functions.push(format!("{header} {{\nentry:\n{body}}}\n"));
+    }
+
+    /// The whole module; `attributes` become those of every function (attribute group 0).
+    pub fn finish(self, triple: &str, attributes: &str) -> String {
+        let mut text = format!("target triple = \"{triple}\"\n\n");
+        for constant in &self.constants {
+            text += constant;
+            text += "\n";
+        }
+        for function in &self.functions {
+            text += "\n";
+            text += function;
+        }
+        text += "\n";
+        for declaration in &self.declarations {
+            text += declaration;
+            text += "\n";
+        }
+        text + &format!("\nattributes #0 = {{ {attributes} }}\n")
+    }
+}
+
+/// Writes the body of one function.
+#[derive(Debug)]
+pub struct FunctionText {
+    header: String,
+    body: String,
+    block: String,
+    next: usize,
+    declarations: std::collections::BTreeSet<String>,
+}
+
+impl FunctionText {
+    /// Starts a function returning nothing. Parameters are then `Value`s of the given names.
+    pub fn new(linkage: &str, name: &str, params: &[(Ty, &str)]) -> (FunctionText, Vec<Value>) {
+        let list: Vec<_> = params.iter().map(|(ty, name)| format!("{ty} %{name}")).collect();
+        let header = format!("define {linkage} void @{name}({}) #0", list.join(", "));
+        let values = params.iter().map(|&(ty, name)| Value { text: format!("%{name}"), ty }).collect();
+        let declarations = Default::default();
+        (FunctionText { header, body: String::new(), block: "entry".into(), next: 0, declarations }, values)
+    }
+
+    /// Ends the function.
+    pub fn finish(mut self) -> FunctionText {
+        self.line("ret void");
+        self
+    }
+
+    fn line(&mut self, text: &str) {
+        self.body += "  ";
+        self.body += text;
+        self.body += "\n";
+    }
+
+    fn fresh(&mut self) -> String {
+        self.next += 1;
+        format!("%v{}", self.next)
+    }
+
+    fn label(&mut self, kind: &str) -> String {
+        self.next += 1;
+        format!("{kind}{}", self.next)
+    }
+
+    fn start_block(&mut self, label: &str) {
+        self.body += label;
+        self.body += ":\n";
+        self.block = label.to_owned();
+    }
+
+    fn define(&mut self, ty: Ty, text: &str) -> Value {
+        let name = self.fresh();
+        self.line(&format!("{name} = {text}"));
+        Value { text: name, ty }
+    }
+
+    // ---- arithmetic
+
+    /// An instruction of two operands of one type, such as `fadd` or `shl`.
+    pub fn binary(&mut self, instruction: &str, a: &Value, b: &Value) -> Value {
+        assert_eq!(a.ty, b.ty, "{instruction} {a}, {b}");
+        self.define(a.ty, &format!("{instruction} {} {}, {}", a.ty, a.text, b.text))
+    }
+
+    /// Negation of floats.
+    pub fn negate(&mut self, a: &Value) -> Value {
+        self.define(a.ty, &format!("fneg {a}"))
+    }
+
+    /// `icmp` or `fcmp` with its predicate, such as `icmp ult`.
+    pub fn compare(&mut self, predicate: &str, a: &Value, b: &Value) -> Value {
+        assert_eq!(a.ty, b.ty, "{predicate} {a}, {b}");
+        self.define(a.ty.with_scalar(Scalar::I1), &format!("{predicate} {} {}, {}", a.ty, a.text, b.text))
+    }
+
+    /// `condition ? a : b` per lane.
+    pub fn select(&mut self, condition: &Value, a: &Value, b: &Value) -> Value {
+        self.define(a.ty, &format!("select {condition}, {a}, {b}"))
+    }
+
+    /// A conversion instruction, such as `sitofp` or `bitcast`.
+    pub fn cast(&mut self, instruction: &str, a: &Value, to: Ty) -> Value {
+        self.define(to, &format!("{instruction} {a} to {to}"))
+    }
+
+    /// Calls an intrinsic or an external function and declares it. `result` `None`: returns nothing.
+    pub fn call(&mut self, name: &str, result: Option<Ty>, arguments: &[Value]) -> Option<Value> {
+        let types: Vec<_> = arguments.iter().map(|argument| argument.ty.to_string()).collect();
+        let result_text = result.map_or("void".to_owned(), |ty| ty.to_string());
+        self.declarations.insert(format!("declare {result_text} @{name}({})", types.join(", ")));
+        self.call_text(&format!("@{name}"), result, arguments)
+    }
+
+    /// Calls a function that this module defines.
+    pub fn call_local(&mut self, name: &str, arguments: &[Value]) {
+        self.call_text(&format!("@{name}"), None, arguments);
+    }
+
+    /// Calls through an address.
+    pub fn call_pointer(&mut self, callee: &Value, arguments: &[Value]) {
+        self.call_text(&callee.text, None, arguments);
+    }
+
+    fn call_text(&mut self, callee: &str, result: Option<Ty>, arguments: &[Value]) -> Option<Value> {
+        let list: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        let list = list.join(", ");
+        match result {
+            Some(ty) => Some(self.define(ty, &format!("call {ty} {callee}({list})"))),
+            None => {
+                self.line(&format!("call void {callee}({list})"));
+                None
+            }
+        }
+    }
+
+    /// An intrinsic of the name `llvm.<name>.<type suffix>` on operands of one type.
+    pub fn intrinsic(&mut self, name: &str, arguments: &[Value]) -> Value {
+        let ty = arguments[0].ty;
+        self.call(&format!("llvm.{name}.{}", ty.suffix()), Some(ty), arguments).expect("intrinsics return a value")
+    }
+
+    // ---- integers of addresses and indices
+
+    /// `a + b`, folded where one is a literal zero.
+    pub fn add(&mut self, a: &Value, b: &Value) -> Value {
+        match (literal(a), literal(b)) {
+            (Some(x), Some(y)) => int_of(a.ty, x + y),
+            (Some(0), None) => b.clone(),
+            (None, Some(0)) => a.clone(),
+            _ => self.binary("add nsw", a, b),
+        }
+    }
+
+    /// `a * factor`, folded where it can be.
+    pub fn scale(&mut self, a: &Value, factor: i64) -> Value {
+        match (literal(a), factor) {
+            (Some(x), _) => int_of(a.ty, x * factor),
+            (None, 1) => a.clone(),
+            (None, _) => self.binary("mul nsw", a, &int_of(a.ty, factor)),
+        }
+    }
+
+    /// The smaller of two signed integers.
+    pub fn min(&mut self, a: &Value, b: &Value) -> Value {
+        self.intrinsic("smin", &[a.clone(), b.clone()])
+    }
+
+    /// The larger of two signed integers.
+    pub fn max(&mut self, a: &Value, b: &Value) -> Value {
+        self.intrinsic("smax", &[a.clone(), b.clone()])
+    }
+
+    // ---- memory
+
+    /// `base` plus `bytes`.
+    pub fn offset(&mut self, base: &Value, bytes: &Value) -> Value {
+        if literal(bytes) == Some(0) {
+            return base.clone();
+        }
+        self.define(PTR, &format!("getelementptr inbounds i8, {base}, {bytes}"))
+    }
+
+    /// The address of element `index` of an array of `element_bytes` elements.
+    pub fn element(&mut self, base: &Value, index: &Value, element_bytes: i64) -> Value {
+        let bytes = self.scale(index, element_bytes);
+        self.offset(base, &bytes)
+    }
+
+    /// Loads a value that is aligned to `align` bytes.
+    pub fn load(&mut self, ty: Ty, address: &Value, align: usize) -> Value {
+        self.define(ty, &format!("load {ty}, {address}, align {align}"))
+    }
+
+    /// Stores a value at an address aligned to `align` bytes.
+    pub fn store(&mut self, value: &Value, address: &Value, align: usize) {
+        self.line(&format!("store {value}, {address}, align {align}"));
+    }
+
+    /// Brings the cache line at `address` close, for reading.
+    pub fn prefetch(&mut self, address: &Value) {
+        let hints = [int_of(I32, 0), int_of(I32, 3), int_of(I32, 1)];
+        let [read, close, data] = hints;
+        self.call("llvm.prefetch.p0", None, &[address.clone(), read, close, data]);
+    }
+
+    // ---- vectors
+
+    /// The scalar in every lane; a scalar type gives the scalar itself.
+    pub fn splat(&mut self, scalar: &Value, lanes: usize) -> Value {
+        if lanes == 1 {
+            return scalar.clone();
+        }
+        let ty = scalar.ty.with_lanes(lanes);
+        let inserted = self.define(ty, &format!("insertelement {ty} poison, {scalar}, i64 0"));
+        let zeros = format!("<{lanes} x i32> zeroinitializer");
+        self.define(ty, &format!("shufflevector {ty} {}, {ty} poison, {zeros}", inserted.text))
+    }
+
+    /// One lane of a vector.
+    pub fn extract(&mut self, vector: &Value, lane: usize) -> Value {
+        if vector.ty.lanes == 1 {
+            return vector.clone();
+        }
+        self.define(vector.ty.with_lanes(1), &format!("extractelement {vector}, i64 {lane}"))
+    }
+
+    /// Replaces one lane of a vector.
+    pub fn insert(&mut self, vector: &Value, scalar: &Value, lane: usize) -> Value {
+        if vector.ty.lanes == 1 {
+            return scalar.clone();
+        }
+        self.define(vector.ty, &format!("insertelement {vector}, {scalar}, i64 {lane}"))
+    }
+
+    /// `0, 1, 2, ...` in the lanes of an integer vector.
+    pub fn lane_numbers(&mut self, ty: Ty) -> Value {
+        if ty.lanes == 1 {
+            return int_of(ty, 0);
+        }
+        let list: Vec<_> = (0..ty.lanes).map(|lane| format!("{} {lane}", ty.with_lanes(1))).collect();
+        Value { text: format!("<{}>", list.join(", ")), ty }
+    }
+
+    /// The lower or upper half of a vector's lanes.
+    pub fn half(&mut self, vector: &Value, upper: usize) -> Value {
+        let lanes = vector.ty.lanes / 2;
+        let list: Vec<_> = (0..lanes).map(|lane| format!("i32 {}", lane + upper * lanes)).collect();
+        let mask = format!("<{lanes} x i32> <{}>", list.join(", "));
+        let result = vector.ty.with_lanes(lanes);
+        self.define(result, &format!("shufflevector {vector}, {} poison, {mask}", vector.ty))
+    }
+
+    // ---- control
+
+    /// `for i in start..end step step { body }`.
+    pub fn for_each(&mut self, start: &Value, end: &Value, step: i64, body: impl FnOnce(&mut Self, &Value)) {
+        self.fold(start, end, step, &[], |f, i, _| {
+            body(f, i);
+            Vec::new()
+        });
+    }
+
+    /// A loop that carries values: `body` gets the index and the current values and returns the next ones.
+    pub fn fold(
+        &mut self,
+        start: &Value,
+        end: &Value,
+        step: i64,
+        initial: &[Value],
+        body: impl FnOnce(&mut Self, &Value, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let (head, inside, after) = (self.label("head"), self.label("body"), self.label("after"));
+        let before = self.block.clone();
+        self.line(&format!("br label %{head}"));
+        self.start_block(&head);
+        let index = Value { text: self.fresh(), ty: start.ty };
+        let carried: Vec<Value> = initial.iter().map(|v| Value { text: self.fresh(), ty: v.ty }).collect();
+        let phis_at = self.body.len();
+        let more = self.compare("icmp slt", &index, end);
+        self.line(&format!("br {more}, label %{inside}, label %{after}"));
+        self.start_block(&inside);
+        let next = body(self, &index, &carried);
+        assert_eq!(next.len(), carried.len(), "a loop must return as many values as it carries");
+        let advanced = self.binary("add nsw", &index, &int_of(index.ty, step));
+        let latch = self.block.clone();
+        self.line(&format!("br label %{head}"));
+        let mut phis = String::new();
+        let all = std::iter::once((&index, start, &advanced))
+            .chain(carried.iter().zip(initial).zip(&next).map(|((phi, first), next)| (phi, first, next)));
+        for (phi, first, next) in all {
+            let (ty, first, next) = (phi.ty, &first.text, &next.text);
+            phis += &format!("  {} = phi {ty} [ {first}, %{before} ], [ {next}, %{latch} ]\n", phi.text);
+        }
+        self.body.insert_str(phis_at, &phis);
+        self.start_block(&after);
+        carried
+    }
+
+    /// `if condition { body }`.
+    pub fn when(&mut self, condition: &Value, body: impl FnOnce(&mut Self)) {
+        let (then, after) = (self.label("then"), self.label("after"));
+        self.line(&format!("br {condition}, label %{then}, label %{after}"));
+        self.start_block(&then);
+        body(self);
+        self.line(&format!("br label %{after}"));
+        self.start_block(&after);
+    }
+}
+
+/// The value of an integer literal.
+fn literal(value: &Value) -> Option<i64> {
+    if value.ty.lanes == 1 { value.text.parse().ok() } else { None }
+}

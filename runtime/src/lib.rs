@@ -15,6 +15,9 @@
 pub mod chat;
 pub mod conversation;
 pub mod device;
+pub mod engine;
 pub mod executor;
+pub mod kv;
 pub mod sampler;
+pub mod scheduler;
 pub mod tokenizer;

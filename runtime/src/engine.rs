@@ -1,0 +1,288 @@
+//! The loop that turns requests into tokens: schedule, run, sample, commit.
+
+use crate::executor::{Executor, ExecutorError};
+use crate::kv::KvCache;
+use crate::sampler::{Sampler, SamplingError, SamplingParams, TokenLogprobs, logprobs};
+pub use crate::scheduler::{FinishReason, PrefixReuse, SequenceId};
+use crate::scheduler::{Limits, ScheduledStep, Scheduler};
+use std::collections::BTreeMap;
+use std::time::Instant;
+use thiserror::Error;
+
+/// What to generate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The tokens to continue. At least one.
+    pub prompt: Vec<u32>,
+    /// The most tokens to generate. At least 1.
+    pub max_tokens: usize,
+    /// How to choose each.
+    pub sampling: SamplingParams,
+    /// Tokens that end the sequence.
+    pub stop_ids: Vec<u32>,
+    /// Whether they do.
+    pub ignore_stop: StopPolicy,
+    /// For how many of the likeliest tokens to report log-probabilities; 0: no log-probabilities
+    /// at all.
+    pub logprobs: usize,
+}
+
+/// What a stop token does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopPolicy {
+    /// It ends the sequence.
+    #[default]
+    HonourStop,
+    /// It is a token like any other.
+    IgnoreStop,
+}
+
+/// How to set up an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Whether prompts share what earlier sequences have computed.
+    pub prefix_reuse: PrefixReuse,
+}
+
+/// What happened to a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// It got a token. The stop token is reported too, before [`Event::Finished`].
+    Token {
+        /// Whose.
+        sequence: SequenceId,
+        /// Which.
+        id: u32,
+        /// If the request asked for them.
+        logprob: Option<TokenLogprobs>,
+    },
+    /// It ended; nothing more comes of it.
+    Finished {
+        /// Which.
+        sequence: SequenceId,
+        /// Why.
+        reason: FinishReason,
+    },
+}
+
+/// Why a request is not accepted.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum RequestError {
+    /// There is nothing to continue.
+    #[error("the prompt is empty: give at least one token")]
+    EmptyPrompt,
+    /// The prompt does not fit.
+    #[error("the prompt has {tokens} tokens, the model's context is {context}: shorten it")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The most positions that a sequence may have.
+        context: usize,
+    },
+    /// The prompt holds what is no token.
+    #[error("token id {token} is not in the vocabulary, whose ids are below {vocab}")]
+    UnknownToken {
+        /// The id.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// Nothing is to be generated.
+    #[error("0 tokens are to be generated: ask for at least 1")]
+    NoTokens,
+    /// A sampling parameter is out of range.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+}
+
+/// Why a step failed.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// One sequence went wrong. It is gone, without an event; the others go on with the next step.
+    #[error("sequence {sequence} was given up: {source}")]
+    Sequence {
+        /// Which.
+        sequence: SequenceId,
+        /// What went wrong.
+        source: ExecutorError,
+    },
+    /// The step cannot run at all.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+}
+
+/// What the engine has done so far. A step's time, sampling included, is divided between prefill
+/// and decode by their tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EngineStats {
+    /// Tokens of prompts that were computed.
+    pub prefill_tokens: u64,
+    /// Seconds spent on them.
+    pub prefill_seconds: f64,
+    /// Generated tokens that were fed back.
+    pub decode_tokens: u64,
+    /// Seconds spent on them.
+    pub decode_seconds: f64,
+    /// Tokens of prompts that were not computed because an earlier sequence had computed them.
+    pub reused_tokens: u64,
+    /// How often a sequence gave its memory to others and was computed again.
+    pub preemptions: u64,
+}
+
+/// A model that serves many requests at once, step by step.
+pub struct Engine {
+    executor: Executor,
+    kv: KvCache,
+    scheduler: Scheduler,
+    /// How to sample each unfinished sequence.
+    sampling: BTreeMap<SequenceId, Sampling>,
+    /// Events to hand out with the next step.
+    pending: Vec<Event>,
+    stats: EngineStats,
+}
+
+struct Sampling {
+    sampler: Sampler,
+    logprobs: usize,
+}
+
+impl Engine {
+    /// An engine without requests.
+    pub fn new(executor: Executor, options: EngineOptions) -> Engine {
+        let limits = Limits::new(executor.plan(), executor.kv_blocks(), options.prefix_reuse);
+        Engine {
+            kv: KvCache::new(executor.kv_blocks()),
+            scheduler: Scheduler::new(limits),
+            sampling: BTreeMap::new(),
+            pending: Vec::new(),
+            stats: EngineStats::default(),
+            executor,
+        }
+    }
+
+    /// Accepts a request. Its tokens come from [`Engine::step`].
+    ///
+    /// # Errors
+    /// If the prompt is empty, too long or not made of tokens, nothing is to be generated, or a
+    /// sampling parameter is out of range.
+    pub fn submit(&mut self, request: Request) -> Result<SequenceId, RequestError> {
+        let vocab = self.executor.plan().model.vocab;
+        let (tokens, context) = (request.prompt.len(), self.scheduler.limits().context);
+        if tokens == 0 {
+            return Err(RequestError::EmptyPrompt);
+        }
+        if tokens > context {
+            return Err(RequestError::PromptTooLong { tokens, context });
+        }
+        if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocab) {
+            return Err(RequestError::UnknownToken { token, vocab });
+        }
+        if request.max_tokens == 0 {
+            return Err(RequestError::NoTokens);
+        }
+        request.sampling.validate()?;
+        let stop_ids = match request.ignore_stop {
+            StopPolicy::HonourStop => request.stop_ids,
+            StopPolicy::IgnoreStop => Vec::new(),
+        };
+        let sequence = self.scheduler.submit(request.prompt, request.max_tokens, stop_ids);
+        let sampler = Sampler::new(&request.sampling);
+        self.sampling.insert(sequence, Sampling { sampler, logprobs: request.logprobs });
+        Ok(sequence)
+    }
+
+    /// Gives a sequence up. The next step reports [`FinishReason::Cancelled`], unless the sequence
+    /// was finished already.
+    pub fn cancel(&mut self, sequence: SequenceId) {
+        if self.scheduler.cancel(sequence, &mut self.kv) {
+            self.sampling.remove(&sequence);
+            self.pending.push(Event::Finished { sequence, reason: FinishReason::Cancelled });
+        }
+    }
+
+    /// Computes one step and returns what happened, which is nothing if there is nothing to do.
+    ///
+    /// # Errors
+    /// If a sequence went wrong (it is removed, and the next step goes on) or the executor refused.
+    pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
+        let start = Instant::now();
+        let Some(scheduled) = self.scheduler.next_step(&mut self.kv) else {
+            return Ok(std::mem::take(&mut self.pending));
+        };
+        let (tokens, mut logprobs) = self.compute(&scheduled)?;
+        let mut events = std::mem::take(&mut self.pending);
+        let committed = self.scheduler.commit(&scheduled, &tokens, &mut self.kv);
+        for (committed, logprob) in committed.into_iter().zip(logprobs.drain(..)) {
+            let sequence = committed.id;
+            events.push(Event::Token { sequence, id: committed.token, logprob });
+            if let Some(reason) = committed.finished {
+                self.sampling.remove(&sequence);
+                events.push(Event::Finished { sequence, reason });
+            }
+        }
+        self.count(&scheduled, start);
+        Ok(events)
+    }
+
+    /// Whether no sequence is left and no event outstanding.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_idle() && self.pending.is_empty()
+    }
+
+    /// What the engine has done so far.
+    pub fn stats(&self) -> EngineStats {
+        EngineStats {
+            reused_tokens: self.scheduler.reused_tokens(),
+            preemptions: self.scheduler.preemptions(),
+            ..self.stats
+        }
+    }
+
+    /// What runs the steps.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    /// Runs a step and samples the next tokens, in the order of [`ScheduledStep::sampled`].
+    fn compute(&mut self, scheduled: &ScheduledStep) -> Result<(Vec<u32>, Vec<Option<TokenLogprobs>>), EngineError> {
+        let logits = match self.executor.run(&scheduled.step) {
+            Ok(logits) => logits,
+            Err(source @ ExecutorError::NonFinite { sequence, .. }) => {
+                let sequence = scheduled.ids[sequence];
+                self.give_up(sequence);
+                return Err(EngineError::Sequence { sequence, source });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut tokens = Vec::with_capacity(logits.rows());
+        let mut reported = Vec::with_capacity(logits.rows());
+        for (row, id) in scheduled.sampled().enumerate() {
+            let history = self.scheduler.tokens(id).unwrap_or_default();
+            let (token, top) = match self.sampling.get_mut(&id) {
+                Some(sampling) => (sampling.sampler.sample(logits.row(row), history), sampling.logprobs),
+                None => (0, 0),
+            };
+            tokens.push(token);
+            reported.push((top > 0).then(|| logprobs(logits.row(row), token, top)));
+        }
+        Ok((tokens, reported))
+    }
+
+    /// Removes a sequence whose blocks may hold values that would spoil others.
+    fn give_up(&mut self, sequence: SequenceId) {
+        let blocks = self.scheduler.discard(sequence, &mut self.kv);
+        self.executor.wipe_blocks(&blocks);
+        self.sampling.remove(&sequence);
+    }
+
+    fn count(&mut self, scheduled: &ScheduledStep, start: Instant) {
+        let seconds = start.elapsed().as_secs_f64();
+        let tokens: usize = scheduled.step.sequences.iter().map(|part| part.tokens.len()).sum();
+        let prefill = scheduled.prefill_tokens;
+        let share = prefill as f64 / tokens.max(1) as f64;
+        self.stats.prefill_tokens += prefill as u64;
+        self.stats.prefill_seconds += seconds * share;
+        self.stats.decode_tokens += (tokens - prefill) as u64;
+        self.stats.decode_seconds += seconds * (1.0 - share);
+    }
+}

@@ -34,8 +34,15 @@
 //!
 //! Nodes are numbered in print order, which is [`Graph::topological`](crate::graph::Graph::topological).
 
+mod lex;
+mod parse;
+mod parse_function;
+mod parse_op;
 mod print;
+#[cfg(test)]
+mod tests;
 
+pub use parse::{ParseError, parse};
 pub(crate) use print::{NodeNames, source_text, source_type};
 pub use print::{print_fused, print_fused_module, print_module, print_specialized};
 

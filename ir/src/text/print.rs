@@ -9,7 +9,7 @@ use crate::shape::Type;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Column at which types start, unless what stands before them is longer.
+/// Columns before ` : type`, unless what stands there is longer.
 const TYPE_COLUMN: usize = 68;
 
 /// The text form of a module.
@@ -85,7 +85,6 @@ impl NodeNames {
     }
 }
 
-#[allow(dead_code)]
 /// Whether `name` can stand behind `%` or `@`: a letter or underscore, then letters, digits, `_`, `.` and `-`.
 pub(crate) fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
@@ -273,8 +272,7 @@ fn list_statement(word: &str, list: &str) -> String {
 }
 
 fn typed_line(out: &mut String, left: &str, ty: Option<&Type>) {
-    let width = TYPE_COLUMN - 1;
-    line(out, format_args!("{left:<width$} : {}", type_text(ty)));
+    line(out, format_args!("{left:<TYPE_COLUMN$} : {}", type_text(ty)));
 }
 
 fn type_text(ty: Option<&Type>) -> String {

@@ -116,7 +116,7 @@ impl Talk {
                 return Ok(());
             }
         };
-        if prompt.len() >= self.context {
+        if prompt.len() > self.context {
             conversation.forget_question();
             output::note(&format!(
                 "error: with this message the conversation has {} tokens, but the model's context is {}; \

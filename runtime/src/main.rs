@@ -1,0 +1,7 @@
+//! llmrt: runs what llmc compiles.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -14,6 +14,8 @@ mod space;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use name::unique as unique_name;
+
 use crate::pass::{Context, State};
 use llmc_ir::module::{Function, SpecializedModule};
 use llmc_ir::region::{FusedFunction, FusedModule, FusedProgram, Region};

@@ -217,8 +217,12 @@ impl FunctionBuilder {
             return x;
         }
         let mut padded = vec![Dim::fixed(1); to.rank().saturating_sub(from.rank())];
-        padded.extend(from.0);
-        let x = self.add(Op::Reshape { shape: Shape(padded) }, &[x]);
+        let x = if padded.is_empty() {
+            x
+        } else {
+            padded.extend(from.0);
+            self.add(Op::Reshape { shape: Shape(padded) }, &[x])
+        };
         self.add(Op::Broadcast { shape: to }, &[x])
     }
 

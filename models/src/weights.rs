@@ -147,3 +147,115 @@ fn first_few(entries: &[String]) -> String {
         more => format!("{shown}, and {more} more"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Architecture;
+    use llmc_ir::dtype::DType;
+    use safetensors::Dtype;
+    use safetensors::tensor::{TensorView, serialize_to_file};
+
+    type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+    /// The tensors that tiny Llama wants, all zero, after `change`.
+    fn check(config: &ModelConfig, change: impl FnOnce(&mut Tensors)) -> Result<Vec<String>, String> {
+        let module = crate::build(config, Numerics::new(DType::BF16)).unwrap();
+        let zeros = |ty: TensorType| {
+            let shape: Vec<usize> = ty.shape.0.iter().map(|dim| dim.coefficient).collect();
+            let bytes = vec![0; 2 * shape.iter().product::<usize>()];
+            (Dtype::BF16, shape, bytes)
+        };
+        let mut tensors = expected_weights(&module).into_iter().map(|(name, ty)| (name, zeros(ty))).collect();
+        change(&mut tensors);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.safetensors");
+        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+            (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        });
+        serialize_to_file(views, None, &path).unwrap();
+        check_checkpoint(config, &module, &Checkpoint::open(&path).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Tensors), expected: &[&str]) {
+        let error = check(&Architecture::Llama.tiny(), change).unwrap_err();
+        for part in expected {
+            assert!(error.contains(part), "`{part}` is not in: {error}");
+        }
+    }
+
+    fn row() -> (Dtype, Vec<usize>, Vec<u8>) {
+        (Dtype::BF16, vec![4], vec![1; 8])
+    }
+
+    #[test]
+    fn a_fitting_checkpoint_passes() {
+        assert_eq!(check(&Architecture::Llama.tiny(), |_| {}), Ok(vec![]));
+        let buffer = |tensors: &mut Tensors| {
+            tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), row());
+        };
+        assert_eq!(check(&Architecture::Llama.tiny(), buffer), Ok(vec![]));
+    }
+
+    #[test]
+    fn missing_wrong_and_extra_tensors_are_all_named() {
+        refused(
+            |tensors| {
+                tensors.remove("model.layers.1.mlp.up_proj.weight");
+                tensors.get_mut("model.norm.weight").unwrap().1 = vec![24, 2];
+                tensors.insert("model.layers.0.self_attn.q_proj.bias".to_owned(), row());
+            },
+            &[
+                "1 tensor missing: model.layers.1.mlp.up_proj.weight",
+                "model.norm.weight has shape [24, 2], expected [48]",
+                "1 tensor that LlamaForCausalLM has no use for: model.layers.0.self_attn.q_proj.bias",
+            ],
+        );
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        refused(|tensors| tensors.retain(|name, _| !name.contains("layers.2")), &["9 tensors missing", "and 4 more"]);
+    }
+
+    #[test]
+    fn unreadable_types_are_refused() {
+        refused(
+            |tensors| {
+                let tensor = tensors.get_mut("model.norm.weight").unwrap();
+                (tensor.0, tensor.2) = (Dtype::I16, vec![0; 96]);
+            },
+            &["model.norm.weight has element type I16"],
+        );
+    }
+
+    #[test]
+    fn a_missing_output_matrix_hints_at_tied_embeddings() {
+        refused(|tensors| _ = tensors.remove(OUTPUT), &["lm_head.weight", "set tie_word_embeddings = true"]);
+    }
+
+    #[test]
+    fn tied_embeddings_may_be_stored_twice_but_not_differently() {
+        let tied = ModelConfig { tied_embeddings: true, ..Architecture::Llama.tiny() };
+        let warnings = check(&tied, |tensors| _ = tensors.insert(OUTPUT.to_owned(), tensors[EMBEDDING].clone()));
+        assert!(warnings.unwrap()[0].contains("lm_head.weight is ignored"));
+        let other = |tensors: &mut Tensors| {
+            let (dtype, shape, mut bytes) = tensors[EMBEDDING].clone();
+            bytes[7] = 1;
+            tensors.insert(OUTPUT.to_owned(), (dtype, shape, bytes));
+        };
+        assert!(check(&tied, other).unwrap_err().contains("differs from model.embed_tokens.weight"));
+    }
+
+    #[test]
+    fn facts_count_shared_weights_once() {
+        let config = ModelConfig { tied_embeddings: true, ..Architecture::Llama.tiny() };
+        let module = crate::build(&config, Numerics::new(DType::F32)).unwrap();
+        let limits = Limits { max_context: 64, max_batch: 4 };
+        let layer = 48 * 64 * 2 + 48 * 32 * 2 + 3 * 48 * 80 + 2 * 48;
+        let facts = facts(&config, &module, Numerics::new(DType::F32), limits);
+        assert_eq!(facts.parameters, 96 * 48 + 48 + 3 * layer);
+        assert_eq!((facts.layers, facts.hidden, facts.vocab, facts.max_batch), (3, 48, 96, 4));
+    }
+}

@@ -45,7 +45,7 @@ struct Traits {
     block_elements: usize,
     block_bytes: usize,
     /// Bound of the relative root-mean-square error that quantising a trained weight matrix to this type causes: about
-    /// twice what is measured.
+    /// twice what was measured on the embeddings of two models (Q4_0 0.11, Q5_0 0.05; the K types by their bits).
     noise: f64,
 }
 

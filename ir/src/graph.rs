@@ -46,6 +46,11 @@ impl Graph {
         Ok(NodeId(node))
     }
 
+    /// Whether `node` is a node of this graph.
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.nodes.contains_node(node.0)
+    }
+
     /// The node's operation.
     pub fn op(&self, node: NodeId) -> &Op {
         &self.nodes[node.0].op

@@ -14,3 +14,4 @@ pub mod plan;
 pub mod region;
 pub mod shape;
 pub mod text;
+pub mod verify;

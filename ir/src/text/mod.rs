@@ -43,7 +43,7 @@ mod print;
 mod tests;
 
 pub use parse::{ParseError, parse};
-pub(crate) use print::{NodeNames, source_text, source_type};
+pub(crate) use print::{NodeNames, input_types, is_name, source_text, source_type};
 pub use print::{print_fused, print_fused_module, print_module, print_specialized};
 
 use crate::module::{Module, SpecializedModule};

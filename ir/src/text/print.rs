@@ -105,7 +105,8 @@ fn signature(out: &mut String, name: &str, params: &[Param], results: &[String])
 
 fn print_function(out: &mut String, function: &Function) {
     let graph = &function.graph;
-    let results: Vec<_> = function.results.iter().map(|&node| graph.ty(node).to_string()).collect();
+    let result_type = |&node: &NodeId| type_text(graph.contains(node).then(|| graph.ty(node)));
+    let results: Vec<_> = function.results.iter().map(result_type).collect();
     signature(out, &function.name, &function.params, &results);
     let names = NodeNames::of_function(function);
     print_nodes(out, graph, &names, "  ");
@@ -197,7 +198,8 @@ pub(crate) fn source_type(function: &FusedFunction, source: &Source) -> Option<T
         Source::Param(index) => function.params.get(*index).map(|param| param.ty.clone()),
         Source::Output { region, output } => {
             let region = function.regions.get(*region)?;
-            region.outputs.get(*output).map(|&node| region.body.ty(node).clone())
+            let node = region.outputs.get(*output).filter(|&&node| region.body.contains(node));
+            node.map(|&node| region.body.ty(node).clone())
         }
         Source::Step(input) => Some(crate::infer::step_type(*input)),
         Source::Weight(_) => function.regions.iter().find_map(|region| {

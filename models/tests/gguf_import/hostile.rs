@@ -13,7 +13,7 @@ use super::{assert_says, refused, try_import};
 fn a_file_cut_anywhere_is_refused() {
     let file = complete("llama").finish();
     // Every length up to the tensor data would take long; a prime step meets all kinds of fields.
-    for length in (0..file.len() - 1).step_by(37).chain([3, 4, 7, 8, 23, 24]) {
+    for length in (0..file.len() - 1).step_by(211).chain([3, 4, 7, 8, 23, 24]) {
         refused(&file[..length]);
     }
 }
@@ -23,12 +23,12 @@ fn a_flipped_byte_never_panics() {
     let file = complete("qwen2").finish();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut refused = 0;
-    for at in (0..file.len().min(16_384)).step_by(7) {
+    for at in (0..file.len().min(16_384)).step_by(23) {
         let mut damaged = file.clone();
         damaged[at] ^= 0x81;
         refused += usize::from(try_import(directory.path(), &damaged).is_err());
     }
-    assert!(refused > 100, "only {refused} of the damaged files were refused");
+    assert!(refused > 50, "only {refused} of the damaged files were refused");
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn lies_are_named() {
     says(b"PK\x03\x04 a zip file".to_vec(), &["letters GGUF"]);
     says(patched(4, &1u32.to_le_bytes()), &["version 1", "2 and 3"]);
     says(patched(4, &3u32.to_be_bytes()), &["big-endian"]);
-    says(patched(8, &u64::MAX.to_le_bytes()), &["truncated"]);
+    says(patched(8, &u64::MAX.to_le_bytes()), &["tensor"]);
     says(patched(16, &u64::MAX.to_le_bytes()), &["not a valid GGUF file"]);
     // The length of the first key.
     says(patched(24, &u64::MAX.to_le_bytes()), &["truncated"]);
@@ -117,7 +117,8 @@ fn lies_about_the_tokenizer_are_named() {
     says(good.clone().text("tokenizer.ggml.model", "t5"), &["kind t5"]);
     says(good.clone().text("tokenizer.ggml.pre", "klingon"), &["klingon", "qwen2"]);
     says(good.clone().without("tokenizer.ggml.tokens"), &["tokenizer.ggml.tokens is missing"]);
-    says(good.clone().texts("tokenizer.ggml.tokens", &["a"; 4]), &["entries for 4 tokens"]);
+    let no_roles = good.clone().without("tokenizer.ggml.bos_token_id").without("tokenizer.ggml.eos_token_id");
+    says(no_roles.texts("tokenizer.ggml.tokens", &["a"; 4]), &["entries for 4 tokens"]);
     says(good.clone().texts("tokenizer.ggml.tokens", &["a"; 300]), &["300 tokens for 260 embeddings"]);
     says(good.clone().texts("tokenizer.ggml.tokens", &["a"; 259]), &["\"a\" occurs twice"]);
     says(good.clone().i32s("tokenizer.ggml.token_type", &[9; 259]), &["unknown kind 9"]);

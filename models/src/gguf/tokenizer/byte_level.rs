@@ -49,7 +49,8 @@ pub(super) fn build<'a>(
     let words = words(metadata.text("tokenizer.ggml.pre")?, &mut warnings)?;
     let added =
         vocabulary.added(|kind, token| kind != TokenKind::UserDefined && !(words == Words::Qwen2 && is_plain(token)));
-    let add_bos = vocabulary.add_bos.unwrap_or(matches!(words, Words::Llama3 | Words::Tekken));
+    let add_bos =
+        vocabulary.add_bos.unwrap_or(vocabulary.bos.is_some() && matches!(words, Words::Llama3 | Words::Tekken));
     let add_eos = vocabulary.add_eos.unwrap_or(false);
     let tokenizer = TokenizerJson {
         version: "1.0",

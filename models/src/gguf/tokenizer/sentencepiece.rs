@@ -26,7 +26,7 @@ pub(super) fn build<'a>(
     if scores.len() != vocabulary.tokens.len() || scores.iter().any(|score| score.is_nan()) {
         return malformed(format!("{SCORES} should hold a number for each of {} tokens", vocabulary.tokens.len()));
     }
-    let add_bos = vocabulary.add_bos.unwrap_or(true);
+    let add_bos = vocabulary.add_bos.unwrap_or(vocabulary.bos.is_some());
     let add_eos = vocabulary.add_eos.unwrap_or(false);
     let prefix = metadata.boolean("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let added = vocabulary.added(|kind, _| kind != TokenKind::UserDefined);

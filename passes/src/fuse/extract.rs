@@ -1,6 +1,6 @@
 //! From a division of nodes to regions with bodies, inputs, outputs and names.
 
-use super::grow::Partition;
+use super::grow::{Partition, roots};
 use super::name;
 use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::module::Function;
@@ -20,7 +20,7 @@ pub(super) fn extract(function: &Function, partition: &Partition) -> FusedFuncti
         regions: Vec::new(),
         names: BTreeSet::new(),
     };
-    let needs = extraction.needs(&function.results);
+    let needs = extraction.needs(&roots(function));
     for index in execution_order(&extraction, &needs) {
         let region = extraction.build(partition.regions[index].anchor, &needs[&index]);
         extraction.push(region, &needs[&index].roots);
@@ -84,11 +84,11 @@ fn execution_order(extraction: &Extraction<'_>, needs: &BTreeMap<usize, Need>) -
 }
 
 impl Extraction<'_> {
-    /// What each region must compute, starting from the function's results.
-    fn needs(&self, results: &[NodeId]) -> BTreeMap<usize, Need> {
+    /// What each region must compute, starting from what the function is run for.
+    fn needs(&self, roots: &[NodeId]) -> BTreeMap<usize, Need> {
         let region_of = &self.partition.region_of;
         let mut needs: BTreeMap<usize, Need> = BTreeMap::new();
-        let mut pending: Vec<NodeId> = results.iter().copied().filter(|node| region_of.contains_key(node)).collect();
+        let mut pending: Vec<NodeId> = roots.iter().copied().filter(|node| region_of.contains_key(node)).collect();
         while let Some(root) = pending.pop() {
             let region = region_of[&root];
             let need = needs.entry(region).or_default();
@@ -96,8 +96,6 @@ impl Extraction<'_> {
                 continue;
             }
             let imported = self.trace(Some(region), root, need);
-            let writes = need.nodes.iter().filter(|node| matches!(self.graph.op(**node), Op::KvWrite { .. }));
-            pending.extend(writes.filter(|node| region_of[node] == region));
             pending.extend(imported);
         }
         needs

@@ -32,7 +32,7 @@ pub(super) struct Draft {
 /// they need and what would otherwise cross memory.
 pub(super) fn grow(function: &Function, epilogues: Epilogues) -> Partition {
     let graph = &function.graph;
-    let live = graph.reachable(&function.results);
+    let live = graph.reachable(&roots(function));
     let order: Vec<NodeId> = graph.topological().into_iter().filter(|node| live.contains(node)).collect();
     let mut pinned: BTreeSet<NodeId> = function.results.iter().copied().collect();
     pinned.extend(order.iter().flat_map(|&node| operands_in_memory(graph, node)));
@@ -52,6 +52,13 @@ pub(super) fn grow(function: &Function, epilogues: Epilogues) -> Partition {
         partition.sink(graph, node);
     }
     partition
+}
+
+/// What a function is run for: its results, and what it leaves in the cache.
+pub(super) fn roots(function: &Function) -> Vec<NodeId> {
+    let graph = &function.graph;
+    let writes = graph.topological().into_iter().filter(|&node| matches!(graph.op(node), Op::KvWrite { .. }));
+    function.results.iter().copied().chain(writes).collect()
 }
 
 /// Operands that the node's kernel needs in memory, because it does not read them row by row.

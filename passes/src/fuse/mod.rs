@@ -9,6 +9,8 @@ mod extract;
 mod grow;
 mod name;
 #[cfg(test)]
+pub(crate) mod random;
+#[cfg(test)]
 pub(crate) mod sample;
 mod space;
 #[cfg(test)]

@@ -1,9 +1,16 @@
 //! What fusion makes of layers and of odd functions.
 
+use super::random::{self, Random};
 use super::sample;
 use super::*;
+use llmc_ir::dtype::DType;
+use llmc_ir::eval::{KvState, Mode, StepInputs, Tensor, eval_fused_module, eval_module};
+use llmc_ir::module::Module;
+use llmc_ir::op::Op;
 use llmc_ir::region::Anchor;
 use llmc_ir::text::print_fused;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 fn summary(function: &FusedFunction) -> Vec<String> {
     let line = |region: &Region| {
@@ -56,4 +63,79 @@ fn without_epilogues_every_product_is_alone() {
 #[test]
 fn the_fused_module_reads_well() {
     insta::assert_snapshot!(print_fused(&[fuse_program(&sample::program(), Epilogues::Fused)]));
+}
+
+/// Weights that follow from their names, of the sizes that the module gives them.
+fn weights(program: &SpecializedModule) -> BTreeMap<String, Tensor> {
+    let mut weights = BTreeMap::new();
+    for call in &program.module.calls {
+        let function = program.module.function(&call.function).unwrap();
+        for node in function.graph.topological() {
+            let Op::Weight { name, ty } = function.graph.op(node) else { continue };
+            let key = Module::weight_key(&call.scope, name);
+            let ty = ty.as_tensor().unwrap();
+            let sizes = ty.shape.evaluate(&program.bounds.max);
+            let mut random =
+                Random(key.bytes().fold(7_u64, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into())));
+            let mut value = || ty.dtype.round(random.below(200) as f64 / 100.0 - 1.0);
+            let data = (0..sizes.iter().product()).map(|_| value()).collect();
+            weights.insert(key, Tensor::new(ty.dtype, sizes, data).unwrap());
+        }
+    }
+    weights
+}
+
+/// Runs two steps (a prompt of two sequences, then a token for each) before and after fusion.
+fn assert_fusion_keeps_the_meaning(program: &SpecializedModule, epilogues: Epilogues) {
+    let weights = weights(program);
+    let weights = |name: &str| weights.get(name).cloned();
+    let fused = fuse_program(program, epilogues);
+    let (mut state, mut fused_state) = (KvState::default(), KvState::default());
+    for step in
+        [StepInputs::batch(&[(0, 0, &[1, 2, 3]), (1, 0, &[4])]), StepInputs::batch(&[(1, 1, &[5]), (0, 3, &[6])])]
+    {
+        let expected = eval_module(&program.module, &weights, &mut state, &step, Mode::AsTyped).unwrap();
+        let found = eval_fused_module(&fused.module, &weights, &mut fused_state, &step, Mode::AsTyped).unwrap();
+        assert_eq!(bits(&expected), bits(&found));
+        assert_eq!(format!("{state:?}"), format!("{fused_state:?}"));
+    }
+}
+
+fn bits(tensor: &Tensor) -> (DType, Vec<usize>, Vec<u64>) {
+    (tensor.dtype(), tensor.sizes().to_vec(), tensor.data().iter().map(|x| x.to_bits()).collect())
+}
+
+#[test]
+fn a_fused_llama_computes_the_same() {
+    for epilogues in [Epilogues::Fused, Epilogues::Separate] {
+        assert_fusion_keeps_the_meaning(&sample::program(), epilogues);
+    }
+}
+
+proptest! {
+    #[test]
+    fn fused_programs_compute_the_same(seed: u64) {
+        let program = random::program(seed);
+        for epilogues in [Epilogues::Fused, Epilogues::Separate] {
+            assert_fusion_keeps_the_meaning(&program, epilogues);
+        }
+    }
+
+    #[test]
+    fn there_is_a_kernel_for_every_region(seed: u64) {
+        let program = random::program(seed);
+        for epilogues in [Epilogues::Fused, Epilogues::Separate] {
+            for function in fuse_program(&program, epilogues).module.functions {
+                for region in &function.regions {
+                    prop_assert_eq!(check_region(region), Ok(()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fusion_is_deterministic(seed: u64) {
+        let text = || print_fused(&[fuse_program(&random::program(seed), Epilogues::Fused)]);
+        prop_assert_eq!(text(), text());
+    }
 }

@@ -162,8 +162,11 @@ fn plan_program(
 
 fn check_regions(program: &FusedProgram) -> Result<(), PlanError> {
     for function in &program.module.functions {
-        for region in &function.regions {
-            let fits = check_region(region).and_then(|()| check_sizes(region, &program.bounds));
+        let mut cache: Option<Source> = None;
+        for (index, region) in function.regions.iter().enumerate() {
+            let fits = check_region(region)
+                .and_then(|()| check_sizes(region, &program.bounds))
+                .and_then(|()| check_cache(index, region, &mut cache));
             fits.map_err(|reason| PlanError::Region {
                 program: program.name.clone(),
                 function: function.name.clone(),
@@ -181,6 +184,22 @@ fn check_sizes(region: &Region, bounds: &Bounds) -> Result<(), String> {
         let bytes = tensor_bytes(tensor, bounds);
         if bytes > MAX_BUFFER_BYTES {
             return Err(format!("{tensor} takes {bytes} bytes at the bounds; lower --max-batch or --max-context"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a region sees the cache as the last write before it left it. The cache is memory: there is only one
+/// version of it at a time. `cache` is where the current version comes from, if a region has used it yet.
+fn check_cache(index: usize, region: &Region, cache: &mut Option<Source>) -> Result<(), String> {
+    for (source, ty) in region.inputs.iter().zip(region.input_types()) {
+        if matches!(ty, Type::Kv(_)) && cache.get_or_insert_with(|| source.clone()) != source {
+            return Err("it uses a cache that was written since; use the result of the last kv_write".into());
+        }
+    }
+    for (output, &node) in region.outputs.iter().enumerate() {
+        if let Type::Kv(_) = region.body.ty(node) {
+            *cache = Some(Source::Output { region: index, output });
         }
     }
     Ok(())

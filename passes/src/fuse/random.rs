@@ -1,0 +1,272 @@
+//! Random modules for tests: steps of random functions over values that are passed on, overwritten and swapped.
+
+use llmc_ir::builder::{FunctionBuilder, Numerics};
+use llmc_ir::dim::{Bindings, Bounds, Dim, Symbol};
+use llmc_ir::dtype::DType;
+use llmc_ir::graph::NodeId;
+use llmc_ir::module::{Argument, Call, Function, LOGITS, Module, SpecializedModule};
+use llmc_ir::op::{Attention, BinaryOp, KvPart, Op, ReduceOp, UnaryOp};
+use llmc_ir::plan::{ModelFacts, StepInput};
+use llmc_ir::shape::{KvType, Shape, Type};
+
+const WIDTH: usize = 16;
+const GROUPS: usize = 4;
+const GROUP: usize = 4;
+pub(crate) const VOCAB: usize = 24;
+
+/// The names of values between calls, and their kinds.
+const NAMES: [(&str, Kind); 6] = [
+    ("a", Kind::Rows),
+    ("b", Kind::Rows),
+    ("c", Kind::Rows),
+    ("d", Kind::Matrix),
+    ("e", Kind::Matrix),
+    ("angle", Kind::Angle),
+];
+
+/// Kinds of values, by type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// `f32[tokens, 16]`
+    Rows,
+    /// `bf16[tokens, 16]`
+    Matrix,
+    /// `f32[tokens, 4]`
+    Angle,
+    /// `f32[tokens, 1]`
+    Single,
+    /// `f32[tokens, 4, 4]`
+    Grouped,
+    /// `f32[tokens, 4, 1]`
+    PerGroup,
+}
+
+impl Kind {
+    fn ty(self) -> Type {
+        let tokens = Dim::from(Symbol::Tokens);
+        let (dtype, dims) = match self {
+            Kind::Rows => (DType::F32, vec![tokens, WIDTH.into()]),
+            Kind::Matrix => (DType::BF16, vec![tokens, WIDTH.into()]),
+            Kind::Angle => (DType::F32, vec![tokens, GROUP.into()]),
+            Kind::Single => (DType::F32, vec![tokens, 1.into()]),
+            Kind::Grouped => (DType::F32, vec![tokens, GROUPS.into(), GROUP.into()]),
+            Kind::PerGroup => (DType::F32, vec![tokens, GROUPS.into(), 1.into()]),
+        };
+        Type::tensor(dtype, &dims)
+    }
+
+    fn shape(self) -> Shape {
+        self.ty().as_tensor().expect("kinds are tensors").shape.clone()
+    }
+}
+
+/// A generator of numbers (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit as u64) as usize
+    }
+}
+
+pub(crate) fn facts() -> ModelFacts {
+    ModelFacts { vocab: VOCAB, ..super::sample::facts() }
+}
+
+/// A program whose functions and calls follow from `seed`.
+pub(crate) fn program(seed: u64) -> SpecializedModule {
+    let mut random = Random(seed);
+    let mut functions = vec![start(), finish()];
+    let all = NAMES.map(|(name, _)| name.to_owned()).to_vec();
+    let mut calls =
+        vec![Call { function: "start".into(), scope: String::new(), arguments: Vec::new(), results: all.clone() }];
+    for number in 0..1 + random.below(3) {
+        let (function, arguments, results) = middle(&format!("f{number}"), &mut random);
+        for repeat in 0..1 + random.below(2) {
+            let value = |name: &String| if name == "kv" { Argument::Kv(repeat) } else { Argument::Value(name.clone()) };
+            let arguments = arguments.iter().map(value).collect();
+            let scope = format!("layers.{repeat}.");
+            calls.push(Call { function: function.name.clone(), scope, arguments, results: results.clone() });
+        }
+        functions.push(function);
+    }
+    let arguments = all.into_iter().map(Argument::Value).collect();
+    calls.push(Call { function: "finish".into(), scope: String::new(), arguments, results: vec![LOGITS.into()] });
+    let max = Bindings { tokens: 8, samples: 8, sequences: 4, context: 32 };
+    let bounds = Bounds { max, one_token_per_sequence: false };
+    SpecializedModule { name: "random".into(), bounds, module: Module { name: "Random".into(), functions, calls } }
+}
+
+/// Defines every value.
+fn start() -> Function {
+    let mut body = Body::new("start");
+    let ids = body.b.step(StepInput::TokenIds);
+    let table = body.b.matrix("table", VOCAB, WIDTH);
+    let d = body.b.add(Op::Gather, &[table, ids]);
+    let a = body.b.convert(d, DType::F32);
+    let b = body.b.unary(UnaryOp::Tanh, a);
+    let c = body.b.constant_like(0.5, a);
+    let angle = body.b.add(Op::Slice { axis: 1, start: 0, end: GROUP }, &[b]);
+    body.b.finish(&[a, b, c, d, d, angle]).expect("the start is well-typed")
+}
+
+/// Uses every value.
+fn finish() -> Function {
+    let mut body = Body::new("finish");
+    let params: Vec<NodeId> = NAMES.iter().map(|(name, kind)| body.b.param(name, kind.ty())).collect();
+    let rows = body.b.step(StepInput::SampleRows);
+    let mut sum = body.b.add(Op::Gather, &[params[0], rows]);
+    for &param in &params[1..5] {
+        let sampled = body.b.add(Op::Gather, &[param, rows]);
+        let sampled = body.b.convert(sampled, DType::F32);
+        sum = body.b.plus(sum, sampled);
+    }
+    let x = body.b.to_matrix_type(sum);
+    let table = body.b.matrix("table", VOCAB, WIDTH);
+    let logits = body.b.dot(x, table);
+    body.b.finish(&[logits]).expect("the end is well-typed")
+}
+
+/// A random function, the values it takes, and the values it makes.
+fn middle(name: &str, random: &mut Random) -> (Function, Vec<String>, Vec<String>) {
+    let mut body = Body::new(name);
+    let mut arguments = Vec::new();
+    for (name, kind) in NAMES {
+        let node = body.b.param(name, kind.ty());
+        body.nodes.push((kind, node));
+        arguments.push(name.to_owned());
+    }
+    let mut kv = body.b.param("kv", Type::Kv(KvType { heads: 2, head_dim: WIDTH / 2, dtype: DType::BF16 }));
+    arguments.push("kv".to_owned());
+    for _ in 0..4 + random.below(24) {
+        let before = kv;
+        kv = body.grow(random, before);
+    }
+    let mut results = Vec::new();
+    let mut nodes = Vec::new();
+    for (name, kind) in NAMES {
+        if random.below(3) > 0 {
+            results.push(name.to_owned());
+            nodes.push(body.pick(random, kind));
+        }
+    }
+    if nodes.is_empty() {
+        results.push("a".to_owned());
+        nodes.push(body.pick(random, Kind::Rows));
+    }
+    (body.b.finish(&nodes).expect("random functions are well-typed"), arguments, results)
+}
+
+struct Body {
+    b: FunctionBuilder,
+    nodes: Vec<(Kind, NodeId)>,
+    weights: usize,
+}
+
+impl Body {
+    fn new(name: &str) -> Body {
+        Body { b: FunctionBuilder::new(name, Numerics::new(DType::BF16)), nodes: Vec::new(), weights: 0 }
+    }
+
+    /// A node of that kind: mostly a late one.
+    fn pick(&mut self, random: &mut Random, kind: Kind) -> NodeId {
+        let of_kind: Vec<NodeId> = self.nodes.iter().filter(|(k, _)| *k == kind).map(|(_, node)| *node).collect();
+        match of_kind.len() {
+            0 => self.constant(kind),
+            count => of_kind[count - 1 - random.below(count).min(random.below(count))],
+        }
+    }
+
+    fn constant(&mut self, kind: Kind) -> NodeId {
+        let dtype = kind.ty().as_tensor().expect("kinds are tensors").dtype;
+        self.b.add(Op::Constant { values: vec![0.25.into()], dtype, shape: kind.shape() }, &[])
+    }
+
+    fn weight(&mut self) -> String {
+        self.weights += 1;
+        format!("w{}", self.weights)
+    }
+
+    /// Adds an operation or a few; returns the cache as it is then.
+    fn grow(&mut self, random: &mut Random, kv: NodeId) -> NodeId {
+        use Kind::{Angle, Grouped, Matrix, PerGroup, Rows, Single};
+        let (kind, node) = match random.below(18) {
+            0 | 1 => {
+                let (x, y) = (self.pick(random, Rows), self.pick(random, Rows));
+                let op = [BinaryOp::Add, BinaryOp::Multiply, BinaryOp::Subtract][random.below(3)];
+                (Rows, self.b.binary(op, x, y))
+            }
+            2 => {
+                let x = self.pick(random, Rows);
+                (Rows, self.b.unary([UnaryOp::Tanh, UnaryOp::Sigmoid][random.below(2)], x))
+            }
+            3 | 4 => {
+                let x = self.pick(random, Rows);
+                (Matrix, self.b.convert(x, DType::BF16))
+            }
+            5 => {
+                let x = self.pick(random, Matrix);
+                (Rows, self.b.convert(x, DType::F32))
+            }
+            6..=8 => {
+                let (x, name) = (self.pick(random, Matrix), self.weight());
+                let weight = self.b.matrix(&name, WIDTH, WIDTH);
+                (Rows, self.b.dot(x, weight))
+            }
+            9 => {
+                let x = self.pick(random, Rows);
+                (Single, self.b.add(Op::Reduce { op: ReduceOp::Sum, axis: 1 }, &[x]))
+            }
+            10 => {
+                let x = self.pick(random, Single);
+                (Rows, self.b.add(Op::Broadcast { shape: Rows.shape() }, &[x]))
+            }
+            11 => {
+                let x = self.pick(random, Rows);
+                (Grouped, self.b.add(Op::Reshape { shape: Grouped.shape() }, &[x]))
+            }
+            12 => {
+                let x = self.pick(random, Grouped);
+                (Rows, self.b.add(Op::Reshape { shape: Rows.shape() }, &[x]))
+            }
+            13 => {
+                let x = self.pick(random, Grouped);
+                (PerGroup, self.b.add(Op::Reduce { op: ReduceOp::Max, axis: 2 }, &[x]))
+            }
+            14 => {
+                let (x, y) = (self.pick(random, Grouped), self.pick(random, PerGroup));
+                let y = self.b.add(Op::Broadcast { shape: Grouped.shape() }, &[y]);
+                (Grouped, self.b.binary(BinaryOp::Add, x, y))
+            }
+            15 => {
+                let x = self.pick(random, Grouped);
+                let first = self.b.add(Op::Slice { axis: 2, start: 0, end: 2 }, &[x]);
+                let second = self.b.add(Op::Slice { axis: 2, start: 2, end: 4 }, &[x]);
+                let second = self.b.unary(UnaryOp::Negate, second);
+                (Grouped, self.b.add(Op::Concat { axis: 2 }, &[second, first]))
+            }
+            16 => {
+                let (x, angle) = (self.pick(random, Grouped), self.pick(random, Angle));
+                let shape = Shape::of(&[Dim::from(Symbol::Tokens), 1.into(), GROUP.into()]);
+                let angle = self.b.add(Op::Reshape { shape }, &[angle]);
+                let angle = self.b.spread(angle, x);
+                (Grouped, self.b.binary(BinaryOp::Multiply, x, angle))
+            }
+            _ => {
+                let [query, keys, values] = [(); 3].map(|()| self.pick(random, Matrix));
+                let kv = self.b.add(Op::KvWrite { part: KvPart::Key }, &[kv, keys]);
+                let kv = self.b.add(Op::KvWrite { part: KvPart::Value }, &[kv, values]);
+                let attention = Attention { heads: 2, kv_heads: 2, scale: 0.5.into(), window: None };
+                let attended = self.b.attend(query, kv, attention);
+                self.nodes.push((Matrix, attended));
+                return kv;
+            }
+        };
+        self.nodes.push((kind, node));
+        kv
+    }
+}

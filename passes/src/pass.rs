@@ -1,9 +1,11 @@
 //! What a pass is, and the state that passes hand on.
 
 use crate::phase::Phase;
+use crate::plan::print_plan;
 use llmc_ir::module::{Module, SpecializedModule};
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::{FusedProgram, PlannedModel};
+use llmc_ir::text::{self, Document};
 
 /// One step of the pipeline.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,26 @@ impl State {
         }
     }
 
+    /// The state as something that prints, parses and can be verified; a plan is neither.
+    pub fn document(&self) -> Option<Document> {
+        match self {
+            State::Module(module) => Some(Document::Module(module.clone())),
+            State::Programs(programs) => Some(Document::Specialized(programs.clone())),
+            State::Fused(programs) => Some(Document::Fused(programs.clone())),
+            State::Planned(_) => None,
+        }
+    }
+
+    /// The whole state as text.
+    pub fn text(&self) -> String {
+        match self {
+            State::Module(module) => text::print_module(module),
+            State::Programs(programs) => text::print_specialized(programs),
+            State::Fused(programs) => text::print_fused(programs),
+            State::Planned(planned) => print_plan(&planned.plan),
+        }
+    }
+
     /// Applies a rewrite to every module. An error if the state is past fusion.
     pub fn map_modules(mut self, rewrite: impl Fn(&mut Module) -> Result<(), String>) -> Result<State, String> {
         match &mut self {
@@ -85,5 +107,15 @@ impl State {
             }
         }
         Ok(self)
+    }
+}
+
+impl From<Document> for State {
+    fn from(document: Document) -> State {
+        match document {
+            Document::Module(module) => State::Module(module),
+            Document::Specialized(programs) => State::Programs(programs),
+            Document::Fused(programs) => State::Fused(programs),
+        }
     }
 }

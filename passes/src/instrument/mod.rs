@@ -6,12 +6,16 @@
 //! | `verify` | names the pass that broke the state |
 //! | `dump`   | one text file per pass |
 
+mod dump;
 mod report;
+mod verify;
 
 use crate::pass::{Pass, State};
 use std::fmt;
 
+pub use dump::Dump;
 pub use report::{PassReport, Report, Statistics, Stopwatch};
+pub use verify::Verify;
 
 /// Something that looks at the state between passes. It cannot change the result, only stop the run.
 pub trait Instrument {

@@ -140,11 +140,10 @@ fn middle(name: &str, random: &mut Random) -> (Function, Vec<String>, Vec<String
         body.nodes.push((kind, node));
         arguments.push(name.to_owned());
     }
-    let mut kv = body.b.param("kv", Type::Kv(KvType { heads: 2, head_dim: WIDTH / 2, dtype: DType::BF16 }));
+    let mut kv = Some(body.b.param("kv", Type::Kv(KvType { heads: 2, head_dim: WIDTH / 2, dtype: DType::BF16 })));
     arguments.push("kv".to_owned());
     for _ in 0..4 + random.below(24) {
-        let before = kv;
-        kv = body.grow(random, before);
+        kv = body.grow(random, kv);
     }
     let mut results = Vec::new();
     let mut nodes = Vec::new();
@@ -191,8 +190,8 @@ impl Body {
         format!("w{}", self.weights)
     }
 
-    /// Adds an operation or a few; returns the cache as it is then.
-    fn grow(&mut self, random: &mut Random, kv: NodeId) -> NodeId {
+    /// Adds an operation or a few; returns the cache if it was not used up.
+    fn grow(&mut self, random: &mut Random, kv: Option<NodeId>) -> Option<NodeId> {
         use Kind::{Angle, Grouped, Matrix, PerGroup, Rows, Single};
         let (kind, node) = match random.below(18) {
             0 | 1 => {
@@ -257,13 +256,14 @@ impl Body {
                 (Grouped, self.b.binary(BinaryOp::Multiply, x, angle))
             }
             _ => {
+                let kv = kv?;
                 let [query, keys, values] = [(); 3].map(|()| self.pick(random, Matrix));
                 let kv = self.b.add(Op::KvWrite { part: KvPart::Key }, &[kv, keys]);
                 let kv = self.b.add(Op::KvWrite { part: KvPart::Value }, &[kv, values]);
                 let attention = Attention { heads: 2, kv_heads: 2, scale: 0.5.into(), window: None };
                 let attended = self.b.attend(query, kv, attention);
                 self.nodes.push((Matrix, attended));
-                return kv;
+                return None;
             }
         };
         self.nodes.push((kind, node));

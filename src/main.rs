@@ -1,1 +1,7 @@
-fn main() {}
+//! llmc: compiles checkpoints for llmrt.
+
+mod commands;
+
+fn main() -> std::process::ExitCode {
+    commands::main()
+}

@@ -30,7 +30,9 @@ pub enum CodegenError {
         message: String,
     },
     /// The linker failed.
-    #[error("linking the native code failed: {reason}; llmc needs a C toolchain's `cc` or `ld` (Debian: apt install gcc)")]
+    #[error(
+        "linking the native code failed: {reason}; llmc needs a C toolchain's `cc` or `ld` (Debian: apt install gcc)"
+    )]
     Link {
         /// What happened.
         reason: String,

@@ -7,8 +7,9 @@
 //!    attention; and one function per program that runs a whole step on every thread.
 //! 3. LLVM optimises that for a CPU level ([`host`]), the system's linker makes a shared object ([`link`]).
 //!
-//! [`pack`] brings weights into the layout that the kernels read.
+//! [`disassemble`] shows what came out. [`pack`] brings weights into the layout that the kernels read.
 
+pub mod disassemble;
 pub mod error;
 pub mod host;
 pub mod kernel;

@@ -10,8 +10,10 @@ pub fn link(object: &[u8]) -> Result<Vec<u8>, CodegenError> {
     let (input, output) = (directory.path().join("model.o"), directory.path().join("model.so"));
     std::fs::write(&input, object).map_err(|e| failed(format!("{}: {e}", input.display())))?;
     let common = ["-shared", "-o"];
-    let attempts: [(&str, &[&str]); 2] =
-        [("cc", &["-nostdlib", "-Wl,--build-id=none", "-Wl,-z,noexecstack"]), ("ld", &["--build-id=none", "-z", "noexecstack"])];
+    let attempts: [(&str, &[&str]); 2] = [
+        ("cc", &["-nostdlib", "-Wl,--build-id=none", "-Wl,-z,noexecstack"]),
+        ("ld", &["--build-id=none", "-z", "noexecstack"]),
+    ];
     let mut reasons = Vec::new();
     for (linker, options) in attempts {
         match Command::new(linker).args(common).arg(&output).args(options).arg(&input).output() {

@@ -100,8 +100,7 @@ mod tests {
             DType::BF16 => n.div_ceil(32) * k.div_ceil(32) * 2048,
             _ => n.div_ceil(32) * k * 128,
         } as u64;
-        let weight =
-            PackedWeight { name: "w".into(), dtype, shape: vec![n, k], layout: WeightLayout::Panels, bytes };
+        let weight = PackedWeight { name: "w".into(), dtype, shape: vec![n, k], layout: WeightLayout::Panels, bytes };
         let mut out = Vec::new();
         pack::<CodegenError>(
             &weight,

@@ -138,7 +138,21 @@ pub struct Bounds {
     pub one_token_per_sequence: bool,
 }
 
+/// What is known of every step beside its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Nothing.
+    None,
+    /// `tokens == sequences == samples`.
+    OneTokenPerSequence,
+}
+
 impl Bounds {
+    /// [`Bounds::one_token_per_sequence`] as a promise.
+    pub fn promise(&self) -> Promise {
+        if self.one_token_per_sequence { Promise::OneTokenPerSequence } else { Promise::None }
+    }
+
     /// The largest size that `dim` can have.
     pub fn max_of(&self, dim: Dim) -> usize {
         dim.evaluate(&self.max)

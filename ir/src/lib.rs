@@ -13,5 +13,7 @@ pub mod op;
 pub mod plan;
 pub mod region;
 pub mod shape;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;
 pub mod verify;

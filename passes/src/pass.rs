@@ -1,8 +1,8 @@
 //! What a pass is, and the state that passes hand on.
 
 use crate::phase::Phase;
-use crate::plan::print_plan;
-use llmc_ir::module::{Module, SpecializedModule};
+use crate::plan::{print_plan, source_type};
+use llmc_ir::module::{Call, LOGITS, Module, SpecializedModule};
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::{self, Document};
@@ -66,6 +66,40 @@ impl State {
             State::Fused(_) => "fused programs",
             State::Planned(_) => "a planned model",
         }
+    }
+
+    /// The architecture's name.
+    pub fn name(&self) -> &str {
+        match self {
+            State::Module(module) => &module.name,
+            State::Programs(programs) => programs.first().map_or("", |program| &program.module.name),
+            State::Fused(programs) => programs.first().map_or("", |program| &program.module.name),
+            State::Planned(planned) => &planned.plan.model.architecture,
+        }
+    }
+
+    /// The width of the logits; `None` if no call makes them or their width is not fixed.
+    pub fn vocab(&self) -> Option<usize> {
+        let position = |calls: &[Call]| {
+            let results = calls.iter().map(|call| call.results.iter().position(|name| name == LOGITS));
+            calls.iter().zip(results).rev().find_map(|(call, result)| Some((call.function.clone(), result?)))
+        };
+        let ty = match self {
+            State::Planned(planned) => return Some(planned.plan.model.vocab),
+            State::Fused(programs) => {
+                let module = &programs.first()?.module;
+                let (function, result) = position(&module.calls)?;
+                let function = module.function(&function)?;
+                source_type(function, function.results.get(result)?)?
+            }
+            State::Module(_) | State::Programs(_) => {
+                let module = *self.modules().first()?;
+                let (function, result) = position(&module.calls)?;
+                let function = module.function(&function)?;
+                function.graph.ty(*function.results.get(result)?)
+            }
+        };
+        ty.as_tensor()?.shape.0.last()?.as_fixed()
     }
 
     /// The modules in it, if it is still before fusion.

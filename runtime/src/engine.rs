@@ -124,7 +124,7 @@ pub struct EngineStats {
     /// Seconds spent on them.
     pub decode_seconds: f64,
     /// Tokens of prompts that were not computed because an earlier sequence had computed them.
-    pub reused_tokens: u64,
+    pub cached_prompt_tokens: u64,
     /// How often a sequence gave its memory to others and was computed again.
     pub preemptions: u64,
 }
@@ -136,8 +136,6 @@ pub struct Engine {
     scheduler: Scheduler,
     /// How to sample each unfinished sequence.
     sampling: BTreeMap<SequenceId, Sampling>,
-    /// Events to hand out with the next step.
-    pending: Vec<Event>,
     stats: EngineStats,
 }
 
@@ -154,7 +152,6 @@ impl Engine {
             kv: KvCache::new(executor.kv_blocks()),
             scheduler: Scheduler::new(limits),
             sampling: BTreeMap::new(),
-            pending: Vec::new(),
             stats: EngineStats::default(),
             executor,
         }
@@ -191,13 +188,12 @@ impl Engine {
         Ok(sequence)
     }
 
-    /// Gives a sequence up. The next step reports [`FinishReason::Cancelled`], unless the sequence
-    /// was finished already.
-    pub fn cancel(&mut self, sequence: SequenceId) {
-        if self.scheduler.cancel(sequence, &mut self.kv) {
-            self.sampling.remove(&sequence);
-            self.pending.push(Event::Finished { sequence, reason: FinishReason::Cancelled });
-        }
+    /// Gives a sequence up: no step reports anything of it any more. Returns its last event, or
+    /// `None` if it was finished already.
+    pub fn cancel(&mut self, sequence: SequenceId) -> Option<Event> {
+        let cancelled = self.scheduler.cancel(sequence, &mut self.kv);
+        self.sampling.remove(&sequence);
+        cancelled.then_some(Event::Finished { sequence, reason: FinishReason::Cancelled })
     }
 
     /// Computes one step and returns what happened, which is nothing if there is nothing to do.
@@ -207,12 +203,12 @@ impl Engine {
     pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
         let start = Instant::now();
         let Some(scheduled) = self.scheduler.next_step(&mut self.kv) else {
-            return Ok(std::mem::take(&mut self.pending));
+            return Ok(Vec::new());
         };
-        let (tokens, mut logprobs) = self.compute(&scheduled)?;
-        let mut events = std::mem::take(&mut self.pending);
+        let (tokens, logprobs) = self.compute(&scheduled)?;
+        let mut events = Vec::new();
         let committed = self.scheduler.commit(&scheduled, &tokens, &mut self.kv);
-        for (committed, logprob) in committed.into_iter().zip(logprobs.drain(..)) {
+        for (committed, logprob) in committed.into_iter().zip(logprobs) {
             let sequence = committed.id;
             events.push(Event::Token { sequence, id: committed.token, logprob });
             if let Some(reason) = committed.finished {
@@ -224,15 +220,15 @@ impl Engine {
         Ok(events)
     }
 
-    /// Whether no sequence is left and no event outstanding.
+    /// Whether no sequence is left.
     pub fn is_idle(&self) -> bool {
-        self.scheduler.is_idle() && self.pending.is_empty()
+        self.scheduler.is_idle()
     }
 
     /// What the engine has done so far.
     pub fn stats(&self) -> EngineStats {
         EngineStats {
-            reused_tokens: self.scheduler.reused_tokens(),
+            cached_prompt_tokens: self.scheduler.reused_tokens(),
             preemptions: self.scheduler.preemptions(),
             ..self.stats
         }

@@ -124,6 +124,8 @@ struct Sequence {
     id: SequenceId,
     /// The prompt and what was generated.
     tokens: Vec<u32>,
+    /// Length of the prompt.
+    prompt: usize,
     /// How many tokens may still be generated. At least 1.
     remaining: usize,
     stop_ids: Vec<u32>,
@@ -162,7 +164,7 @@ impl Scheduler {
         debug_assert!(!prompt.is_empty() && prompt.len() <= self.limits.context && max_tokens > 0);
         let id = SequenceId(self.next_id);
         self.next_id += 1;
-        self.waiting.push_back(Sequence { id, tokens: prompt, remaining: max_tokens, stop_ids });
+        self.waiting.push_back(Sequence { id, prompt: prompt.len(), tokens: prompt, remaining: max_tokens, stop_ids });
         id
     }
 
@@ -183,7 +185,7 @@ impl Scheduler {
     }
 
     /// What to compute next; `None` if no sequence is left. Nothing counts as computed until
-    /// [`Scheduler::commit`]: without it, the same step comes again.
+    /// [`Scheduler::commit`]: without it, the same tokens come again.
     pub fn next_step(&mut self, kv: &mut KvCache) -> Option<ScheduledStep> {
         if self.make_room(kv) == Preempted::Nobody {
             self.admit(kv);
@@ -199,7 +201,7 @@ impl Scheduler {
             }
             room -= count;
             let range = running.computed..running.computed + count;
-            if running.pending() > 1 {
+            if running.pending() > 1 || running.computed < running.sequence.prompt {
                 scheduled.prefill_tokens += count;
             }
             scheduled.ids.push(running.sequence.id);

@@ -74,7 +74,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let [node] = context.kernel.region.outputs[..] else { return Err("an attend region has one output".into()) };
     let Op::Attend(attention) = *body.op(node) else { return Err("an attend region yields its attend".into()) };
     let operands = body.operands(node);
-    let (Op::Input { index: query, .. }, Op::Input { index: kv, .. }) = (body.op(operands[0]), body.op(operands[1])) else {
+    let (Op::Input { index: query, .. }, Op::Input { index: kv, .. }) = (body.op(operands[0]), body.op(operands[1]))
+    else {
         return Err("attend reads the inputs of its region".into());
     };
     let group = attention.heads / attention.kv_heads;
@@ -109,17 +110,22 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         output: params.outputs[0].clone(),
         dtype: tensor(body, node)?.dtype,
     };
-    attend.for_items(f, params, |f, sequence, first_row, count| {
-        if decode {
-            let context_length = attend.position_after(f, first_row);
-            let rounded = f.add(&context_length, &int(SPLIT as i64 - 1));
-            f.binary("sdiv", &rounded, &int(SPLIT as i64))
-        } else {
-            let _ = sequence;
-            let rounded = f.add(count, &int(tokens as i64 - 1));
-            f.binary("sdiv", &rounded, &int(tokens as i64))
-        }
-    }, |f, item| attend.emit_item(f, context, item, decode));
+    attend.for_items(
+        f,
+        params,
+        |f, sequence, first_row, count| {
+            if decode {
+                let context_length = attend.position_after(f, first_row);
+                let rounded = f.add(&context_length, &int(SPLIT as i64 - 1));
+                f.binary("sdiv", &rounded, &int(SPLIT as i64))
+            } else {
+                let _ = sequence;
+                let rounded = f.add(count, &int(tokens as i64 - 1));
+                f.binary("sdiv", &rounded, &int(tokens as i64))
+            }
+        },
+        |f, item| attend.emit_item(f, context, item, decode),
+    );
     if decode {
         barrier(f, &params.args, &params.physical_thread);
         attend.emit_combine(f, context, params);
@@ -299,7 +305,14 @@ impl Attend {
     }
 
     /// The address of keys (and behind them values) of one block and the item's head.
-    fn block(&self, f: &mut FunctionText, context: &KernelContext<'_>, item: &Item, chunk: &Value, block: &Value) -> Value {
+    fn block(
+        &self,
+        f: &mut FunctionText,
+        context: &KernelContext<'_>,
+        item: &Item,
+        chunk: &Value,
+        block: &Value,
+    ) -> Value {
         let first = f.binary("sdiv", chunk, &int(KV_BLOCK_POSITIONS as i64));
         let number = f.add(&first, block);
         let table = f.binary("mul nsw", &item.sequence, &self.table_stride);
@@ -521,12 +534,8 @@ impl Attend {
             let rounded = f.add(&length, &int(SPLIT as i64 - 1));
             let splits = f.binary("sdiv", &rounded, &int(SPLIT as i64));
             // Query heads are dealt out to threads.
-            let (first, last) = super::step_args::share(
-                f,
-                &int(self.attention.heads as i64),
-                &params.thread,
-                &params.threads,
-            );
+            let (first, last) =
+                super::step_args::share(f, &int(self.attention.heads as i64), &params.thread, &params.threads);
             f.for_each(&first, &last, 1, |f, head| {
                 let kv_head = f.binary("sdiv", head, &int(self.group as i64));
                 let in_group = f.binary("srem", head, &int(self.group as i64));

@@ -97,7 +97,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
                 let multiplied = multiply_block(f, context, params, &blocking, *dot, [&a, tile], &count, column_block);
                 result = std::mem::replace(&mut result, Ok(())).and(multiplied);
             }
-            let epilogue = emit_epilogue(f, context, params, &blocking, &domain, &dots, &tiles, (&row, &count), column_block);
+            let epilogue =
+                emit_epilogue(f, context, params, &blocking, &domain, &dots, &tiles, (&row, &count), column_block);
             result = std::mem::replace(&mut result, Ok(())).and(epilogue);
         });
     });
@@ -128,9 +129,10 @@ fn blocking(context: &KernelContext<'_>, domain: &Domain, dots: &[NodeId]) -> Re
     let (n, k) = (fixed(0)?, fixed(1)?);
     let padded_k = if weight.dtype == DType::BF16 { k.next_multiple_of(32) } else { k };
     // Columns that must stay together: a group, or all where columns are rearranged without groups.
-    let rearranges = body.topological().into_iter().any(|node| {
-        matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. })
-    });
+    let rearranges = body
+        .topological()
+        .into_iter()
+        .any(|node| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. }));
     let together = domain.inner.unwrap_or(if rearranges { n } else { 1 });
     let unit = least_common_multiple(PANEL, together);
     let target = if context.few_rows { PANEL } else { 2 * PANEL };

@@ -232,7 +232,8 @@ impl Scope<'_> {
         let (low, high) = at[axis].reach(whole);
         let mut start = 0;
         for &operand in operands {
-            let end = start + tensor(self.body, operand)?.shape.0[axis].as_fixed().ok_or("concat needs a fixed axis")?;
+            let end =
+                start + tensor(self.body, operand)?.shape.0[axis].as_fixed().ok_or("concat needs a fixed axis")?;
             if start <= low && high <= end {
                 let mut at = at.to_vec();
                 at[axis] = at[axis].shifted(f, -(start as i64))?;

@@ -84,7 +84,12 @@ impl Index {
 }
 
 /// Indices into the operand of a reshape, from indices into its result.
-pub fn through_reshape(f: &mut FunctionText, result: &Shape, operand: &Shape, at: &[Index]) -> Result<Vec<Index>, String> {
+pub fn through_reshape(
+    f: &mut FunctionText,
+    result: &Shape,
+    operand: &Shape,
+    at: &[Index],
+) -> Result<Vec<Index>, String> {
     let significant = |shape: &Shape| -> Vec<usize> {
         (0..shape.rank()).filter(|&axis| shape.0[axis].as_fixed() != Some(1)).collect()
     };
@@ -144,7 +149,8 @@ pub fn linear(f: &mut FunctionText, shape: &Shape, at: &[Index]) -> Result<(Valu
         let scaled = f.scale(&first, stride);
         position = f.add(&scaled, &position);
         if axis > 0 {
-            stride *= shape.0[axis].as_fixed().ok_or_else(|| format!("axis {axis} of {shape} has no fixed size"))? as i64;
+            stride *=
+                shape.0[axis].as_fixed().ok_or_else(|| format!("axis {axis} of {shape} has no fixed size"))? as i64;
         }
     }
     Ok((position, lanes))

@@ -181,10 +181,8 @@ pub fn circular(f: &mut FunctionText, fused: Fma, which: Circular, x: &Value) ->
     let r = fma(f, fused, &q, &float_of(doubles, -high), &x64);
     let r = fma(f, fused, &q, &float_of(doubles, -low), &r);
     let square = f.binary("fmul", &r, &r);
-    let sine_series =
-        [-1.0 / 39_916_800.0, 1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0];
-    let cosine_series =
-        [1.0 / 479_001_600.0, -1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0];
+    let sine_series = [-1.0 / 39_916_800.0, 1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0];
+    let cosine_series = [1.0 / 479_001_600.0, -1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0];
     let sine = polynomial(f, fused, &square, &sine_series);
     let sine = f.binary("fmul", &r, &sine);
     let cosine = polynomial(f, fused, &square, &cosine_series);

@@ -41,13 +41,7 @@ pub fn load(
 }
 
 /// Stores what [`load`] returned, `value` having the element type's range.
-pub fn store(
-    f: &mut FunctionText,
-    value: &Value,
-    base: &Value,
-    ty: &TensorType,
-    at: &[Index],
-) -> Result<(), String> {
+pub fn store(f: &mut FunctionText, value: &Value, base: &Value, ty: &TensorType, at: &[Index]) -> Result<(), String> {
     let (position, _) = linear(f, &ty.shape, at)?;
     let bytes = ty.dtype.bytes();
     let address = f.element(base, &position, bytes as i64);

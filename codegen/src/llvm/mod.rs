@@ -2,6 +2,7 @@
 
 mod attend;
 pub mod compile;
+pub mod disassembler;
 mod dot;
 mod expression;
 mod index;
@@ -26,7 +27,7 @@ use multiply::{Multiplies, Registers};
 use rows::{Columns, LANES, Outputs, emit_rows};
 use std::collections::HashMap;
 use std::mem::offset_of;
-use text::{FunctionText, I64, ModuleText, PTR, Value, int};
+use text::{FunctionText, I64, ModuleText, PTR, Role, Value, int};
 
 /// The LLVM IR of a model's programs, and the working memory that each thread of a step needs.
 pub struct ModelText {
@@ -150,14 +151,8 @@ struct KernelParams {
 }
 
 /// Parameters of every kernel before its operands; [`step`] passes them in this order.
-const COMMON_PARAMS: [(text::Ty, &str); 6] = [
-    (PTR, "args"),
-    (PTR, "scratch"),
-    (PTR, "workspace"),
-    (I64, "thread"),
-    (I64, "threads"),
-    (I64, "physical"),
-];
+const COMMON_PARAMS: [(text::Ty, &str); 6] =
+    [(PTR, "args"), (PTR, "scratch"), (PTR, "workspace"), (I64, "thread"), (I64, "threads"), (I64, "physical")];
 
 fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String> {
     let kernel = context.kernel;
@@ -166,7 +161,7 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
     let outputs = names("out", kernel.region.outputs.len());
     let mut list = COMMON_PARAMS.to_vec();
     list.extend(inputs.iter().chain(&outputs).map(|name| (PTR, name.as_str())));
-    let (mut f, values) = FunctionText::new("internal", name, &list);
+    let (mut f, values) = FunctionText::new(Role::Kernel, name, &list);
     let [args, scratch, workspace, thread, threads, physical_thread] =
         values[..COMMON_PARAMS.len()].to_vec().try_into().expect("as many as COMMON_PARAMS");
     let operands = &values[COMMON_PARAMS.len()..];
@@ -212,12 +207,8 @@ fn emit_rows_kernel(
         lanes: LANES,
         known: HashMap::new(),
     };
-    let outputs = Outputs {
-        nodes: &kernel.region.outputs,
-        addresses: &params.outputs,
-        kv: context.kv,
-        slots: &params.slots,
-    };
+    let outputs =
+        Outputs { nodes: &kernel.region.outputs, addresses: &params.outputs, kv: context.kv, slots: &params.slots };
     let columns = Columns::Groups(int(0), int(domain.groups as i64));
     emit_rows(f, &mut scope, &domain, &outputs, (&first, &last), &columns)
 }

@@ -4,8 +4,8 @@
 //! Every element of C is summed over k in ascending order by one chain of multiply-adds, whatever the number of rows
 //! in the register block: this is why results depend neither on a row's neighbours nor on the thread count.
 
-use super::math::{Fma, fma, floats, ints};
-use super::text::{FunctionText, I64, ModuleText, PTR, Value, int, int_of};
+use super::math::{Fma, floats, fma, ints};
+use super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, int, int_of};
 use std::collections::BTreeSet;
 
 /// Columns of a tile of B.
@@ -87,7 +87,7 @@ impl Multiplies {
 
 fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
     let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows")];
-    let (mut f, values) = FunctionText::new("internal", name, &params);
+    let (mut f, values) = FunctionText::new(Role::Inner, name, &params);
     let [a, b, c, rows] = values.try_into().expect("four parameters");
     let largest = registers.rows[shape.tiles - 1];
     let whole = f.binary("sdiv", &rows, &int(largest as i64));
@@ -111,9 +111,8 @@ fn block(f: &mut FunctionText, registers: &Registers, shape: &Shape, rows: usize
     let [a, b, c] = abc;
     let a = f.element(a, row, shape.a_stride as i64);
     let c = f.element(c, row, shape.c_stride as i64);
-    let c_at = |f: &mut FunctionText, r: usize, tile: usize| {
-        f.offset(&c, &int((r * shape.c_stride + tile * TILE * 4) as i64))
-    };
+    let c_at =
+        |f: &mut FunctionText, r: usize, tile: usize| f.offset(&c, &int((r * shape.c_stride + tile * TILE * 4) as i64));
     let mut sums = Vec::new();
     for r in 0..rows {
         for tile in 0..shape.tiles {
@@ -138,20 +137,18 @@ fn block(f: &mut FunctionText, registers: &Registers, shape: &Shape, rows: usize
                 })
             })
         }
-        Tiles::F32 { tile_stride, k_stride } => {
-            f.fold(&int(0), &int(shape.k as i64), 1, &sums, |f, k, sums| {
-                let a = f.element(&a, k, 4);
-                let b = f.element(b, k, k_stride as i64);
-                let mut columns = Vec::new();
-                for tile in 0..shape.tiles {
-                    let at = f.offset(&b, &int((tile * tile_stride) as i64));
-                    columns.push(f.load(floats(TILE), &at, 64));
-                }
-                let mut sums = sums.to_vec();
-                accumulate(f, registers.fma, shape, &a, 0, &columns, &mut sums);
-                sums
-            })
-        }
+        Tiles::F32 { tile_stride, k_stride } => f.fold(&int(0), &int(shape.k as i64), 1, &sums, |f, k, sums| {
+            let a = f.element(&a, k, 4);
+            let b = f.element(b, k, k_stride as i64);
+            let mut columns = Vec::new();
+            for tile in 0..shape.tiles {
+                let at = f.offset(&b, &int((tile * tile_stride) as i64));
+                columns.push(f.load(floats(TILE), &at, 64));
+            }
+            let mut sums = sums.to_vec();
+            accumulate(f, registers.fma, shape, &a, 0, &columns, &mut sums);
+            sums
+        }),
     };
     for r in 0..rows {
         for tile in 0..shape.tiles {

@@ -131,7 +131,8 @@ fn value_of(scope: &Scope<'_>, node: NodeId) -> NodeId {
 /// Columns per group of a node.
 fn width(scope: &Scope<'_>, domain: &Domain, node: NodeId) -> Result<usize, String> {
     let shape = &tensor(scope.body, node)?.shape;
-    let fixed = |axis: usize| shape.0[axis].as_fixed().ok_or_else(|| format!("axis {axis} of {shape} has no fixed size"));
+    let fixed =
+        |axis: usize| shape.0[axis].as_fixed().ok_or_else(|| format!("axis {axis} of {shape} has no fixed size"));
     match (shape.rank(), domain.inner) {
         (1, _) => Ok(1),
         (2, None) => fixed(1),
@@ -202,22 +203,23 @@ fn emit_reduce(
     let whole = width / LANES * LANES;
     let mut total = float_of(F32, start);
     let mut result = Ok(());
-    let mut run = |f: &mut FunctionText, scope: &mut Scope<'_>, (from, to): (usize, usize), lanes: usize, first: Value| {
-        let ends = (int(from as i64), int(to as i64));
-        let sums = f.fold(&ends.0, &ends.1, lanes as i64, &[first], |f, column, sums| {
-            scope.lanes = lanes;
-            scope.known.clear();
-            let at = position.at(rank, Index::Lanes { base: column.clone(), low: 0, high: width });
-            match scope.evaluate_lanes(f, operand, &at) {
-                Ok(value) => vec![combine(f, op, &sums[0], &value)],
-                Err(error) => {
-                    result = Err(error);
-                    sums.to_vec()
+    let mut run =
+        |f: &mut FunctionText, scope: &mut Scope<'_>, (from, to): (usize, usize), lanes: usize, first: Value| {
+            let ends = (int(from as i64), int(to as i64));
+            let sums = f.fold(&ends.0, &ends.1, lanes as i64, &[first], |f, column, sums| {
+                scope.lanes = lanes;
+                scope.known.clear();
+                let at = position.at(rank, Index::Lanes { base: column.clone(), low: 0, high: width });
+                match scope.evaluate_lanes(f, operand, &at) {
+                    Ok(value) => vec![combine(f, op, &sums[0], &value)],
+                    Err(error) => {
+                        result = Err(error);
+                        sums.to_vec()
+                    }
                 }
-            }
-        });
-        sums[0].clone()
-    };
+            });
+            sums[0].clone()
+        };
     if whole > 0 {
         let vector = run(f, scope, (0, whole), LANES, float_of(floats(LANES), start));
         total = match op {

@@ -2,10 +2,10 @@
 //! crosses threads. Calls of one function in a row become a loop over tables of weights, so that the size of the
 //! code does not depend on the depth of the model.
 
+use super::kernel_symbol;
 use super::memory::load_index;
 use super::step_args::{barrier, pointer, step_input};
-use super::text::{FunctionText, I32, I64, ModuleText, PTR, Value, int};
-use super::kernel_symbol;
+use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
 use llmc_ir::abi::StepArgs;
 use llmc_ir::plan::{Launch, Operand, Plan, PlannedCall, Program};
 use std::mem::offset_of;
@@ -26,7 +26,7 @@ struct Frame<'a> {
 /// Writes `llmc_<program>(args, thread, threads)`.
 pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_bytes: usize) {
     let params = [(PTR, "args"), (I32, "thread"), (I32, "threads")];
-    let (mut f, values) = FunctionText::new("dso_local", &program.entry_symbol(), &params);
+    let (mut f, values) = FunctionText::new(Role::Entry, &program.entry_symbol(), &params);
     let [args, thread, threads] = values.try_into().expect("three parameters");
     let thread = f.cast("zext", &thread, I64);
     let threads = f.cast("zext", &threads, I64);
@@ -52,7 +52,14 @@ pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_b
 }
 
 /// Consecutive calls of one function.
-fn emit_run(f: &mut FunctionText, module: &mut ModuleText, plan: &Plan, frame: &Frame<'_>, kv: &Value, run: &[PlannedCall]) {
+fn emit_run(
+    f: &mut FunctionText,
+    module: &mut ModuleText,
+    plan: &Plan,
+    frame: &Frame<'_>,
+    kv: &Value,
+    run: &[PlannedCall],
+) {
     let function = &frame.program.functions[run[0].function];
     let slots = run[0].weights.len();
     let table = |module: &mut ModuleText, values: Vec<usize>| {

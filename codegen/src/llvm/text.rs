@@ -185,11 +185,27 @@ pub struct FunctionText {
     declarations: std::collections::BTreeSet<String>,
 }
 
+/// What a function is for, which decides who sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The entry point of a program: exported.
+    Entry,
+    /// A kernel: it stays a function of its own, so that profilers and listings show it.
+    Kernel,
+    /// Part of kernels.
+    Inner,
+}
+
 impl FunctionText {
     /// Starts a function returning nothing. Parameters are then `Value`s of the given names.
-    pub fn new(linkage: &str, name: &str, params: &[(Ty, &str)]) -> (FunctionText, Vec<Value>) {
+    pub fn new(role: Role, name: &str, params: &[(Ty, &str)]) -> (FunctionText, Vec<Value>) {
         let list: Vec<_> = params.iter().map(|(ty, name)| format!("{ty} %{name}")).collect();
-        let header = format!("define {linkage} void @{name}({}) #0", list.join(", "));
+        let (linkage, attribute) = match role {
+            Role::Entry => ("dso_local", ""),
+            Role::Kernel => ("internal", " noinline"),
+            Role::Inner => ("internal", ""),
+        };
+        let header = format!("define {linkage} void @{name}({}) #0{attribute}", list.join(", "));
         let values = params.iter().map(|&(ty, name)| Value { text: format!("%{name}"), ty }).collect();
         let declarations = Default::default();
         (FunctionText { header, body: String::new(), block: "entry".into(), next: 0, declarations }, values)

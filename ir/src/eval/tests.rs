@@ -1,103 +1,22 @@
 //! Tests of the interpreter.
 
 use super::*;
-use crate::builder::{Bias, FunctionBuilder, Numerics, Rope};
 use crate::dtype::DType;
-use crate::module::{Argument, Call, Module};
-use crate::op::{Attention, Op};
-use crate::plan::StepInput;
-
-/// Numbers in -1..1 that look random and depend on `seed` alone.
-fn noise(seed: u64, count: usize) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-const HIDDEN: usize = 64;
-const HEADS: (usize, usize) = (4, 2);
-const HEAD_DIM: usize = 16;
-const VOCAB: usize = 50;
-
-/// A small model of the Llama kind.
-fn model(layers: usize, matrix: DType) -> Module {
-    let numerics = Numerics::new(matrix);
-    let mut b = FunctionBuilder::new("embed", numerics);
-    let table = b.matrix("embed_tokens.weight", VOCAB, HIDDEN);
-    let ids = b.step(StepInput::TokenIds);
-    let rows = b.embedding(table, ids);
-    let embed = b.finish(&[rows]).unwrap();
-
-    let mut b = FunctionBuilder::new("layer", numerics);
-    let x = b.rows_param("x", HIDDEN);
-    let kv = b.kv_param("kv", HEADS.1, HEAD_DIM);
-    let normed = b.rms_norm(x, "norm", 1e-5);
-    let normed = b.to_matrix_type(normed);
-    let rope = Rope { frequencies: (0..HEAD_DIM / 2).map(|i| 0.5f32.powi(i as i32)).collect(), factor: 1.0 };
-    let kv_width = HEADS.1 * HEAD_DIM;
-    let q = b.linear(normed, "q", (HIDDEN, HEADS.0 * HEAD_DIM), Bias::Absent);
-    let k = b.linear(normed, "k", (HIDDEN, kv_width), Bias::Present);
-    let v = b.linear(normed, "v", (HIDDEN, kv_width), Bias::Absent);
-    let (q, k) = (b.rope(q, HEADS.0, &rope), b.rope(k, HEADS.1, &rope));
-    let kv = b.kv_write(kv, k, v);
-    let attention = Attention { heads: HEADS.0, kv_heads: HEADS.1, scale: 0.25.into(), window: None };
-    let mixed = b.attend(q, kv, attention);
-    let out = b.linear(mixed, "o", (HEADS.0 * HEAD_DIM, HIDDEN), Bias::Absent);
-    let x = b.plus(x, out);
-    let layer = b.finish(&[x]).unwrap();
-
-    let mut b = FunctionBuilder::new("head", numerics);
-    let x = b.rows_param("x", HIDDEN);
-    let rows = b.step(StepInput::SampleRows);
-    let x = b.add(Op::Gather, &[x, rows]);
-    let x = b.to_matrix_type(x);
-    let logits = b.linear(x, "lm_head", (HIDDEN, VOCAB), Bias::Absent);
-    let head = b.finish(&[logits]).unwrap();
-
-    let x = || vec!["x".to_owned()];
-    let mut calls = vec![Call { function: "embed".into(), scope: String::new(), arguments: vec![], results: x() }];
-    calls.extend((0..layers).map(|i| Call {
-        function: "layer".into(),
-        scope: format!("layers.{i}."),
-        arguments: vec![Argument::Value("x".into()), Argument::Kv(i)],
-        results: x(),
-    }));
-    let arguments = vec![Argument::Value("x".into())];
-    calls.push(Call { function: "head".into(), scope: String::new(), arguments, results: vec!["logits".into()] });
-    Module { name: "Test".into(), functions: vec![embed, layer, head], calls }
-}
-
-/// Weights whose sizes follow from their names.
-fn weights(key: &str) -> Option<Tensor> {
-    let kv_width = HEADS.1 * HEAD_DIM;
-    let sizes = match key.rsplit('.').nth(1)? {
-        "embed_tokens" | "lm_head" => vec![VOCAB, HIDDEN],
-        "norm" => vec![HIDDEN],
-        "k" if key.ends_with("bias") => vec![kv_width],
-        "k" | "v" => vec![kv_width, HIDDEN],
-        "q" | "o" => vec![HIDDEN, HIDDEN],
-        _ => return None,
-    };
-    let seed = key.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    let count = sizes.iter().product();
-    let data = noise(seed, count).into_iter().map(|x| x * 0.3).collect();
-    Tensor::new(DType::F32, sizes, data).ok()
-}
+use crate::module::Module;
+use crate::testing::{Random, TEST_VOCAB, example_module, example_weight};
 
 fn logits(module: &Module, state: &mut KvState, step: &StepInputs, mode: Mode) -> Vec<f64> {
-    eval_module(module, &weights, state, step, mode).unwrap().into_data()
+    eval_module(module, &example_weight, state, step, mode).unwrap().into_data()
 }
 
 fn tokens(count: usize, seed: u64) -> Vec<i32> {
-    noise(seed, count).iter().map(|x| ((x + 1.0) / 2.0 * VOCAB as f64) as i32).collect()
+    let mut random = Random::new(seed);
+    (0..count).map(|_| random.below(TEST_VOCAB) as i32).collect()
 }
 
 #[test]
 fn a_model_of_three_layers_is_fast_and_modes_agree() {
-    let module = model(3, DType::F32);
+    let module = example_module(3, DType::F32);
     let prompt = tokens(150, 3);
     let step = StepInputs::one_sequence(0, &prompt);
     let started = std::time::Instant::now();
@@ -112,7 +31,7 @@ fn a_model_of_three_layers_is_fast_and_modes_agree() {
 
 #[test]
 fn a_prompt_in_pieces_and_in_company_gives_the_same_logits() {
-    let module = model(2, DType::BF16);
+    let module = example_module(2, DType::BF16);
     let (first, second) = (tokens(9, 1), tokens(6, 2));
     let whole = logits(&module, &mut KvState::default(), &StepInputs::one_sequence(0, &first), Mode::AsTyped);
     let mut state = KvState::default();
@@ -122,29 +41,95 @@ fn a_prompt_in_pieces_and_in_company_gives_the_same_logits() {
         StepInputs::batch(&[(0, 8, &first[8..]), (1, 4, &second[4..])]),
     ];
     let results = steps.map(|step| logits(&module, &mut state, &step, Mode::AsTyped));
-    assert_eq!(results[2][..VOCAB], whole);
+    assert_eq!(results[2][..TEST_VOCAB], whole);
     let alone = logits(&module, &mut KvState::default(), &StepInputs::one_sequence(0, &second), Mode::AsTyped);
-    assert_eq!(results[2][VOCAB..], alone);
+    assert_eq!(results[2][TEST_VOCAB..], alone);
 }
 
 #[test]
 fn mistakes_are_errors_that_say_where() {
-    let module = model(1, DType::F32);
+    let module = example_module(1, DType::F32);
     let run = |step: &StepInputs, weights: &Weights<'_>| {
         let mut state = KvState::default();
         let error = eval_module(&module, weights, &mut state, step, Mode::AsTyped).unwrap_err();
         assert_eq!(state, KvState::default(), "a failed step changes nothing");
         error.to_string()
     };
-    let error = run(&StepInputs::one_sequence(0, &[50]), &weights);
-    assert_eq!(error, "call 0 of the step, function @embed, %2 = gather: index 50 is outside the table's rows 0..50");
-    let error = run(&StepInputs::one_sequence(3, &[5]), &weights);
+    let error = run(&StepInputs::one_sequence(0, &[11]), &example_weight);
+    assert_eq!(error, "call 0 of the step, function @embed, %2 = gather: index 11 is outside the table's rows 0..11");
+    let error = run(&StepInputs::one_sequence(3, &[5]), &example_weight);
     assert!(error.contains("has 0 positions in the cache, the step starts at 3"), "{error}");
-    let error = run(&StepInputs::one_sequence(0, &[5]), &|key| weights(key).filter(|_| !key.contains(".k.")));
-    assert_eq!(
-        error,
-        "call 1 of the step in \"layers.0.\", function @layer, %16 = weight: there is no weight `k.weight`"
-    );
+    let error = run(&StepInputs::one_sequence(0, &[5]), &|key| example_weight(key).filter(|_| !key.contains(".k.")));
+    assert!(error.starts_with("call 1 of the step in \"layers.0.\", function @layer, %"), "{error}");
+    assert!(error.ends_with(" = weight: there is no weight `k.weight`"), "{error}");
     let wrong = |_: &str| Tensor::new(DType::F32, vec![2], vec![0.0; 2]).ok();
-    assert!(run(&StepInputs::one_sequence(0, &[5]), &wrong).contains("expected f32[50, 64], found sizes [2]"));
+    assert!(run(&StepInputs::one_sequence(0, &[5]), &wrong).contains("expected f32[11, 64], found sizes [2]"));
+}
+
+#[test]
+fn fused_functions_mean_what_they_did_before() {
+    use crate::text::{Document, parse};
+    let plain = r#"module @M
+func @f(%x: f32[tokens, 8], %kv: kv<2 x 4, bf16>) -> (f32[tokens, 8]) {
+  %0 = weight "w" : f32[8, 8]
+  %1 = dot %x, %0 {contract = [1] x [1]} : f32[tokens, 8]
+  %2 = convert %1 : bf16[tokens, 8]
+  %3 = kv_write %kv, %2 {part = key} : kv<2 x 4, bf16>
+  %4 = kv_write %3, %2 {part = value} : kv<2 x 4, bf16>
+  %5 = attend %2, %4 {heads = 2, kv_heads = 2, scale = 0.5, mask = window 3} : bf16[tokens, 8]
+  %6 = convert %5 : f32[tokens, 8]
+  return %6
+}
+step { %logits = call @f(%x, kv 0) }"#;
+    let fused = r#"program @p {tokens <= 8, samples <= 8, sequences <= 8, context <= 8}
+fused module @M
+func @f(%x: f32[tokens, 8], %kv: kv<2 x 4, bf16>) -> (f32[tokens, 8]) {
+  region @project: dot {
+    %in0 = %x : f32[tokens, 8]
+    %in1 = weight "w" : f32[8, 8]
+    %in2 = %kv : kv<2 x 4, bf16>
+    %0 = dot %in0, %in1 {contract = [1] x [1]} : f32[tokens, 8]
+    %1 = convert %0 : bf16[tokens, 8]
+    %2 = kv_write %in2, %1 {part = key} : kv<2 x 4, bf16>
+    yield %1, %2
+  }
+  region @store: rows {
+    %in0 = %project#0 : bf16[tokens, 8]
+    %in1 = %project#1 : kv<2 x 4, bf16>
+    %0 = kv_write %in1, %in0 {part = value} : kv<2 x 4, bf16>
+    yield %0
+  }
+  region @mix: attend {
+    %in0 = %project#0 : bf16[tokens, 8]
+    %in1 = %store#0 : kv<2 x 4, bf16>
+    %0 = attend %in0, %in1 {heads = 2, kv_heads = 2, scale = 0.5, mask = window 3} : bf16[tokens, 8]
+    %1 = convert %0 : f32[tokens, 8]
+    yield %1
+  }
+  return %mix#0
+}
+step { %logits = call @f(%x, kv 0) }"#;
+    let (Document::Module(plain), Document::Fused(fused)) = (parse(plain).unwrap(), parse(fused).unwrap()) else {
+        panic!("a module and a fused program");
+    };
+    let mut random = Random::new(1);
+    let weight = random.tensor(DType::F32, &[8, 8]);
+    let weights = |name: &str| (name == "w").then(|| weight.clone());
+    let mut caches = [Value::Kv(KvCache::default()), Value::Kv(KvCache::default())];
+    for (start, count) in [(0, 5), (5, 1), (6, 2)] {
+        let step = StepInputs::one_sequence(start, &vec![0; count]);
+        let x = Value::from(random.tensor(DType::F32, &[count, 8]));
+        let [before, after] = caches;
+        let (mut before, mut after) = ([x.clone(), before], [x, after]);
+        let expected = eval_function(&plain.functions[0], &mut before, &weights, &step, Mode::AsTyped).unwrap();
+        let function = &fused[0].module.functions[0];
+        let found = eval_fused_function(function, &mut after, &weights, &step, Mode::AsTyped).unwrap();
+        assert_eq!(expected, found);
+        assert_eq!(before, after);
+        assert!(matches!(&before[1], Value::Kv(cache) if cache.values[&0].len() == (start + count) * 8));
+        caches = [before[1].clone(), after[1].clone()];
+        let inputs = [found[0].clone(), before[0].clone()];
+        let wrong = eval_region(&function.regions[2], &inputs, &step, Mode::AsTyped).unwrap_err();
+        assert!(wrong.to_string().starts_with("region @mix, %in"), "{wrong}");
+    }
 }

@@ -79,9 +79,9 @@ fn first(text: &str) -> (Token<'_>, usize) {
     }
 }
 
-/// Names behind `%` and `@`: letters, digits, `_`, `.`, and `-` unless it starts an arrow.
+/// Names behind `%` and `@`: letters, digits, `_`, `.`, `+`, and `-` unless it starts an arrow.
 fn name_character(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '+')
 }
 
 /// The length of the number at the start of `text`, or 0. `0..4` is three tokens.

@@ -85,11 +85,11 @@ impl NodeNames {
     }
 }
 
-/// Whether `name` can stand behind `%` or `@`: a letter or underscore, then letters, digits, `_`, `.` and `-`.
+/// Whether `name` can stand behind `%` or `@`: a letter or underscore, then letters, digits, `_`, `.`, `-` and `+`.
 pub(crate) fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
-        && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+        && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '+'))
 }
 
 fn header(name: &str, bounds: &Bounds) -> String {

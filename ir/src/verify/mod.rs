@@ -7,7 +7,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-use crate::dim::Bounds;
+use crate::dim::{Bounds, Promise};
 use crate::module::{Module, Param};
 use crate::region::FusedModule;
 use crate::shape::Type;
@@ -46,39 +46,47 @@ impl fmt::Display for Diagnostic {
 /// All violations in a document; none means that it is sound.
 pub fn verify(document: &Document) -> Vec<Diagnostic> {
     match document {
-        Document::Module(module) => verify_module(module),
+        Document::Module(module) => verify_module(module, Promise::None),
         Document::Specialized(programs) => programs
             .iter()
-            .flat_map(|program| in_program(&program.name, &program.bounds, verify_module(&program.module)))
+            .flat_map(|program| {
+                in_program(&program.name, &program.bounds, verify_module(&program.module, program.bounds.promise()))
+            })
             .collect(),
         Document::Fused(programs) => programs
             .iter()
-            .flat_map(|program| in_program(&program.name, &program.bounds, verify_fused_module(&program.module)))
+            .flat_map(|program| {
+                in_program(
+                    &program.name,
+                    &program.bounds,
+                    verify_fused_module(&program.module, program.bounds.promise()),
+                )
+            })
             .collect(),
     }
 }
 
-/// All violations in a module.
-pub fn verify_module(module: &Module) -> Vec<Diagnostic> {
+/// All violations in a module whose steps keep a promise.
+pub fn verify_module(module: &Module, promise: Promise) -> Vec<Diagnostic> {
     let mut report = Report::default();
     report.names("module", module.functions.iter().map(|function| function.name.as_str()), &module.name);
     for function in &module.functions {
         function::verify(function, &mut report);
     }
     let signatures: Vec<_> = module.functions.iter().map(step::Signature::of_function).collect();
-    step::verify(&signatures, &module.calls, &mut report);
+    step::verify(&signatures, &module.calls, promise, &mut report);
     report.diagnostics
 }
 
-/// All violations in a module behind fusion.
-pub fn verify_fused_module(module: &FusedModule) -> Vec<Diagnostic> {
+/// All violations in a module behind fusion whose steps keep a promise.
+pub fn verify_fused_module(module: &FusedModule, promise: Promise) -> Vec<Diagnostic> {
     let mut report = Report::default();
     report.names("module", module.functions.iter().map(|function| function.name.as_str()), &module.name);
     for function in &module.functions {
         region::verify(function, &mut report);
     }
     let signatures: Vec<_> = module.functions.iter().map(step::Signature::of_fused_function).collect();
-    step::verify(&signatures, &module.calls, &mut report);
+    step::verify(&signatures, &module.calls, promise, &mut report);
     report.diagnostics
 }
 
@@ -114,7 +122,7 @@ impl Report {
     /// Reports a name that the text form cannot hold.
     fn name(&mut self, name: &str) {
         if !is_name(name) {
-            let help = "use a letter or `_`, then letters, digits, `_`, `.` and `-`";
+            let help = "use a letter or `_`, then letters, digits, `_`, `.`, `-` and `+`";
             self.add("", format!("`{name}` is no name"), help);
         }
     }

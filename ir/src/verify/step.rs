@@ -1,7 +1,7 @@
 //! Checks of the calls that make up a step.
 
 use super::Report;
-use crate::dim::{Dim, Symbol};
+use crate::dim::{Dim, Promise, Symbol};
 use crate::dtype::DType;
 use crate::module::{Argument, Call, Function, LOGITS, Module, Param};
 use crate::op::Op;
@@ -50,7 +50,7 @@ impl<'f> Signature<'f> {
 type Values<'c> = BTreeMap<&'c str, Option<Type>>;
 
 /// Reports what is wrong with a step.
-pub(super) fn verify(functions: &[Signature<'_>], calls: &[Call], report: &mut Report) {
+pub(super) fn verify(functions: &[Signature<'_>], calls: &[Call], promise: Promise, report: &mut Report) {
     report.enter("step");
     let by_name: BTreeMap<&str, &Signature<'_>> = functions.iter().map(|function| (function.name, function)).collect();
     let mut values = Values::new();
@@ -82,7 +82,7 @@ pub(super) fn verify(functions: &[Signature<'_>], calls: &[Call], report: &mut R
         let types = function.results.iter().cloned().chain(std::iter::repeat(None));
         values.extend(call.results.iter().map(String::as_str).zip(types));
     }
-    verify_logits(&values, report);
+    verify_logits(&values, promise, report);
     if let Some((expected, (&found, _))) = layers.iter().enumerate().find(|(index, (layer, _))| index != *layer) {
         let message = format!("KV caches are used without number {expected}, up to {found} and more");
         report.add("", message, "number the layers that have a cache 0, 1, 2, ...");
@@ -137,8 +137,14 @@ fn verify_arguments(
     }
 }
 
-fn verify_logits(values: &Values<'_>, report: &mut Report) {
-    let is_vocab = |dims: &[Dim]| matches!(dims, [rows, columns] if *rows == Symbol::Samples.into() && columns.as_fixed().is_some());
+fn verify_logits(values: &Values<'_>, promise: Promise, report: &mut Report) {
+    let is_samples = |dim: Dim| match promise {
+        Promise::None => dim == Symbol::Samples.into(),
+        Promise::OneTokenPerSequence => {
+            [Symbol::Samples, Symbol::Tokens, Symbol::Sequences].map(Dim::from).contains(&dim)
+        }
+    };
+    let is_vocab = |dims: &[Dim]| matches!(dims, [rows, columns] if is_samples(*rows) && columns.as_fixed().is_some());
     let help = format!("let the last call return f32[samples, vocab] and name it %{LOGITS}");
     match values.get(LOGITS) {
         None => report.add("", format!("no call makes %{LOGITS}"), help),

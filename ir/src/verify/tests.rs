@@ -89,13 +89,13 @@ fn texts(diagnostics: Vec<Diagnostic>) -> String {
 fn broken(change: impl FnOnce(&mut Module)) -> String {
     let mut module = module();
     change(&mut module);
-    texts(verify_module(&module))
+    texts(verify_module(&module, Promise::None))
 }
 
 fn broken_fused(change: impl FnOnce(&mut FusedModule)) -> String {
     let mut module = fused();
     change(&mut module);
-    texts(verify_fused_module(&module))
+    texts(verify_fused_module(&module, Promise::None))
 }
 
 fn node(module: &Module, function: usize, position: usize) -> NodeId {

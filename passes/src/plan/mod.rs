@@ -260,7 +260,7 @@ fn slot_layouts<'a>(
 }
 
 /// The type of what a source stands for.
-fn source_type<'a>(function: &'a FusedFunction, source: &Source) -> Option<&'a Type> {
+pub(crate) fn source_type<'a>(function: &'a FusedFunction, source: &Source) -> Option<&'a Type> {
     match source {
         Source::Param(index) => Some(&function.params.get(*index)?.ty),
         Source::Output { region, output } => {

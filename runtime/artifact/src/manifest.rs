@@ -1,6 +1,7 @@
 //! The manifest: everything in an artifact that is not bulk data.
 
 use crate::names::{TOKENIZER, code_tensor_name, weight_tensor_name};
+use llmc_ir::dim::Bounds;
 use llmc_ir::plan::Plan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -119,8 +120,13 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
             return Err(format!("the plan's {what} is 0"));
         }
     }
-    if plan.programs.is_empty() {
-        return Err("the plan has no program".to_owned());
+    let takes_any_step = |bounds: &Bounds| {
+        let max = &bounds.max;
+        let sizes = max.tokens.min(max.samples).min(max.sequences);
+        !bounds.one_token_per_sequence && sizes > 0 && max.context >= model.max_context
+    };
+    if !plan.programs.iter().any(|program| takes_any_step(&program.bounds)) {
+        return Err("the plan has no program that takes several tokens of a sequence and the whole context".to_owned());
     }
     for program in &plan.programs {
         for call in &program.calls {

@@ -128,11 +128,11 @@ impl ArtifactWriter {
         self.end_entry()
     }
 
-    /// Completes the header, makes everything durable and puts the file in place.
+    /// Completes the header, makes everything durable, puts the file in place and returns its size in bytes.
     ///
     /// # Errors
     /// If entries are missing or the disk refuses; the path is then as it was before.
-    pub fn finish(self) -> Result<(), ArtifactError> {
+    pub fn finish(self) -> Result<u64, ArtifactError> {
         if self.current < self.tensors.len() {
             return Err(self.mismatch("the file was finished before it came".to_owned()));
         }
@@ -142,7 +142,8 @@ impl ArtifactWriter {
         let mut file = self.temporary.file();
         file.seek(SeekFrom::Start(0)).map_err(ArtifactError::io("write", path))?;
         file.write_all(&header).map_err(ArtifactError::io("write", path))?;
-        self.temporary.persist()
+        self.temporary.persist()?;
+        Ok(self.header_bytes + self.tensors.last().map_or(0, |tensor| tensor.end))
     }
 
     fn skip_padding(&mut self) -> Result<(), ArtifactError> {

@@ -216,6 +216,11 @@ fn the_writer_rejects_what_does_not_fit() {
     let twice: Vec<Entry> = list.iter().cloned().chain([list[5].clone()]).collect();
     assert!(fails(twice).contains("used twice"));
 
+    let mut decode_only = manifest();
+    decode_only.plan.programs[0].bounds.one_token_per_sequence = true;
+    let error = ArtifactWriter::create(&path, list.clone(), decode_only).err().unwrap().to_string();
+    assert!(error.contains("no program that takes several tokens"), "{error}");
+
     let mut writer = ArtifactWriter::create(&path, list.clone(), manifest()).unwrap();
     assert!(writer.end_entry().unwrap_err().to_string().contains("only 0 came"));
     assert!(writer.write(&[0; 65]).unwrap_err().to_string().contains("more came"));

@@ -3,11 +3,11 @@
 mod measure;
 mod report;
 
-use super::error::CliError;
 use super::load;
 use super::options::ModelFlags;
-use super::output;
 use clap::Args;
+use llmc_console::CliError;
+use llmc_console::output;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, ModelFacts};
 use measure::Bench;
 use report::{Facts, Outcome};

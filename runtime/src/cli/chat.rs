@@ -3,14 +3,14 @@
 mod interrupt;
 mod lines;
 
-use super::error::CliError;
 use super::load::{self, Session};
 use super::options::{ModelFlags, SamplingFlags};
-use super::output::{self, rate};
 use super::reply;
 use clap::Args;
 use interrupt::Interrupt;
 use lines::Lines;
+use llmc_console::CliError;
+use llmc_console::output::{self, rate};
 use llmrt::chat::Message;
 use llmrt::conversation::Conversation;
 use llmrt::engine::{Engine, EngineOptions, FinishReason, Request, StopPolicy};

@@ -1,11 +1,11 @@
 //! `llmrt eval`: how well the model predicts a text.
 
-use super::error::CliError;
 use super::load::{self, Session};
 use super::options::ModelFlags;
-use super::output;
 use super::run::read_text_file;
 use clap::Args;
+use llmc_console::CliError;
+use llmc_console::output;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan, Program};
 use llmrt::executor::{Executor, SampleRows, Step, StepSequence};
 use llmrt::sampler::logprobs;

@@ -1,8 +1,8 @@
 //! Opening a model: the tokenizer is read while the executor gets ready.
 
-use super::error::CliError;
 use super::options::ModelFlags;
 use llmc_artifact::{Artifact, TOKENIZER};
+use llmc_console::CliError;
 use llmc_ir::plan::Plan;
 use llmrt::chat::ChatTemplate;
 use llmrt::executor::{Executor, ExecutorOptions};

@@ -1,21 +1,16 @@
-//! The commands of `llmrt`: what is asked for goes to stdout, everything else to stderr.
-//!
-//! Exit codes: 0 success, 1 failure, 2 wrong usage or unusable input. A reader that closes our
-//! stdout early has what it wanted: that is a success.
+//! The commands of `llmrt`; [`llmc_console`] says what goes where and which exit codes there are.
 
 mod bench;
 mod chat;
-mod error;
 mod eval;
 mod load;
 mod options;
-mod output;
 mod reply;
 mod run;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use error::CliError;
+use llmc_console::exit_code;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -47,17 +42,7 @@ pub fn main() -> ExitCode {
         Command::Verify(arguments) => verify::verify(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
     };
-    match outcome {
-        Ok(()) | Err(CliError::BrokenPipe) => ExitCode::SUCCESS,
-        Err(CliError::Failure(message)) => {
-            output::note(&format!("error: {message}"));
-            ExitCode::from(1)
-        }
-        Err(CliError::Usage(message)) => {
-            output::note(&format!("error: {message}"));
-            ExitCode::from(2)
-        }
-    }
+    exit_code(outcome)
 }
 
 #[cfg(test)]

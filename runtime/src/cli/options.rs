@@ -1,7 +1,7 @@
 //! Flags that several commands share.
 
-use super::error::CliError;
 use clap::Args;
+use llmc_console::CliError;
 use llmrt::sampler::SamplingParams;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

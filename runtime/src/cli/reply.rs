@@ -1,6 +1,6 @@
 //! One request through the engine, its text handed on as it comes.
 
-use super::error::CliError;
+use llmc_console::CliError;
 use llmrt::engine::{Engine, Event, FinishReason, Request};
 use llmrt::sampler::TokenLogprobs;
 use llmrt::tokenizer::{ShowSpecial, TextStream, Tokenizer};

@@ -1,11 +1,11 @@
 //! `llmrt run`: one prompt, one reply.
 
-use super::error::CliError;
 use super::load::{self, Session};
 use super::options::{ModelFlags, SamplingFlags};
-use super::output::{self, rate};
 use super::reply::{self, Reply};
 use clap::{ArgGroup, Args};
+use llmc_console::CliError;
+use llmc_console::output::{self, rate};
 use llmrt::chat::{GenerationPrompt, Message};
 use llmrt::engine::{Engine, EngineOptions, Request, StopPolicy};
 use llmrt::tokenizer::AddSpecial;

@@ -1,9 +1,9 @@
 //! `llmrt verify`: every byte against the content hashes.
 
-use super::error::CliError;
-use super::output;
 use clap::Args;
 use llmc_artifact::Artifact;
+use llmc_console::CliError;
+use llmc_console::output;
 use std::path::PathBuf;
 
 /// Check every byte of a compiled model against its content hashes.

@@ -1,7 +1,7 @@
 //! Timed steps on the executor itself: no scheduler, no sampler, no reuse of earlier work.
 
-use super::super::error::CliError;
 use super::Test;
+use llmc_console::CliError;
 use llmrt::executor::{Executor, SampleRows, Step, StepSequence};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};

@@ -1,6 +1,6 @@
 //! Ctrl-C while chatting.
 
-use super::super::error::CliError;
+use llmc_console::CliError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 

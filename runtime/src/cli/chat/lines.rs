@@ -1,7 +1,7 @@
 //! Where a chat's messages come from.
 
-use super::super::error::CliError;
-use super::super::output;
+use llmc_console::CliError;
+use llmc_console::output;
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 use std::io::{BufRead, IsTerminal, stdin, stdout};

@@ -9,6 +9,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{JoinHandle, ThreadId};
 
+/// Stack of a worker: what the main thread usually has, since compiled code runs on either.
+const STACK_BYTES: usize = 8 << 20;
+
 /// A step's threads: the one that calls [`Workers::run`], and others that live as long as this.
 pub(super) struct Workers {
     shared: Arc<Shared>,
@@ -62,7 +65,7 @@ impl Workers {
         for thread in 1..threads {
             let shared = Arc::clone(&workers.shared);
             let cpu = workers.cpus.get(thread).copied();
-            let builder = std::thread::Builder::new().name(format!("llmrt-{thread}"));
+            let builder = std::thread::Builder::new().name(format!("llmrt-{thread}")).stack_size(STACK_BYTES);
             workers.handles.push(builder.spawn(move || work(&shared, thread, cpu))?);
         }
         Ok(workers)

@@ -1,6 +1,6 @@
 //! Standard output and standard error, without panics when they are closed.
 
-use super::error::CliError;
+use crate::CliError;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal, Write, stderr, stdout};

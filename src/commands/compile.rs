@@ -1,0 +1,250 @@
+//! `llmc compile`: a checkpoint becomes an artifact.
+
+use super::interrupt;
+use clap::Args;
+use llmc::compile::{Outcome, Progress, Request, Summary};
+use llmc::error::CompileError;
+use llmc::model::Model;
+use llmc_codegen::host::HostTarget;
+use llmc_console::{CliError, output};
+use llmc_ir::dtype::DType;
+use llmc_passes::instrument::Report;
+use llmc_passes::phase::Phase;
+use llmc_passes::pipeline::{Options, pipeline};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Compile a Hugging Face checkpoint into one file that llmrt runs.
+///
+/// config.json, tokenizer.json and what else belongs to the model are taken from the checkpoint's directory.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llmc compile SmolLM2-135M-Instruct/model.safetensors -o smollm2.llmc
+  llmc compile Qwen2.5-0.5B-Instruct --target x86-64-v3,x86-64-v4 --max-context 8192
+  llmc compile SmolLM2-135M-Instruct --dump ir --without cse
+  llmc compile SmolLM2-135M-Instruct --stop-after fused")]
+pub struct CompileArguments {
+    /// model.safetensors, model.safetensors.index.json, or the directory of either
+    #[arg(value_name = "CHECKPOINT")]
+    checkpoint: PathBuf,
+    /// Where the artifact goes [default: the checkpoint directory's name with .llmc, here]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Element type of weight matrices and of what they multiply: bf16 or f32. Sums are always f32
+    #[arg(long, value_name = "TYPE", default_value = "bf16")]
+    dtype: DType,
+    /// CPUs to make code for, several with commas: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4, znver4, znver5,
+    /// sapphirerapids or graniterapids
+    #[arg(long, value_name = "CPU", value_delimiter = ',', default_value = "native")]
+    target: Vec<String>,
+    /// The most positions of a sequence [default: what the model was made for]
+    #[arg(long, value_name = "N")]
+    max_context: Option<usize>,
+    /// The most sequences in one step
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_batch: usize,
+    /// Write the IR after each pass, and the code of each target, into a directory
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
+    /// Stop after a phase and print what there is instead of writing an artifact: imported, canonical, specialized,
+    /// rewritten, fused or planned
+    #[arg(long, value_name = "PHASE")]
+    stop_after: Option<Phase>,
+    /// Leave out an optional pass; may be given several times
+    #[arg(long, value_name = "PASS", long_help = without_help())]
+    without: Vec<String>,
+    /// Print a JSON object about the result
+    #[arg(long)]
+    json: bool,
+}
+
+fn without_help() -> String {
+    let mut help = "Leave out an optional pass; may be given several times:".to_owned();
+    let mut known: Vec<&str> = Vec::new();
+    for pass in pipeline().iter().filter(|pass| pass.necessity == llmc_passes::pass::Necessity::Optional) {
+        if !known.contains(&pass.name) {
+            known.push(pass.name);
+            help.push_str(&format!("\n{:<12}{}", pass.name, pass.description));
+        }
+    }
+    help
+}
+
+/// The object that `--json` prints.
+#[derive(Serialize)]
+struct CompileOutput<'a> {
+    artifact: &'a Path,
+    bytes: u64,
+    architecture: &'static str,
+    parameters: u64,
+    dtype: &'static str,
+    targets: Vec<&'a str>,
+    /// Kernel launches of one step, by program.
+    launches: Vec<Launches<'a>>,
+    warnings: &'a [String],
+    timing: Timing<'a>,
+    peak_rss_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Launches<'a> {
+    program: &'a str,
+    launches: usize,
+}
+
+#[derive(Serialize)]
+struct Timing<'a> {
+    total_s: f64,
+    load_s: f64,
+    passes: Vec<PassTime>,
+    code: Vec<CodeTime<'a>>,
+    write_s: f64,
+}
+
+#[derive(Serialize)]
+struct PassTime {
+    pass: &'static str,
+    phase: &'static str,
+    /// In the pass itself.
+    s: f64,
+    /// In verification and dumps behind it.
+    instruments_s: f64,
+}
+
+#[derive(Serialize)]
+struct CodeTime<'a> {
+    target: &'a str,
+    s: f64,
+}
+
+/// Runs the command.
+pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
+    let started = Instant::now();
+    if !matches!(arguments.dtype, DType::BF16 | DType::F32) {
+        return Err(CliError::Usage(format!("--dtype is {}, but must be bf16 or f32", arguments.dtype)));
+    }
+    let request = Request {
+        targets: targets(&arguments.target)?,
+        max_context: arguments.max_context,
+        max_batch: arguments.max_batch,
+        passes: Options { without: arguments.without.clone(), stop_after: arguments.stop_after, only: None },
+        dump: arguments.dump.clone(),
+    };
+    let interrupted = interrupt::install()?;
+    let model = Model::load(&arguments.checkpoint, arguments.dtype).map_err(failed)?;
+    model.warnings.iter().for_each(|warning| output::note(&format!("warning: {warning}")));
+    let load_seconds = started.elapsed().as_secs_f64();
+    let path = match &arguments.output {
+        Some(path) => path.clone(),
+        None => default_output(model.checkpoint.directory())?,
+    };
+    let bar = output::progress(0, "{msg} {wide_bar} {bytes}/{total_bytes}");
+    let outcome = llmc::compile::compile(&model, &request, &path, &mut |progress| {
+        match progress {
+            Progress::Passes => bar.set_message("passes"),
+            Progress::Code(target) => bar.set_message(format!("code for {target}")),
+            Progress::Weights(done, total) => {
+                bar.set_message("weights");
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+        }
+        !interrupted.load(Ordering::Relaxed)
+    });
+    bar.finish_and_clear();
+    let summary = match outcome.map_err(failed)? {
+        Outcome::Stopped(text, _) => return output::print(&text),
+        Outcome::Written(summary) => summary,
+    };
+    let total = started.elapsed().as_secs_f64();
+    match arguments.json {
+        true => output::print_json(&object(&model, &request, &path, &summary, [total, load_seconds])),
+        false => output::print(&report(&model, &request, &path, &summary, total)),
+    }
+}
+
+fn failed(error: CompileError) -> CliError {
+    if error.is_input() { CliError::usage(error) } else { CliError::failure(error) }
+}
+
+/// The targets by name, each once.
+fn targets(names: &[String]) -> Result<Vec<HostTarget>, CliError> {
+    let mut targets: Vec<HostTarget> = Vec::new();
+    for name in names {
+        let target = HostTarget::named(name).map_err(CliError::usage)?;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    Ok(targets)
+}
+
+fn default_output(directory: &Path) -> Result<PathBuf, CliError> {
+    let whole = directory.canonicalize().map_err(|error| {
+        CliError::Failure(format!("cannot resolve {}: {error}; name the artifact with -o", directory.display()))
+    })?;
+    let name = whole.file_name().ok_or_else(|| CliError::usage("name the artifact with -o"))?;
+    let mut name = name.to_owned();
+    name.push(".llmc");
+    Ok(PathBuf::from(name))
+}
+
+fn object<'a>(
+    model: &'a Model,
+    request: &'a Request,
+    path: &'a Path,
+    summary: &'a Summary,
+    [total, load]: [f64; 2],
+) -> CompileOutput<'a> {
+    let launches = summary.launches.iter().map(|(program, launches)| Launches { program, launches: *launches });
+    let code = summary.code_seconds.iter().map(|(target, s)| CodeTime { target, s: *s });
+    CompileOutput {
+        artifact: path,
+        bytes: summary.bytes,
+        architecture: model.config.architecture.name(),
+        parameters: summary.parameters,
+        dtype: model.numerics.matrix.name(),
+        targets: request.targets.iter().map(|target| target.name.as_str()).collect(),
+        launches: launches.collect(),
+        warnings: &model.warnings,
+        timing: Timing {
+            total_s: total,
+            load_s: load,
+            passes: pass_times(&summary.passes),
+            code: code.collect(),
+            write_s: summary.write_seconds,
+        },
+        peak_rss_bytes: output::peak_rss_bytes(),
+    }
+}
+
+fn pass_times(report: &Report) -> Vec<PassTime> {
+    let times = report.passes.iter().map(|pass| PassTime {
+        pass: pass.name,
+        phase: pass.phase.name(),
+        s: pass.time.as_secs_f64(),
+        instruments_s: pass.instruments.as_secs_f64(),
+    });
+    times.collect()
+}
+
+fn report(model: &Model, request: &Request, path: &Path, summary: &Summary, total: f64) -> String {
+    let targets: Vec<&str> = request.targets.iter().map(|target| target.name.as_str()).collect();
+    let launches: Vec<String> = summary.launches.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let code: f64 = summary.code_seconds.iter().map(|(_, seconds)| seconds).sum();
+    format!(
+        "{}: {:.1} MB\n  {}, {:.1} M parameters, {}, for {}\n  kernel launches per step: {}\n  {total:.2} s: passes {:.2}, \
+         code {code:.2}, weights {:.2}\n",
+        path.display(),
+        summary.bytes as f64 / 1e6,
+        model.config.architecture.name(),
+        summary.parameters as f64 / 1e6,
+        model.numerics.matrix,
+        targets.join(", "),
+        launches.join(", "),
+        summary.passes.total().as_secs_f64(),
+        summary.write_seconds,
+    )
+}

@@ -1,0 +1,236 @@
+//! `llmc inspect`: what is in an artifact.
+
+use clap::Args;
+use llmc_artifact::{Artifact, Manifest, code_tensor_name, ir_tensor_name};
+use llmc_codegen::disassemble::{disassemble, kernel_sizes};
+use llmc_console::{CliError, output};
+use llmc_ir::dim::Bounds;
+use llmc_ir::plan::{Plan, Program};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Show what is in a compiled model: facts, programs, kernels, bytes, targets.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llmc inspect smollm2.llmc
+  llmc inspect smollm2.llmc --ir decode
+  llmc inspect smollm2.llmc --asm decode.norm --target x86-64-v4")]
+pub struct InspectArguments {
+    /// The compiled model
+    #[arg(value_name = "ART")]
+    artifact: PathBuf,
+    /// Print a JSON object
+    #[arg(long, conflicts_with_all = ["ir", "asm"])]
+    json: bool,
+    /// Print the IR of a program, as it was after fusion
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "asm")]
+    ir: Option<String>,
+    /// Print the machine code of a kernel (PROGRAM.KERNEL, as listed) or of a program's entry point (PROGRAM)
+    #[arg(long, value_name = "KERNEL")]
+    asm: Option<String>,
+    /// Which target's code --asm shows [default: the first]
+    #[arg(long, value_name = "CPU", requires = "asm")]
+    target: Option<String>,
+}
+
+/// The object that `--json` prints.
+#[derive(Serialize)]
+struct InspectOutput<'a> {
+    path: &'a Path,
+    /// Bytes of the file.
+    bytes: u64,
+    manifest: &'a Manifest,
+    programs: Vec<ProgramOutput>,
+    /// Bytes of each tensor, in file order.
+    tensors: Vec<TensorOutput<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProgramOutput {
+    name: String,
+    launches_per_step: usize,
+    barriers_per_step: usize,
+    kernels: Vec<KernelOutput>,
+}
+
+#[derive(Serialize)]
+struct KernelOutput {
+    name: String,
+    launches_per_step: usize,
+    /// Bytes of machine code, by target; 0 where it is part of the entry point.
+    code_bytes: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct TensorOutput<'a> {
+    name: &'a str,
+    bytes: u64,
+}
+
+/// Runs the command.
+pub fn inspect(arguments: &InspectArguments) -> Result<(), CliError> {
+    let artifact = Artifact::open(&arguments.artifact).map_err(CliError::usage)?;
+    if let Some(program) = &arguments.ir {
+        return output::print(ir(&artifact, program)?);
+    }
+    if let Some(kernel) = &arguments.asm {
+        return output::print(&asm(&artifact, kernel, arguments.target.as_deref())?);
+    }
+    let programs = programs(&artifact)?;
+    if arguments.json {
+        return output::print_json(&InspectOutput {
+            path: artifact.path(),
+            bytes: artifact.size_bytes(),
+            manifest: artifact.manifest(),
+            programs,
+            tensors: artifact.tensors().map(|(name, bytes)| TensorOutput { name, bytes }).collect(),
+        });
+    }
+    output::print(&summary(&artifact, &programs).map_err(CliError::failure)?)
+}
+
+fn ir<'a>(artifact: &'a Artifact, program: &str) -> Result<&'a str, CliError> {
+    let bytes = artifact.tensor(&ir_tensor_name(program)).ok_or_else(|| {
+        let known: Vec<&str> = artifact.tensors().filter_map(|(name, _)| name.strip_prefix("ir/")).collect();
+        CliError::Usage(format!("there is no program `{program}`; the artifact has {}", known.join(", ")))
+    })?;
+    std::str::from_utf8(bytes).map_err(|error| CliError::Failure(format!("the IR of {program} is damaged: {error}")))
+}
+
+fn asm(artifact: &Artifact, kernel: &str, target: Option<&str>) -> Result<String, CliError> {
+    let manifest = artifact.manifest();
+    let names: Vec<&str> = manifest.targets.iter().map(|target| target.name.as_str()).collect();
+    let named =
+        |name: &str| names.iter().copied().find(|known| *known == name || known.split(':').next() == Some(name));
+    let target = match target {
+        None => names.first().copied(),
+        Some(name) => named(name),
+    };
+    let target = target.ok_or_else(|| CliError::Usage(format!("--target must be one of {}", names.join(", "))))?;
+    let code = artifact.tensor(&code_tensor_name(target)).unwrap_or_default();
+    let program = manifest.plan.programs.iter().find(|program| program.name == kernel);
+    let symbol = match program {
+        Some(program) => program.entry_symbol(),
+        None => match kernel.split_once('.') {
+            Some((program, kernel)) => llmc_codegen::kernel_symbol(program, kernel),
+            None => kernel.to_owned(),
+        },
+    };
+    disassemble(code, &symbol).map_err(|error| CliError::Usage(format!("{error}; `llmc inspect` lists the kernels")))
+}
+
+fn programs(artifact: &Artifact) -> Result<Vec<ProgramOutput>, CliError> {
+    let manifest = artifact.manifest();
+    let mut sizes = Vec::new();
+    for target in &manifest.targets {
+        let code = artifact.tensor(&target.tensor).unwrap_or_default();
+        sizes.push((target.name.as_str(), kernel_sizes(code).map_err(CliError::failure)?));
+    }
+    Ok(manifest.plan.programs.iter().map(|program| describe(program, &sizes)).collect())
+}
+
+fn describe(program: &Program, sizes: &[(&str, BTreeMap<String, u64>)]) -> ProgramOutput {
+    let mut kernels: Vec<KernelOutput> = Vec::new();
+    let mut barriers = 0;
+    for launch in program.calls.iter().flat_map(|call| &program.functions[call.function].launches) {
+        barriers += usize::from(launch.barrier);
+        match kernels.iter_mut().find(|kernel| kernel.name == launch.kernel) {
+            Some(kernel) => kernel.launches_per_step += 1,
+            None => {
+                let symbol = llmc_codegen::kernel_symbol(&program.name, &launch.kernel);
+                let size = |(target, sizes): &(&str, BTreeMap<String, u64>)| {
+                    ((*target).to_owned(), sizes.get(&symbol).copied().unwrap_or(0))
+                };
+                let code_bytes = sizes.iter().map(size).collect();
+                kernels.push(KernelOutput { name: launch.kernel.clone(), launches_per_step: 1, code_bytes });
+            }
+        }
+    }
+    ProgramOutput {
+        name: program.name.clone(),
+        launches_per_step: program.launches_per_step(),
+        barriers_per_step: barriers,
+        kernels,
+    }
+}
+
+fn summary(artifact: &Artifact, programs: &[ProgramOutput]) -> Result<String, std::fmt::Error> {
+    let manifest = artifact.manifest();
+    let Plan { model, kv, weights, .. } = &manifest.plan;
+    let mut out = String::new();
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let weight_bytes: u64 = weights.iter().map(|weight| weight.bytes).sum();
+    writeln!(
+        out,
+        "{}: {:.1} MB, llmc {}",
+        artifact.path().display(),
+        megabytes(artifact.size_bytes()),
+        manifest.compiler_version
+    )?;
+    writeln!(
+        out,
+        "model      {}, {:.1} M parameters, {}, {} layers, hidden {}, vocabulary {}",
+        model.architecture,
+        model.parameters as f64 / 1e6,
+        model.dtype,
+        model.layers,
+        model.hidden,
+        model.vocab
+    )?;
+    writeln!(out, "limits     {} positions per sequence, {} sequences per step", model.max_context, model.max_batch)?;
+    writeln!(out, "weights    {} tensors, {:.1} MB packed", weights.len(), megabytes(weight_bytes))?;
+    writeln!(
+        out,
+        "KV cache   {} heads of {} in {} layers, {}: {} bytes per position",
+        kv.heads,
+        kv.head_dim,
+        kv.layers,
+        kv.dtype,
+        kv.block_bytes() / llmc_ir::plan::KV_BLOCK_POSITIONS
+    )?;
+    let tokenizer = match &manifest.tokenizer {
+        None => "none: run with --prompt-ids",
+        Some(facts) if facts.chat_template.is_some() => "yes, with a chat template",
+        Some(_) => "yes, without a chat template",
+    };
+    writeln!(out, "tokenizer  {tokenizer}")?;
+    for target in &manifest.targets {
+        let bytes = artifact.tensor(&target.tensor).map_or(0, <[u8]>::len);
+        writeln!(
+            out,
+            "target     {}: {:.1} kB of code, {} B of working memory per thread",
+            target.name,
+            bytes as f64 / 1e3,
+            target.scratch_bytes
+        )?;
+        writeln!(out, "           needs {}", target.cpu_features.join(" "))?;
+    }
+    for (program, planned) in programs.iter().zip(&manifest.plan.programs) {
+        writeln!(
+            out,
+            "\nprogram {} ({}): {} launches and {} barriers per step, {:.1} MB of activations",
+            program.name,
+            bounds(&planned.bounds),
+            program.launches_per_step,
+            program.barriers_per_step,
+            megabytes(planned.arena_bytes)
+        )?;
+        writeln!(out, "  {:<28} {:>8}  bytes of code", "kernel", "per step")?;
+        for kernel in &program.kernels {
+            let sizes: Vec<String> =
+                kernel.code_bytes.iter().map(|(target, bytes)| format!("{target} {bytes}")).collect();
+            writeln!(out, "  {:<28} {:>8}  {}", kernel.name, kernel.launches_per_step, sizes.join(", "))?;
+        }
+    }
+    Ok(out)
+}
+
+fn bounds(bounds: &Bounds) -> String {
+    let max = &bounds.max;
+    match bounds.one_token_per_sequence {
+        true => format!("one token of each of up to {} sequences", max.sequences),
+        false => format!("up to {} tokens of up to {} sequences", max.tokens, max.sequences),
+    }
+}

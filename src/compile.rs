@@ -1,0 +1,184 @@
+//! The whole compilation in one function, from a model to a file.
+
+use crate::error::CompileError;
+use crate::model::Model;
+use crate::package::Package;
+use llmc_codegen::host::HostTarget;
+use llmc_codegen::{Output, compile_host, host_ir, host_listing};
+use llmc_ir::region::{FusedProgram, PlannedModel};
+use llmc_ir::text::print_fused;
+use llmc_models::weights::{Limits, facts};
+use llmc_passes::instrument::{Dump, Instrument, Moment, Report, Verify};
+use llmc_passes::pass::{Context, PREFILL_CHUNK, State};
+use llmc_passes::phase::Phase;
+use llmc_passes::pipeline::{Options, run_pipeline};
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+
+/// What to make of a model.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The CPU levels that code is made for; at least one.
+    pub targets: Vec<HostTarget>,
+    /// The most positions of a sequence; `None`: what the model was made for.
+    pub max_context: Option<usize>,
+    /// The most sequences in one step.
+    pub max_batch: usize,
+    /// Which passes run.
+    pub passes: Options,
+    /// Where the IR goes after each pass, and the code of each target.
+    pub dump: Option<PathBuf>,
+}
+
+/// What a compilation is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// Running the pass pipeline.
+    Passes,
+    /// Making code for a target.
+    Code(&'a str),
+    /// Packing weights: bytes of the artifact's weights done and in all.
+    Weights(u64, u64),
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// An artifact was written.
+    Written(Summary),
+    /// Compilation stopped after a phase, as asked; this is the state as text.
+    Stopped(String, Report),
+}
+
+/// An artifact and how it came about.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Size of the file.
+    pub bytes: u64,
+    /// Number of parameters as counted in the checkpoint.
+    pub parameters: u64,
+    /// The passes.
+    pub passes: Report,
+    /// Seconds of code generation, by target.
+    pub code_seconds: Vec<(String, f64)>,
+    /// Seconds of packing and writing.
+    pub write_seconds: f64,
+    /// Launches of one step, by program.
+    pub launches: Vec<(String, usize)>,
+}
+
+/// The most positions and sequences that an artifact can be compiled for: sizes of a step are 32-bit numbers.
+const LARGEST_LIMIT: usize = 1 << 24;
+
+/// Compiles a model into a file at `output`. `progress` hears what is going on; as soon as it returns `false`, the
+/// compilation ends with [`CompileError::Interrupted`].
+///
+/// # Errors
+/// See [`CompileError`]. The file at `output` is then as it was before.
+pub fn compile(
+    model: &Model,
+    request: &Request,
+    output: &Path,
+    progress: &mut dyn FnMut(Progress<'_>) -> bool,
+) -> Result<Outcome, CompileError> {
+    let mut going_on = |event: Progress<'_>| if progress(event) { Ok(()) } else { Err(CompileError::Interrupted) };
+    going_on(Progress::Passes)?;
+    let Lowered { state, passes, ir } = run_passes(model, request)?;
+    let planned = match state {
+        State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
+        state => return Ok(Outcome::Stopped(state.text(), passes)),
+    };
+    let mut codes = Vec::new();
+    let mut code_seconds = Vec::new();
+    for target in &request.targets {
+        going_on(Progress::Code(&target.name))?;
+        let started = Instant::now();
+        codes.push((target, compile_host(&planned, target)?));
+        code_seconds.push((target.name.clone(), started.elapsed().as_secs_f64()));
+        if let Some(directory) = &request.dump {
+            dump_code(&planned, target, directory)?;
+        }
+    }
+    // The runtime takes the first one that the CPU can run.
+    codes.sort_by_key(|(target, _)| std::cmp::Reverse(target.cpu_features.len()));
+    let launches = planned.plan.programs.iter().map(|program| (program.name.clone(), program.launches_per_step()));
+    let launches = launches.collect();
+    let parameters = planned.plan.model.parameters;
+    let started = Instant::now();
+    let package = Package { model, plan: planned.plan, codes, ir };
+    let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
+    let write_seconds = started.elapsed().as_secs_f64();
+    Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches }))
+}
+
+/// What the pass pipeline made.
+struct Lowered {
+    state: State,
+    passes: Report,
+    /// The fused IR of each program as text: what the artifact keeps for people to read.
+    ir: Vec<(String, String)>,
+}
+
+fn run_passes(model: &Model, request: &Request) -> Result<Lowered, CompileError> {
+    let limits = Limits { max_context: max_context(model, request)?, max_batch: request.max_batch };
+    if limits.max_batch == 0 || limits.max_batch > LARGEST_LIMIT {
+        let batch = limits.max_batch;
+        return Err(CompileError::Limit(format!("--max-batch is {batch}, but must be in 1..={LARGEST_LIMIT}")));
+    }
+    let facts = facts(&model.config, &model.module, model.numerics, limits);
+    let context = Context { facts, prefill_chunk: PREFILL_CHUNK };
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify), Box::new(KeepFused(Rc::clone(&kept)))];
+    if let Some(directory) = &request.dump {
+        instruments.push(Box::new(Dump::new(directory)));
+    }
+    let state = State::Module(model.module.clone());
+    let (state, passes) = run_pipeline(state, &context, &request.passes, &mut instruments)?;
+    let ir = kept.take();
+    Ok(Lowered { state, passes, ir })
+}
+
+fn max_context(model: &Model, request: &Request) -> Result<usize, CompileError> {
+    let most = model.config.max_positions.min(LARGEST_LIMIT);
+    match request.max_context {
+        None => Ok(most),
+        Some(context) if (1..=most).contains(&context) => Ok(context),
+        Some(context) => Err(CompileError::Limit(format!(
+            "--max-context is {context}, but must be in 1..={most}: the model was made for {most} positions"
+        ))),
+    }
+}
+
+/// Keeps the text of each program as it was after fusion.
+struct KeepFused(Rc<RefCell<Vec<(String, String)>>>);
+
+impl Instrument for KeepFused {
+    fn name(&self) -> &'static str {
+        "keep"
+    }
+
+    fn observe(&mut self, _: Moment<'_>, state: &State) -> Result<(), String> {
+        if let State::Fused(programs) = state {
+            let text = |program: &FusedProgram| (program.name.clone(), print_fused(std::slice::from_ref(program)));
+            *self.0.borrow_mut() = programs.iter().map(text).collect();
+        }
+        Ok(())
+    }
+}
+
+/// Writes `code.<target>.ll` (as emitted), `.opt.ll` (as optimised) and `.s` (assembly) beside the dumps of the passes.
+fn dump_code(planned: &PlannedModel, target: &HostTarget, directory: &Path) -> Result<(), CompileError> {
+    let name = target.name.replace(':', "-");
+    let texts = [
+        ("ll", host_ir(planned, target)?),
+        ("opt.ll", host_listing(planned, target, Output::OptimizedIr)?),
+        ("s", host_listing(planned, target, Output::Assembly)?),
+    ];
+    for (extension, text) in texts {
+        let path = directory.join(format!("code.{name}.{extension}"));
+        std::fs::write(&path, text).map_err(|source| CompileError::Dump { path, source })?;
+    }
+    Ok(())
+}

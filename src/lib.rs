@@ -1,0 +1,15 @@
+//! llmc: an ahead-of-time compiler for decoder language models.
+//!
+//! A compilation goes through these modules, and [`compile::compile`] is the whole of it:
+//!
+//! 1. [`model`]: a checkpoint's files become a [`model::Model`], checked ([`llmc_models`]);
+//! 2. [`compile`]: its module goes through the pass pipeline ([`llmc_passes`]) and becomes native code for each target
+//!    ([`llmc_codegen`]);
+//! 3. [`package`]: code, packed weights, tokenizer and plan are streamed into one file ([`llmc_artifact`]).
+//!
+//! The binary's commands (`src/commands`) only turn arguments into calls of these, and results into text.
+
+pub mod compile;
+pub mod error;
+pub mod model;
+pub mod package;

@@ -1,0 +1,107 @@
+//! Packaging: everything that was made of a model goes into one file, the weights streamed through packing.
+
+use crate::error::CompileError;
+use crate::model::Model;
+use llmc_artifact::{
+    ArtifactWriter, Entry, FORMAT_VERSION, HostCode, Manifest, TOKENIZER, code_tensor_name, ir_tensor_name,
+};
+use llmc_codegen::host::HostTarget;
+use llmc_codegen::pack::pack;
+use llmc_ir::plan::{PackedWeight, Plan};
+use llmc_models::checkpoint::{TensorView, check_finite};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The parts of an artifact.
+pub struct Package<'a> {
+    /// Weights, tokenizer and defaults.
+    pub model: &'a Model,
+    /// Memory layout and programs.
+    pub plan: Plan,
+    /// Code by target, the most demanding first.
+    pub codes: Vec<(&'a HostTarget, llmc_codegen::HostCode)>,
+    /// The IR of each program as text.
+    pub ir: Vec<(String, String)>,
+}
+
+impl Package<'_> {
+    /// Writes the artifact and returns its size. `progress` hears the bytes of weights written and in all; its error
+    /// ends the writing.
+    ///
+    /// # Errors
+    /// If a weight is not finite or cannot be read, or the disk refuses. The file at `path` is then as it was before.
+    pub fn write(
+        self,
+        path: &Path,
+        progress: &mut dyn FnMut(u64, u64) -> Result<(), CompileError>,
+    ) -> Result<u64, CompileError> {
+        let weights = self.plan.weights.clone();
+        // What is read at every start comes first, the weights last.
+        let mut small: Vec<(String, &[u8])> = Vec::new();
+        small.extend(self.codes.iter().map(|(target, code)| (code_tensor_name(&target.name), &code.shared_object[..])));
+        small.extend(self.model.tokenizer.iter().map(|tokenizer| (TOKENIZER.to_owned(), &tokenizer.json[..])));
+        small.extend(self.ir.iter().map(|(program, text)| (ir_tensor_name(program), text.as_bytes())));
+        let mut entries: Vec<Entry> = small.iter().map(|(name, bytes)| Entry::raw(name, bytes.len())).collect();
+        entries.extend(weights.iter().enumerate().map(|(index, weight)| Entry::weight(index, weight)));
+        let targets = self.codes.iter().map(|(target, code)| HostCode {
+            name: target.name.clone(),
+            cpu_features: target.cpu_features.clone(),
+            tensor: code_tensor_name(&target.name),
+            scratch_bytes: code.scratch_bytes,
+        });
+        let manifest = Manifest {
+            format_version: FORMAT_VERSION,
+            compiler_version: env!("CARGO_PKG_VERSION").to_owned(),
+            plan: self.plan,
+            targets: targets.collect(),
+            tokenizer: self.model.tokenizer.as_ref().map(|tokenizer| tokenizer.facts.clone()),
+            generation: self.model.generation.clone(),
+            tensors: BTreeMap::new(),
+        };
+        let mut writer = ArtifactWriter::create(path, entries, manifest)?;
+        for (_, bytes) in &small {
+            writer.write_entry(bytes)?;
+        }
+        let total = weights.iter().map(|weight| weight.bytes).sum();
+        let mut done = 0;
+        for weight in &weights {
+            write_weight(&mut writer, self.model, weight, &mut |bytes| {
+                done += bytes;
+                progress(done, total)
+            })?;
+        }
+        Ok(writer.finish()?)
+    }
+}
+
+/// Packs one weight from the checkpoint into the current entry.
+fn write_weight(
+    writer: &mut ArtifactWriter,
+    model: &Model,
+    weight: &PackedWeight,
+    progress: &mut dyn FnMut(u64) -> Result<(), CompileError>,
+) -> Result<(), CompileError> {
+    let missing = || CompileError::Limit(format!("weight `{}` is not in the checkpoint", weight.name));
+    let tensor = model.checkpoint.tensor(&weight.name).ok_or_else(missing)?;
+    check_finite(&tensor)?;
+    let read = |range, values: &mut Vec<f32>| {
+        tensor.read_f32(range, values)?;
+        check_range(&tensor, weight, values)
+    };
+    pack::<CompileError>(weight, read, |bytes| {
+        writer.write(bytes)?;
+        progress(bytes.len() as u64)
+    })?;
+    Ok(writer.end_entry()?)
+}
+
+/// Refuses values that are finite in the checkpoint but not in the type that they are packed in.
+fn check_range(tensor: &TensorView<'_>, weight: &PackedWeight, values: &[f32]) -> Result<(), CompileError> {
+    let overflows = |value: &&f32| !weight.dtype.round(f64::from(**value)).is_finite();
+    let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    if !overflows(&&largest) {
+        return Ok(());
+    }
+    let value = values.iter().find(overflows).copied().unwrap_or(largest);
+    Err(CompileError::Overflow { name: tensor.name.to_owned(), value, dtype: weight.dtype.to_string() })
+}

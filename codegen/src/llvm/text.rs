@@ -412,9 +412,12 @@ impl FunctionText {
         Value { text: format!("<{}>", list.join(", ")), ty }
     }
 
-    /// The lower or upper half of a vector's lanes.
+    /// The lower (0) or upper (1) half of a vector's lanes.
     pub fn half(&mut self, vector: &Value, upper: usize) -> Value {
         let lanes = vector.ty.lanes / 2;
+        if lanes == 1 {
+            return self.extract(vector, upper);
+        }
         let list: Vec<_> = (0..lanes).map(|lane| format!("i32 {}", lane + upper * lanes)).collect();
         let mask = format!("<{lanes} x i32> <{}>", list.join(", "));
         let result = vector.ty.with_lanes(lanes);

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::OnceLock;
 
 /// Features that LLVM and /proc/cpuinfo name differently, in normal form: (LLVM's, cpuinfo's).
-const SYNONYMS: [(&str, &str); 12] = [
+const SYNONYMS: [(&str, &str); 13] = [
     ("sse3", "pni"),
     ("lzcnt", "abm"),
     ("pclmul", "pclmulqdq"),
@@ -14,6 +14,7 @@ const SYNONYMS: [(&str, &str); 12] = [
     ("sahf", "lahflm"),
     ("sha", "shani"),
     ("bmi", "bmi1"),
+    ("cx16", "cmpxchg16b"),
     ("prfchw", "3dnowprefetch"),
     ("x87", "fpu"),
     ("crc32", "sse42"),
@@ -149,8 +150,8 @@ mod tests {
 
     #[test]
     fn names_of_llvm_and_of_the_kernel_mean_the_same() {
-        let available = with_synonyms("fpu pni abm avx512_bf16 amx_tile sse4_2 sha_ni".split(' '));
-        let wanted = target(&["sse3", "lzcnt", "avx512bf16", "amx-tile", "sse4.2", "crc32", "sha", "x87"]);
+        let available = with_synonyms("fpu cx16 pni abm avx512_bf16 amx_tile sse4_2 sha_ni".split(' '));
+        let wanted = target(&["sse3", "lzcnt", "avx512bf16", "amx-tile", "sse4.2", "crc32", "sha", "x87", "cmpxchg16b"]);
         assert_eq!(missing_features(&wanted, &available), Vec::<String>::new());
         assert_eq!(missing_features(&target(&["avx2", "sse3"]), &available), ["avx2"]);
     }

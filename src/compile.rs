@@ -5,6 +5,7 @@ use crate::model::Model;
 use crate::package::Package;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::{Output, compile_host, host_ir, host_listing};
+use llmc_ir::machine::Machine;
 use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::print_fused;
 use llmc_models::weights::{Limits, facts};
@@ -26,6 +27,8 @@ pub struct Request {
     pub max_context: Option<usize>,
     /// The most sequences in one step.
     pub max_batch: usize,
+    /// What the cost model prices forms for.
+    pub machine: Machine,
     /// Which passes run.
     pub passes: Options,
     /// Where the IR goes after each pass, and the code of each target.
@@ -128,7 +131,7 @@ fn run_passes(model: &Model, request: &Request) -> Result<Lowered, CompileError>
         return Err(CompileError::Limit(format!("--max-batch is {batch}, but must be in 1..={LARGEST_LIMIT}")));
     }
     let facts = facts(&model.config, &model.module, model.numerics, limits);
-    let context = Context { facts, prefill_chunk: PREFILL_CHUNK };
+    let context = Context { facts, prefill_chunk: PREFILL_CHUNK, machine: request.machine.clone() };
     let kept = Rc::new(RefCell::new(Vec::new()));
     let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify), Box::new(KeepFused(Rc::clone(&kept)))];
     if let Some(directory) = &request.dump {

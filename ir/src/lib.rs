@@ -8,6 +8,7 @@ pub mod dtype;
 pub mod eval;
 pub mod graph;
 pub mod infer;
+pub mod machine;
 pub mod module;
 pub mod op;
 pub mod plan;

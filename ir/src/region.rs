@@ -6,6 +6,7 @@ use crate::module::{Call, Param};
 use crate::op::Op;
 use crate::plan::{Plan, StepInput, WeightLayout};
 use crate::shape::Type;
+use std::collections::BTreeSet;
 
 /// A part of a function that becomes one kernel. Its body is an ordinary graph whose inputs are the
 /// region's inputs, so the interpreter gives it its meaning.
@@ -29,7 +30,8 @@ pub enum Anchor {
     /// Rows of elementwise work and reductions along the last axis: rows are independent.
     Rows,
     /// One or several dots of one left operand `[rows, k]` with weights `[n, k]`, and elementwise work on
-    /// `[rows, n]` behind them. Columns are independent in groups that the epilogue's reshapes define.
+    /// `[rows, n]` behind them. Columns are independent in groups that the epilogue's reshapes define. Dots that are not
+    /// combined with each other may differ in n: see [`Region::parts`].
     Dot,
     /// One `attend`.
     Attend,
@@ -119,6 +121,57 @@ impl Region {
             }
         }
         types.into_iter().map(|ty| ty.expect("every input of a region occurs in its body")).collect()
+    }
+}
+
+/// Outputs of a region that must be computed together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Indices into [`Region::outputs`].
+    pub outputs: Vec<usize>,
+    /// What they are computed from, themselves and inputs included; the cache that a `kv_write` writes to excluded.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+impl Region {
+    /// The independent parts of a dot region, each with its own columns: outputs that are made of a common dot belong to
+    /// one part. All other regions are one part.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        for index in 0..self.outputs.len() {
+            let mut part = Part { outputs: vec![index], nodes: self.computed_from(self.outputs[index]) };
+            let dots = |part: &Part| -> BTreeSet<NodeId> {
+                let is_dot = |node: &NodeId| matches!(self.body.op(*node), Op::Dot { .. });
+                part.nodes.iter().copied().filter(is_dot).collect()
+            };
+            let own = dots(&part);
+            let together = |other: &Part| {
+                self.anchor != Anchor::Dot || own.is_empty() || dots(other).is_empty() || !own.is_disjoint(&dots(other))
+            };
+            let (joined, apart): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(together);
+            for other in joined {
+                part.outputs.extend(other.outputs);
+                part.nodes.extend(other.nodes);
+            }
+            parts = apart;
+            part.outputs.sort_unstable();
+            parts.push(part);
+        }
+        parts.sort_by_key(|part| part.outputs[0]);
+        parts
+    }
+
+    fn computed_from(&self, output: NodeId) -> BTreeSet<NodeId> {
+        let mut found = BTreeSet::new();
+        let mut pending = vec![output];
+        while let Some(node) = pending.pop() {
+            if found.insert(node) {
+                let operands = self.body.operands(node);
+                let skipped = usize::from(matches!(self.body.op(node), Op::KvWrite { .. }));
+                pending.extend(&operands[skipped..]);
+            }
+        }
+        found
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod buffers;
 pub mod canonicalize;
+pub mod eqsat;
 pub mod fuse;
 pub mod hoist;
 pub mod instrument;

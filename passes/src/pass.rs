@@ -2,6 +2,7 @@
 
 use crate::phase::Phase;
 use crate::plan::{print_plan, source_type};
+use llmc_ir::machine::Machine;
 use llmc_ir::module::{Call, LOGITS, Module, SpecializedModule};
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::{FusedProgram, PlannedModel};
@@ -45,12 +46,14 @@ pub enum State {
 }
 
 /// What passes may know beside the state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Context {
     /// The model and the limits that the artifact is compiled for (`max_context`, `max_batch`).
     pub facts: ModelFacts,
     /// The most tokens in one step of the prefill program.
     pub prefill_chunk: usize,
+    /// What the cost model prices forms for.
+    pub machine: Machine,
 }
 
 /// Tokens per prefill step: enough rows to make matrix products compute-bound, few enough that the

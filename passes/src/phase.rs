@@ -12,7 +12,7 @@ pub enum Phase {
     Canonical,
     /// One program per kind of step, each with bounds.
     Specialized,
-    /// What to compute is chosen per program. The place of equality saturation; no pass belongs to it yet.
+    /// What to compute is chosen per program, by equality saturation.
     Rewritten,
     /// What is computed together is chosen: functions are lists of regions.
     Fused,

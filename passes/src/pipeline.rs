@@ -3,12 +3,12 @@
 use crate::instrument::{Instrument, Moment, Report, Statistics, Stopwatch};
 use crate::pass::{Context, Necessity, Pass, State};
 use crate::phase::Phase;
-use crate::{canonicalize, fuse, hoist, plan, specialize};
+use crate::{canonicalize, eqsat, fuse, hoist, plan, specialize};
 
 /// Every pass in order: the compiler's table of contents.
 pub fn pipeline() -> Vec<Pass> {
     use Necessity::{Optional, Required};
-    use Phase::{Canonical, Fused, Planned, Specialized};
+    use Phase::{Canonical, Fused, Planned, Rewritten, Specialized};
     let pass = |name, phase, necessity, run, description| Pass { name, description, phase, necessity, run };
     vec![
         pass("fold", Canonical, Optional, canonicalize::fold, "computes what depends on constants alone"),
@@ -21,6 +21,9 @@ pub fn pipeline() -> Vec<Pass> {
         pass("identities", Specialized, Optional, canonicalize::identities, "again, with what the bounds promise"),
         pass("cse", Specialized, Optional, canonicalize::cse, "again, with what the bounds promise"),
         pass("dce", Specialized, Optional, canonicalize::dce, "again, with what the bounds promise"),
+        pass("eqsat", Rewritten, Optional, eqsat::eqsat, "chooses the cheapest equal form, program by program"),
+        pass("identities", Rewritten, Optional, canonicalize::identities, "cleans up behind the choice"),
+        pass("dce", Rewritten, Optional, canonicalize::dce, "cleans up behind the choice"),
         pass("fuse", Fused, Required, fuse::fuse, "cuts functions into regions that become kernels"),
         pass("plan", Planned, Required, plan::plan, "packs weights, places buffers, orders launches"),
     ]

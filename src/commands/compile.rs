@@ -1,6 +1,6 @@
 //! `llmc compile`: a checkpoint becomes an artifact.
 
-use super::interrupt;
+use super::{interrupt, machine};
 use clap::Args;
 use llmc::compile::{Outcome, Progress, Request, Summary};
 use llmc::error::CompileError;
@@ -45,6 +45,10 @@ pub struct CompileArguments {
     /// The most sequences in one step
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_batch: usize,
+    /// The machine whose costs decide between equal forms: host, a100, h100, l4, rtx4090, or a JSON file with the
+    /// same fields as theirs
+    #[arg(long, value_name = "MACHINE", default_value = "host")]
+    machine: String,
     /// Write the IR after each pass, and the code of each target, into a directory
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
@@ -129,6 +133,7 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
         targets: targets(&arguments.target)?,
         max_context: arguments.max_context,
         max_batch: arguments.max_batch,
+        machine: machine::read(&arguments.machine)?,
         passes: Options { without: arguments.without.clone(), stop_after: arguments.stop_after, only: None },
         dump: arguments.dump.clone(),
     };

@@ -4,6 +4,7 @@ mod compile;
 mod import;
 mod inspect;
 mod interrupt;
+mod machine;
 mod opt;
 
 use clap::{Parser, Subcommand};

@@ -1,5 +1,6 @@
 //! `llmc opt`: passes over the IR's text form.
 
+use super::machine;
 use clap::Args;
 use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
@@ -39,6 +40,9 @@ pub struct OptArguments {
     /// The most sequences in one step, for `specialize`
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_batch: usize,
+    /// The machine whose costs `eqsat` minds: a name or a JSON file
+    #[arg(long, value_name = "MACHINE", default_value = "host")]
+    machine: String,
     /// Print a table of the passes, their times and what they changed, to stderr
     #[arg(long)]
     report: bool,
@@ -49,7 +53,7 @@ pub fn opt(arguments: &OptArguments) -> Result<(), CliError> {
     let text = read(&arguments.file)?;
     let document = parse(&text).map_err(|error| CliError::Usage(format!("{}:{error}", arguments.file.display())))?;
     let state = State::from(document);
-    let context = Context { facts: facts(&state, arguments), prefill_chunk: PREFILL_CHUNK };
+    let context = Context { facts: facts(&state, arguments), prefill_chunk: PREFILL_CHUNK, machine: machine::read(&arguments.machine)? };
     let options = Options {
         without: arguments.without.clone(),
         stop_after: arguments.stop_after,

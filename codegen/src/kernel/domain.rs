@@ -3,7 +3,7 @@
 use llmc_ir::dim::Dim;
 use llmc_ir::graph::Graph;
 use llmc_ir::op::Op;
-use llmc_ir::region::Region;
+use llmc_ir::region::{Part, Region};
 use llmc_ir::shape::Type;
 
 /// Rows of `groups * inner` columns. Without any reshape into groups there is one group.
@@ -18,12 +18,12 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// The domain of a region's body, or why its nodes do not share one.
-    pub fn of(region: &Region) -> Result<Domain, String> {
+    /// The domain of a part of a region, or why its nodes do not share one.
+    pub fn of(region: &Region, part: &Part) -> Result<Domain, String> {
         let body = &region.body;
         let mut rows: Option<Dim> = None;
         let mut factors: Option<(usize, usize)> = None;
-        for &output in &region.outputs {
+        for output in part.outputs.iter().map(|&output| region.outputs[output]) {
             let node = match body.op(output) {
                 Op::KvWrite { .. } => body.operands(output)[1],
                 _ => output,
@@ -37,7 +37,7 @@ impl Domain {
                 (_, Some(found)) => rows = Some(found),
             }
         }
-        for node in body.topological() {
+        for &node in &part.nodes {
             let found = match body.op(node) {
                 Op::KvWrite { .. } => match body.ty(node) {
                     Type::Kv(kv) => Some((kv.heads, kv.head_dim)),

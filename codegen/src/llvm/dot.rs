@@ -16,7 +16,7 @@ use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
 use llmc_ir::op::Op;
 use llmc_ir::plan::WeightLayout;
-use llmc_ir::region::Region;
+use llmc_ir::region::{Part, Region};
 use std::collections::HashMap;
 
 /// Rows of a panel of packed weights.
@@ -30,32 +30,49 @@ const SUM_PART: usize = 1024;
 /// How far ahead weights are prefetched when a step is bound by reading them, in bytes.
 const PREFETCH: usize = 8 << 10;
 
-/// The sizes of one dot region.
+/// The sizes that all parts of a dot region share.
 struct Blocking {
     k: usize,
     padded_k: usize,
-    n: usize,
     rows: usize,
-    columns: usize,
     a_stride: usize,
+}
+
+/// An independent part of a dot region: columns of its own.
+struct Section<'r> {
+    part: &'r Part,
+    domain: Domain,
+    dots: Vec<NodeId>,
+    /// Columns of the part, of one of its blocks, and bytes between rows of a block's result.
+    n: usize,
+    columns: usize,
     c_stride: usize,
+    /// A block's result per dot.
+    tiles: Vec<Value>,
+}
+
+impl Section<'_> {
+    fn blocks(&self) -> usize {
+        self.n.div_ceil(self.columns)
+    }
 }
 
 /// Emits the kernel's body.
 pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
-    let region = &context.kernel.region;
-    let dots = dots_of(region)?;
-    let domain = Domain::of(region)?;
-    let lhs = region.body.operands(dots[0])[0];
-    let blocking = blocking(context, &domain, &dots)?;
-    let dtype = tensor(&region.body, lhs)?.dtype;
+    let kernel = context.kernel;
+    let region = &kernel.region;
+    let parts = region.parts();
+    let lhs = left_operand(region)?;
     let Op::Input { index: lhs_input, .. } = region.body.op(lhs) else {
         return Err("the left operand of a dot must be an input of the region".into());
     };
     let lhs_address = params.inputs[*lhs_input].clone();
+    let dtype = tensor(&region.body, lhs)?.dtype;
+    let mut sections = parts.iter().map(|part| section(context, part)).collect::<Result<Vec<_>, _>>()?;
+    let blocking = blocking(context, lhs)?;
 
-    let rows = size(f, &params.args, domain.rows)?;
-    let column_blocks = blocking.n.div_ceil(blocking.columns);
+    let rows = size(f, &params.args, sections.first().ok_or("a region without outputs")?.domain.rows)?;
+    let column_blocks: usize = sections.iter().map(Section::blocks).sum();
     let rounded = f.add(&rows, &int(blocking.rows as i64 - 1));
     let row_blocks = f.binary("sdiv", &rounded, &int(blocking.rows as i64));
     let items = f.scale(&row_blocks, column_blocks as i64);
@@ -66,13 +83,14 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
 
     let widened = context.scratch(blocking.rows * blocking.a_stride);
     let widened = f.offset(&params.scratch, &int(widened as i64));
-    let tiles: Vec<Value> = dots
-        .iter()
-        .map(|_| {
-            let offset = context.scratch(blocking.rows * blocking.c_stride);
-            f.offset(&params.scratch, &int(offset as i64))
-        })
-        .collect();
+    // Sections take turns, so they share the memory for results.
+    let results = sections.iter().map(|section| section.dots.len() * blocking.rows * section.c_stride).max();
+    let results = context.scratch(results.unwrap_or(0));
+    for section in &mut sections {
+        let bytes = blocking.rows * section.c_stride;
+        let tile = |number| f.offset(&params.scratch, &int((results + number * bytes) as i64));
+        section.tiles = (0..section.dots.len()).map(tile).collect();
+    }
 
     let mut result = Ok(());
     f.for_each(&first_block, &end_block, 1, |f, row_block| {
@@ -87,63 +105,80 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
                 widened.clone()
             }
         };
-        let base = f.scale(row_block, column_blocks as i64);
-        let start = f.binary("sub nsw", &first, &base);
-        let start = f.max(&start, &int(0));
-        let end = f.binary("sub nsw", &last, &base);
-        let end = f.min(&end, &int(column_blocks as i64));
-        f.for_each(&start, &end, 1, |f, column_block| {
-            for (dot, tile) in dots.iter().zip(&tiles) {
-                let multiplied = multiply_block(f, context, params, &blocking, *dot, [&a, tile], &count, column_block);
-                result = std::mem::replace(&mut result, Ok(())).and(multiplied);
-            }
-            let epilogue =
-                emit_epilogue(f, context, params, &blocking, &domain, &dots, &tiles, (&row, &count), column_block);
-            result = std::mem::replace(&mut result, Ok(())).and(epilogue);
-        });
+        let mut base = f.scale(row_block, column_blocks as i64);
+        for section in &sections {
+            // The thread's blocks among those of this section, counted from its first.
+            let blocks = int(section.blocks() as i64);
+            let [start, end] = [&first, &last].map(|bound| {
+                let own = f.binary("sub nsw", bound, &base);
+                let own = f.max(&own, &int(0));
+                f.min(&own, &blocks)
+            });
+            f.for_each(&start, &end, 1, |f, column_block| {
+                for (dot, tile) in section.dots.iter().zip(&section.tiles) {
+                    let multiplied =
+                        multiply_block(f, context, params, &blocking, section, *dot, [&a, tile], &count, column_block);
+                    result = std::mem::replace(&mut result, Ok(())).and(multiplied);
+                }
+                let epilogue = emit_epilogue(f, context, params, section, (&row, &count), column_block);
+                result = std::mem::replace(&mut result, Ok(())).and(epilogue);
+            });
+            base = f.add(&base, &blocks);
+        }
     });
     result
 }
 
-/// The dots of a region; all must share the left operand and have packed weights on the right.
-fn dots_of(region: &Region) -> Result<Vec<NodeId>, String> {
+/// The left operand that all dots of a region share.
+fn left_operand(region: &Region) -> Result<NodeId, String> {
     let body = &region.body;
-    let dots: Vec<NodeId> =
-        body.topological().into_iter().filter(|&node| matches!(body.op(node), Op::Dot { .. })).collect();
-    let Some(&first) = dots.first() else { return Err("a dot region without a dot".into()) };
-    for &dot in &dots {
-        let shares = body.operands(dot)[0] == body.operands(first)[0] && body.ty(dot) == body.ty(first);
-        let plain = matches!(body.op(dot), Op::Dot { left: 1, right: 1, batch: 0 });
-        if !shares || !plain {
-            return Err("dots of one region must multiply the same rows with equally many weight rows".into());
-        }
+    let nodes = body.topological();
+    let mut lefts = nodes.iter().filter(|&&node| matches!(body.op(node), Op::Dot { .. })).map(|&node| {
+        let plain = matches!(body.op(node), Op::Dot { left: 1, right: 1, batch: 0 });
+        plain.then(|| body.operands(node)[0])
+    });
+    let Some(first) = lefts.next() else { return Err("a dot region without a dot".into()) };
+    match first {
+        Some(left) if lefts.all(|other| other == Some(left)) => Ok(left),
+        _ => Err("dots of one region must multiply the same rows with rows of weights".into()),
     }
-    Ok(dots)
 }
 
-fn blocking(context: &KernelContext<'_>, domain: &Domain, dots: &[NodeId]) -> Result<Blocking, String> {
-    let body = &context.kernel.region.body;
-    let operands = body.operands(dots[0]);
-    let weight = tensor(body, operands[1])?;
-    let fixed = |axis: usize| weight.shape.0[axis].as_fixed().ok_or("a weight has fixed sizes");
-    let (n, k) = (fixed(0)?, fixed(1)?);
-    let padded_k = if weight.dtype == DType::BF16 { k.next_multiple_of(32) } else { k };
+/// The columns of a part: its dots must multiply with equally many weight rows.
+fn section<'r>(context: &KernelContext<'_>, part: &'r Part) -> Result<Section<'r>, String> {
+    let region = &context.kernel.region;
+    let body = &region.body;
+    let domain = Domain::of(region, part)?;
+    let dots: Vec<NodeId> =
+        part.nodes.iter().copied().filter(|&node| matches!(body.op(node), Op::Dot { .. })).collect();
+    let Some(&first) = dots.first() else { return Err("a part of a dot region without a dot".into()) };
+    if dots.iter().any(|&dot| body.ty(dot) != body.ty(first)) {
+        return Err("dots that are combined must multiply with equally many weight rows".into());
+    }
+    let n = tensor(body, first)?.shape.0[1].as_fixed().ok_or("a weight has fixed sizes")?;
     // Columns that must stay together: a group, or all where columns are rearranged without groups.
-    let rearranges = body
-        .topological()
-        .into_iter()
-        .any(|node| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. }));
+    let rearranges = part
+        .nodes
+        .iter()
+        .any(|&node| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. }));
     let together = domain.inner.unwrap_or(if rearranges { n } else { 1 });
     let unit = least_common_multiple(PANEL, together);
     let target = if context.few_rows { PANEL } else { 2 * PANEL };
     let columns = unit * target.div_ceil(unit);
-    let a_stride = match weight.dtype {
+    Ok(Section { part, domain, dots, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() })
+}
+
+fn blocking(context: &KernelContext<'_>, lhs: NodeId) -> Result<Blocking, String> {
+    let ty = tensor(&context.kernel.region.body, lhs)?;
+    let k = ty.shape.0[1].as_fixed().ok_or("the rows of a dot's operands have fixed sizes")?;
+    let padded_k = if ty.dtype == DType::BF16 { k.next_multiple_of(32) } else { k };
+    let a_stride = match ty.dtype {
         DType::F32 => k * 4,
         _ => (padded_k + LANES) * 4,
     };
     let block = context.registers.rows[context.tiles() - 1] * 2;
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
-    Ok(Blocking { k, padded_k, n, rows, columns, a_stride, c_stride: columns * 4 + 64 })
+    Ok(Blocking { k, padded_k, rows, a_stride })
 }
 
 fn least_common_multiple(a: usize, b: usize) -> usize {
@@ -186,6 +221,7 @@ fn multiply_block(
     context: &mut KernelContext<'_>,
     params: &KernelParams,
     blocking: &Blocking,
+    section: &Section<'_>,
     dot: NodeId,
     [a, c]: [&Value; 2],
     rows: &Value,
@@ -205,15 +241,15 @@ fn multiply_block(
     let k_bytes = if bf16 { 64 } else { 128 };
 
     f.for_each(&int(0), rows, 1, |f, row| {
-        let c = f.element(c, row, blocking.c_stride as i64);
-        f.for_each(&int(0), &int(blocking.columns as i64), LANES as i64, |f, column| {
+        let c = f.element(c, row, section.c_stride as i64);
+        f.for_each(&int(0), &int(section.columns as i64), LANES as i64, |f, column| {
             let address = f.element(&c, column, 4);
             f.store(&float_of(floats(LANES), 0.0), &address, 64);
         });
     });
-    let block_panels = blocking.columns / PANEL;
+    let block_panels = section.columns / PANEL;
     let first_panel = f.scale(column_block, block_panels as i64);
-    let all_panels = int(blocking.n.div_ceil(PANEL) as i64);
+    let all_panels = int(section.n.div_ceil(PANEL) as i64);
     let left = f.binary("sub nsw", &all_panels, &first_panel);
     let panels = f.min(&left, &int(block_panels as i64));
     let tiles = context.tiles();
@@ -224,7 +260,7 @@ fn multiply_block(
             false => Tiles::F32 { tile_stride: 64, k_stride: 128 },
         };
         let prefetch = if context.few_rows { PREFETCH } else { 0 };
-        let (a_stride, c_stride) = (blocking.a_stride, blocking.c_stride);
+        let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
         let shape = Shape { k: part, tiles, layout, a_stride, c_stride, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         let a = f.offset(a, &int((start * 4) as i64));
@@ -258,35 +294,32 @@ fn sum_parts(k: usize, few_rows: bool) -> Vec<usize> {
     parts
 }
 
-/// The elementwise work on one block of the result.
-#[allow(clippy::too_many_arguments)]
+/// The elementwise work on one block of a section's result.
 fn emit_epilogue(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     params: &KernelParams,
-    blocking: &Blocking,
-    domain: &Domain,
-    dots: &[NodeId],
-    tiles: &[Value],
+    section: &Section<'_>,
     (row, count): (&Value, &Value),
     column_block: &Value,
 ) -> Result<(), String> {
-    let column = f.scale(column_block, blocking.columns as i64);
-    let after = f.add(&column, &int(blocking.columns as i64));
-    let column_end = f.min(&after, &int(blocking.n as i64));
-    let columns = match domain.inner {
+    let column = f.scale(column_block, section.columns as i64);
+    let after = f.add(&column, &int(section.columns as i64));
+    let column_end = f.min(&after, &int(section.n as i64));
+    let columns = match section.domain.inner {
         Some(inner) => {
             let start = f.binary("sdiv", &column, &int(inner as i64));
             let end = f.binary("sdiv", &column_end, &int(inner as i64));
             Columns::Groups(start, end)
         }
-        None if blocking.columns >= blocking.n => Columns::Groups(int(0), int(1)),
+        None if section.columns >= section.n => Columns::Groups(int(0), int(1)),
         None => Columns::Span(column.clone(), column_end),
     };
+    let kernel = context.kernel;
     let mut scope = Scope {
-        body: &context.kernel.region.body,
+        body: &kernel.region.body,
         inputs: &params.inputs,
-        layouts: &context.kernel.weight_layouts,
+        layouts: &kernel.weight_layouts,
         tiles: HashMap::new(),
         reduced: HashMap::new(),
         fma: context.registers.fma,
@@ -294,16 +327,11 @@ fn emit_epilogue(
         lanes: LANES,
         known: HashMap::new(),
     };
-    for (dot, base) in dots.iter().zip(tiles) {
-        let tile = Tile { base: base.clone(), row: row.clone(), column: column.clone(), stride: blocking.c_stride };
+    for (dot, base) in section.dots.iter().zip(&section.tiles) {
+        let tile = Tile { base: base.clone(), row: row.clone(), column: column.clone(), stride: section.c_stride };
         scope.tiles.insert(*dot, tile);
     }
-    let outputs = Outputs {
-        nodes: &context.kernel.region.outputs,
-        addresses: &params.outputs,
-        kv: context.kv,
-        slots: &params.slots,
-    };
+    let outputs = Outputs::of(kernel, section.part, &params.outputs, context.kv, &params.slots);
     let end = f.add(row, count);
-    emit_rows(f, &mut scope, domain, &outputs, (row, &end), &columns)
+    emit_rows(f, &mut scope, &section.domain, &outputs, (row, &end), &columns)
 }

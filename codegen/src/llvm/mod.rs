@@ -193,7 +193,9 @@ fn emit_rows_kernel(
     params: &KernelParams,
 ) -> Result<(), String> {
     let kernel = context.kernel;
-    let domain = Domain::of(&kernel.region)?;
+    let parts = kernel.region.parts();
+    let part = parts.first().ok_or("a region without outputs")?;
+    let domain = Domain::of(&kernel.region, part)?;
     let count = step_args::size(f, &params.args, domain.rows)?;
     let (first, last) = step_args::share(f, &count, &params.thread, &params.threads);
     let mut scope = Scope {
@@ -207,8 +209,7 @@ fn emit_rows_kernel(
         lanes: LANES,
         known: HashMap::new(),
     };
-    let outputs =
-        Outputs { nodes: &kernel.region.outputs, addresses: &params.outputs, kv: context.kv, slots: &params.slots };
+    let outputs = Outputs::of(kernel, part, &params.outputs, context.kv, &params.slots);
     let columns = Columns::Groups(int(0), int(domain.groups as i64));
     emit_rows(f, &mut scope, &domain, &outputs, (&first, &last), &columns)
 }

@@ -9,7 +9,8 @@ use crate::kernel::domain::Domain;
 use llmc_ir::graph::NodeId;
 use llmc_ir::op::{KvPart, Op, ReduceOp};
 use llmc_ir::plan::KvLayout;
-use std::collections::BTreeMap;
+use llmc_ir::region::{Kernel, Part};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Lanes of the vectors that rows are processed in.
 pub const LANES: usize = 16;
@@ -23,17 +24,32 @@ pub enum Columns {
     Span(Value, Value),
 }
 
-/// Where a region's outputs go.
+/// Where the outputs of a region's part go.
 #[derive(Clone, Debug)]
 pub struct Outputs<'a> {
     /// Nodes of the body.
-    pub nodes: &'a [NodeId],
+    pub nodes: Vec<NodeId>,
     /// Their addresses; of a KV cache, its layer's part of block 0.
-    pub addresses: &'a [Value],
+    pub addresses: Vec<Value>,
+    /// What they are computed from.
+    pub within: &'a BTreeSet<NodeId>,
     /// The layout of the KV cache.
     pub kv: &'a KvLayout,
     /// Address of the step's slot mapping.
     pub slots: &'a Value,
+}
+
+impl<'a> Outputs<'a> {
+    /// The outputs of a part of a kernel's region.
+    pub fn of(kernel: &Kernel, part: &'a Part, addresses: &[Value], kv: &'a KvLayout, slots: &'a Value) -> Outputs<'a> {
+        Outputs {
+            nodes: part.outputs.iter().map(|&output| kernel.region.outputs[output]).collect(),
+            addresses: part.outputs.iter().map(|&output| addresses[output].clone()).collect(),
+            within: &part.nodes,
+            kv,
+            slots,
+        }
+    }
 }
 
 /// Computes the outputs for rows `rows.0..rows.1`.
@@ -89,7 +105,7 @@ fn emit_group(
     position: &Position<'_>,
 ) -> Result<(), String> {
     scope.reduced.clear();
-    for node in scope.body.topological() {
+    for node in scope.body.topological().into_iter().filter(|node| outputs.within.contains(node)) {
         if let Op::Reduce { op, axis } = scope.body.op(node) {
             let (op, axis) = (*op, *axis);
             let value = emit_reduce(f, scope, position, node, op, axis)?;

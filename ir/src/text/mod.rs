@@ -44,7 +44,7 @@ mod tests;
 
 pub use parse::{ParseError, parse};
 pub(crate) use print::{NodeNames, input_types, is_name, source_text, source_type};
-pub use print::{print_fused, print_fused_module, print_module, print_specialized};
+pub use print::{function_text, print_fused, print_fused_module, print_module, print_specialized};
 
 use crate::module::{Module, SpecializedModule};
 use crate::region::FusedProgram;

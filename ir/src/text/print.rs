@@ -22,6 +22,13 @@ pub fn print_module(module: &Module) -> String {
     out
 }
 
+/// The text form of one function, as it stands in its module's.
+pub fn function_text(function: &Function) -> String {
+    let mut out = String::new();
+    print_function(&mut out, function);
+    out
+}
+
 /// The text form of specialised modules, each under its header.
 pub fn print_specialized(programs: &[SpecializedModule]) -> String {
     let texts = programs.iter().map(|p| format!("{}\n{}", header(&p.name, &p.bounds), print_module(&p.module)));

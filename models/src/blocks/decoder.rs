@@ -89,14 +89,12 @@ fn embed(config: &ModelConfig, numerics: Numerics) -> Result<Function, String> {
     b.finish(&[update, residual])
 }
 
-/// Logits of the rows that are sampled: `f32[samples, vocab]`.
+/// Logits of the rows that are sampled: `f32[samples, vocab]`. That others need not be computed is for the compiler to
+/// find.
 fn head(config: &ModelConfig, numerics: Numerics) -> Result<Function, String> {
     let mut b = FunctionBuilder::new("head", numerics);
     let update = b.rows_param("update", config.hidden);
     let residual = b.rows_param("residual", config.hidden);
-    let rows = b.step(StepInput::SampleRows);
-    let update = b.add(Op::Gather, &[update, rows]);
-    let residual = b.add(Op::Gather, &[residual, rows]);
     let x = b.plus(residual, update);
     let x = b.rms_norm(x, "/model.norm", config.norm_epsilon);
     let x = b.to_matrix_type(x);
@@ -105,6 +103,8 @@ fn head(config: &ModelConfig, numerics: Numerics) -> Result<Function, String> {
         false => b.matrix("/lm_head.weight", config.vocab, config.hidden),
     };
     let logits = b.dot(x, output);
+    let rows = b.step(StepInput::SampleRows);
+    let logits = b.add(Op::Gather, &[logits, rows]);
     b.finish(&[logits])
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn sweep(function: &mut Function) -> Result<(), String> {
 }
 
 /// What must stay: the results, and every write to the cache, since later steps see it.
-fn roots(graph: &Graph, results: &[NodeId]) -> Vec<NodeId> {
+pub(crate) fn roots(graph: &Graph, results: &[NodeId]) -> Vec<NodeId> {
     let writes = graph.topological().into_iter().filter(|&node| matches!(graph.op(node), Op::KvWrite { .. }));
     results.iter().copied().chain(writes).collect()
 }

@@ -29,8 +29,8 @@ pub(super) struct Draft {
 }
 
 /// Divides the nodes of a function: greedily in topological order, then moving to later regions what only
-/// they need and what would otherwise cross memory.
-pub(super) fn grow(function: &Function, epilogues: Epilogues) -> Partition {
+/// they need and what would otherwise cross memory, then uniting the regions of each list of `merged` dots.
+pub(super) fn grow(function: &Function, epilogues: Epilogues, merged: &[Vec<NodeId>]) -> Partition {
     let graph = &function.graph;
     let live = graph.reachable(&roots(function));
     let order: Vec<NodeId> = graph.topological().into_iter().filter(|node| live.contains(node)).collect();
@@ -50,6 +50,9 @@ pub(super) fn grow(function: &Function, epilogues: Epilogues) -> Partition {
     }
     for &node in order.iter().rev() {
         partition.sink(graph, node);
+    }
+    for dots in merged {
+        partition.unite_merged(graph, dots);
     }
     partition
 }
@@ -185,6 +188,19 @@ impl Partition {
             self.regions[from].nodes.retain(|node| !moved.contains(node));
             self.region_of.extend(moved.iter().map(|&node| (node, to)));
             self.regions[to].nodes = nodes;
+        }
+    }
+
+    /// Makes one region of those that hold the dots, where nothing between them has to go through memory. Dots that no
+    /// result needs have no region.
+    fn unite_merged(&mut self, graph: &Graph, dots: &[NodeId]) {
+        let regions: BTreeSet<usize> = dots.iter().filter_map(|dot| self.region_of.get(dot)).copied().collect();
+        let set: Vec<usize> = regions.into_iter().collect();
+        let nodes: BTreeSet<NodeId> = set.iter().flat_map(|&region| self.regions[region].nodes.clone()).collect();
+        let reads = |node: &NodeId| operands_in_memory(graph, *node).iter().any(|operand| nodes.contains(operand));
+        let apart = nodes.iter().any(reads) || !self.is_convex(graph, &nodes);
+        if set.len() > 1 && !apart && self.epilogues == Epilogues::Fused {
+            self.unite(&set, nodes);
         }
     }
 

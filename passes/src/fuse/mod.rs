@@ -3,10 +3,11 @@
 //! No pattern of any model is known here. Nodes are taken in topological order, and each joins the region that
 //! its operands are in if the result is still one loop nest over rows (`space`); anything else starts a region.
 //! What is only indexing (reshapes, broadcasts, slices, conversions of values in memory) belongs to no region: it
-//! is repeated wherever it is used.
+//! is repeated wherever it is used. Products that were merged for one launch (`merged`) end in one region.
 
 mod extract;
 mod grow;
+mod merged;
 mod name;
 #[cfg(test)]
 pub(crate) mod random;
@@ -50,7 +51,8 @@ pub fn fuse_program(program: &SpecializedModule, epilogues: Epilogues) -> FusedP
 /// Cuts one function into regions. Every function can be cut; whether there is a kernel for each region is
 /// [`check_region`]'s to say.
 pub fn fuse_function(function: &Function, epilogues: Epilogues) -> FusedFunction {
-    extract::extract(function, &grow::grow(function, epilogues))
+    let (function, merged) = merged::split(function);
+    extract::extract(&function, &grow::grow(&function, epilogues, &merged))
 }
 
 /// Whether a region is of a form that kernels can be made of. The error names the operation at fault.

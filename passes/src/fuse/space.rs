@@ -2,7 +2,8 @@
 //!
 //! A region walks over rows (axis 0). Per row its values have the same number of columns `n`, or are factored as
 //! `[groups, d]` with `groups * d == n` (slices along `d` included), or are single numbers. A reduction takes all
-//! `n` columns or the `d` of each group, never both in one region.
+//! `n` columns or the `d` of each group, never both in one region. The parts of a merged dot region ([`Region::parts`])
+//! each have their own columns.
 
 use llmc_ir::dim::Dim;
 use llmc_ir::graph::{Graph, NodeId};
@@ -64,7 +65,10 @@ pub(super) fn check_body(region: &Region) -> Result<(), String> {
             }
         }
     }
-    check(region.anchor, body, &nodes)
+    for part in region.parts() {
+        check(region.anchor, body, &part.nodes.intersection(&nodes).copied().collect())?;
+    }
+    Ok(())
 }
 
 /// Whether an operation with one operand only moves or rounds elements.

@@ -1,0 +1,97 @@
+//! Machines as the cost model sees them: a few numbers that a roofline needs.
+
+use crate::dtype::DType;
+use serde::{Deserialize, Serialize};
+
+/// A machine's limits. All rates are of the whole machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// What it is called.
+    pub name: String,
+    /// Where the numbers come from.
+    pub source: String,
+    /// Bytes per second read from memory.
+    pub memory_bandwidth: f64,
+    /// Multiply-adds counted as two operations, per second, of matrix products by element type.
+    pub matrix_flops: MatrixFlops,
+    /// Operations per second of elementwise work in f32.
+    pub vector_flops: f64,
+    /// Seconds from the end of one kernel to the start of the next one that depends on it.
+    pub launch_seconds: f64,
+}
+
+/// Operations per second of matrix products with sums in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatrixFlops {
+    /// Of f32 operands.
+    pub f32: f64,
+    /// Of bf16 or f16 operands.
+    pub bf16: f64,
+}
+
+/// Descriptions that come with the compiler: a file each.
+const KNOWN: [(&str, &str); 5] = [
+    ("host", include_str!("host.json")),
+    ("a100", include_str!("a100.json")),
+    ("h100", include_str!("h100.json")),
+    ("l4", include_str!("l4.json")),
+    ("rtx4090", include_str!("rtx4090.json")),
+];
+
+impl Machine {
+    /// The names that [`Machine::named`] knows.
+    pub fn names() -> Vec<&'static str> {
+        KNOWN.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// A machine that comes with the compiler.
+    ///
+    /// # Errors
+    /// If there is none of that name; the message lists those there are.
+    pub fn named(name: &str) -> Result<Machine, String> {
+        let known = KNOWN.iter().find(|(known, _)| *known == name);
+        let (_, text) =
+            known.ok_or_else(|| format!("unknown machine `{name}`, expected one of {}", Machine::names().join(", ")))?;
+        Machine::parse(text)
+    }
+
+    /// Reads a description: a JSON object with the fields of this struct.
+    ///
+    /// # Errors
+    /// If a field is missing, unknown, or not a positive number.
+    pub fn parse(text: &str) -> Result<Machine, String> {
+        let machine: Machine = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let Machine { memory_bandwidth, matrix_flops: MatrixFlops { f32, bf16 }, vector_flops, launch_seconds, .. } = machine;
+        let positive = [memory_bandwidth, f32, bf16, vector_flops, launch_seconds];
+        match positive.iter().all(|value| value.is_finite() && *value > 0.0) {
+            true => Ok(machine),
+            false => Err("all rates and times of a machine must be positive numbers".into()),
+        }
+    }
+
+    /// The rate of matrix products of an element type.
+    pub fn matrix_flops(&self, dtype: DType) -> f64 {
+        match dtype {
+            DType::BF16 | DType::F16 => self.matrix_flops.bf16,
+            DType::F32 | DType::I32 | DType::Bool => self.matrix_flops.f32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_complete_and_mistakes_are_named() {
+        for name in Machine::names() {
+            assert_eq!(Machine::named(name).unwrap().name, name);
+        }
+        assert!(Machine::named("z80").unwrap_err().contains("a100, h100"));
+        let text = include_str!("l4.json");
+        assert!(Machine::parse(&text.replace("3e11", "-1")).unwrap_err().contains("positive"));
+        assert!(Machine::parse(&text.replace("vector_flops", "flops")).unwrap_err().contains("flops"));
+    }
+}

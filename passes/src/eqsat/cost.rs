@@ -1,0 +1,211 @@
+//! What a node costs: the roofline of a machine at the sizes that a program typically runs with (Williams et al.,
+//! "Roofline", 2009).
+//!
+//! Nodes that move or map elements end up inside of kernels that others anchor, so they cost their arithmetic and no
+//! memory traffic; what anchors a kernel (a dot, a reduction, attention) reads its operands and costs a launch.
+
+use super::analysis::{Dependence, Facts, Graph};
+use super::language::Node;
+use egg::Id;
+use llmc_ir::dim::{Bindings, Bounds};
+use llmc_ir::dtype::DType;
+use llmc_ir::machine::Machine;
+use llmc_ir::op::{Op, UnaryOp};
+use llmc_ir::shape::Type;
+use std::fmt;
+
+/// Sizes for which forms of a function are compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target<'m> {
+    /// The machine.
+    pub machine: &'m Machine,
+    /// A step as the program typically sees it.
+    pub sizes: Bindings,
+}
+
+/// Positions that sequences have on average, where the limit allows it: a chat of a few turns.
+const TYPICAL_CONTEXT: usize = 1024;
+
+/// A typical step within bounds: as many tokens as they allow, one prompt or one token per sequence.
+pub fn typical(bounds: &Bounds) -> Bindings {
+    let max = bounds.max;
+    let context = max.context.min(TYPICAL_CONTEXT);
+    match bounds.one_token_per_sequence {
+        true => Bindings { context, ..max },
+        false => Bindings { tokens: max.tokens, samples: 1, sequences: 1, context },
+    }
+}
+
+/// What a node makes the machine do.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Bytes that move between memory and kernels.
+    pub bytes: f64,
+    /// Operations of matrix products.
+    pub matrix_flops: f64,
+    /// Operations of elementwise work.
+    pub vector_flops: f64,
+    /// Kernels that it anchors.
+    pub launches: f64,
+    /// Bytes that it adds to the artifact.
+    pub stored_bytes: f64,
+}
+
+/// Seconds of a node's work, and why.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// All of it.
+    pub seconds: f64,
+    /// What bounds it.
+    pub bound: Bound,
+}
+
+/// What a kernel's time depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// It costs nothing.
+    Free,
+    /// On memory bandwidth.
+    Bandwidth,
+    /// On arithmetic.
+    Compute,
+    /// On starting it.
+    Launch,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bound::Free => "free",
+            Bound::Bandwidth => "bandwidth",
+            Bound::Compute => "compute",
+            Bound::Launch => "launch",
+        })
+    }
+}
+
+/// What a byte of the artifact costs in seconds per step: so little that it only decides between forms that are
+/// otherwise equal.
+const SECONDS_PER_STORED_BYTE: f64 = 1e-18;
+
+/// What another node costs: of equal forms the shortest wins.
+const SECONDS_PER_NODE: f64 = 1e-15;
+
+/// Elementwise operations that a transcendental function takes.
+const TRANSCENDENTAL_FLOPS: f64 = 16.0;
+
+/// An operation with what is known of its operands and result.
+#[derive(Clone, Debug)]
+pub struct Term<'a> {
+    /// The operation.
+    pub op: &'a Op,
+    /// Types of its operands.
+    pub operands: Vec<&'a Type>,
+    /// Its type.
+    pub ty: &'a Type,
+    /// What its value depends on.
+    pub dependence: Dependence,
+}
+
+impl<'a> Term<'a> {
+    /// A node of a class of an e-graph.
+    pub fn of_node(graph: &'a Graph, class: Id, node: &'a Node) -> Term<'a> {
+        let facts: Vec<&Facts> = node.operands.iter().map(|&operand| &graph[operand].data).collect();
+        Term {
+            op: &node.op,
+            operands: facts.iter().map(|facts| &facts.ty).collect(),
+            ty: &graph[class].data.ty,
+            dependence: dependence(&node.op, facts.iter().map(|facts| facts.dependence)),
+        }
+    }
+
+    /// Bytes, operations and launches.
+    pub fn work(&self, sizes: &Bindings) -> Work {
+        let result = elements(self.ty, sizes);
+        if self.dependence < Dependence::Runtime {
+            return match self.op {
+                // The parts of a joined weight stay where they are.
+                Op::Weight { .. } | Op::Constant { .. } | Op::Iota { .. } | Op::Concat { .. } => Work::default(),
+                _ => Work { stored_bytes: bytes(self.ty, sizes), ..Work::default() },
+            };
+        }
+        match self.op {
+            Op::Dot { left, .. } => {
+                let k = self.operands[0].as_tensor().map_or(1, |ty| ty.shape.0[*left].evaluate(sizes)) as f64;
+                // What follows a dot in its kernel leaves it in the type that the next one reads.
+                let stored = result * DType::BF16.bytes() as f64;
+                let bytes = bytes(self.operands[0], sizes) + bytes(self.operands[1], sizes) + stored;
+                Work { bytes, matrix_flops: 2.0 * k * result, launches: 1.0, ..Work::default() }
+            }
+            Op::Attend(attention) => {
+                let Type::Kv(kv) = self.operands[1] else { return Work::default() };
+                let seen = attention.window.map_or(sizes.context, |window| window.min(sizes.context)) as f64;
+                let width = (attention.heads * kv.head_dim) as f64;
+                let cache = 2.0 * (kv.heads * kv.head_dim * kv.dtype.bytes()) as f64;
+                Work {
+                    bytes: 2.0 * bytes(self.operands[0], sizes) + sizes.sequences as f64 * seen * cache,
+                    matrix_flops: 4.0 * sizes.tokens as f64 * seen * width,
+                    launches: 1.0,
+                    ..Work::default()
+                }
+            }
+            Op::Reduce { .. } => Work {
+                bytes: bytes(self.operands[0], sizes),
+                vector_flops: elements(self.operands[0], sizes),
+                launches: 1.0,
+                ..Work::default()
+            },
+            Op::Gather => Work { bytes: 2.0 * bytes(self.ty, sizes), ..Work::default() },
+            Op::KvWrite { .. } => Work { bytes: 2.0 * bytes(self.operands[1], sizes), ..Work::default() },
+            Op::Unary(UnaryOp::Negate | UnaryOp::Absolute)
+            | Op::Binary(_)
+            | Op::Compare(_)
+            | Op::Select
+            | Op::Convert { .. } => Work { vector_flops: result, ..Work::default() },
+            Op::Unary(_) => Work { vector_flops: TRANSCENDENTAL_FLOPS * result, ..Work::default() },
+            _ => Work::default(),
+        }
+    }
+
+    /// Seconds on a machine, and why.
+    pub fn price(&self, target: &Target<'_>) -> Price {
+        let dtype = self.operands.first().and_then(|ty| ty.as_tensor()).map_or(DType::F32, |ty| ty.dtype);
+        price(&self.work(&target.sizes), dtype, target.machine)
+    }
+}
+
+/// What the value of an operation depends on.
+pub fn dependence(op: &Op, operands: impl Iterator<Item = Dependence>) -> Dependence {
+    let own = match op {
+        Op::Input { .. } | Op::Step(_) => Dependence::Runtime,
+        Op::Weight { .. } => Dependence::Weights,
+        _ => Dependence::Literal,
+    };
+    operands.fold(own, Dependence::max)
+}
+
+/// Seconds of the work of a node on a machine. `dtype` is the type of what a dot multiplies.
+fn price(work: &Work, dtype: DType, machine: &Machine) -> Price {
+    let moving = work.bytes / machine.memory_bandwidth;
+    let computing =
+        (work.matrix_flops / machine.matrix_flops(dtype)).max(work.vector_flops / machine.vector_flops);
+    let launching = work.launches * machine.launch_seconds;
+    let bound = match () {
+        () if moving.max(computing).max(launching) == 0.0 => Bound::Free,
+        () if launching > moving.max(computing) => Bound::Launch,
+        () if computing > moving => Bound::Compute,
+        () => Bound::Bandwidth,
+    };
+    let storing = work.stored_bytes * SECONDS_PER_STORED_BYTE;
+    Price { seconds: moving.max(computing) + launching + storing + SECONDS_PER_NODE, bound }
+}
+
+fn elements(ty: &Type, sizes: &Bindings) -> f64 {
+    let sizes = ty.as_tensor().map(|ty| ty.shape.evaluate(sizes));
+    sizes.map_or(0.0, |sizes| sizes.into_iter().map(|size| size as f64).product())
+}
+
+/// Bytes of a value; a cache is counted by those who look into it.
+fn bytes(ty: &Type, sizes: &Bindings) -> f64 {
+    elements(ty, sizes) * ty.as_tensor().map_or(0, |ty| ty.dtype.bytes()) as f64
+}

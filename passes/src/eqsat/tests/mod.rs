@@ -1,0 +1,3 @@
+//! Tests of the rules, of extraction and of the pass.
+
+mod soundness;

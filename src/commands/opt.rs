@@ -53,7 +53,11 @@ pub fn opt(arguments: &OptArguments) -> Result<(), CliError> {
     let text = read(&arguments.file)?;
     let document = parse(&text).map_err(|error| CliError::Usage(format!("{}:{error}", arguments.file.display())))?;
     let state = State::from(document);
-    let context = Context { facts: facts(&state, arguments), prefill_chunk: PREFILL_CHUNK, machine: machine::read(&arguments.machine)? };
+    let context = Context {
+        facts: facts(&state, arguments),
+        prefill_chunk: PREFILL_CHUNK,
+        machine: machine::read(&arguments.machine)?,
+    };
     let options = Options {
         without: arguments.without.clone(),
         stop_after: arguments.stop_after,

@@ -52,8 +52,8 @@ impl Machine {
     /// If there is none of that name; the message lists those there are.
     pub fn named(name: &str) -> Result<Machine, String> {
         let known = KNOWN.iter().find(|(known, _)| *known == name);
-        let (_, text) =
-            known.ok_or_else(|| format!("unknown machine `{name}`, expected one of {}", Machine::names().join(", ")))?;
+        let (_, text) = known
+            .ok_or_else(|| format!("unknown machine `{name}`, expected one of {}", Machine::names().join(", ")))?;
         Machine::parse(text)
     }
 
@@ -63,7 +63,8 @@ impl Machine {
     /// If a field is missing, unknown, or not a positive number.
     pub fn parse(text: &str) -> Result<Machine, String> {
         let machine: Machine = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let Machine { memory_bandwidth, matrix_flops: MatrixFlops { f32, bf16 }, vector_flops, launch_seconds, .. } = machine;
+        let Machine { memory_bandwidth, matrix_flops: MatrixFlops { f32, bf16 }, vector_flops, launch_seconds, .. } =
+            machine;
         let positive = [memory_bandwidth, f32, bf16, vector_flops, launch_seconds];
         match positive.iter().all(|value| value.is_finite() && *value > 0.0) {
             true => Ok(machine),

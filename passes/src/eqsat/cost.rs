@@ -187,8 +187,7 @@ pub fn dependence(op: &Op, operands: impl Iterator<Item = Dependence>) -> Depend
 /// Seconds of the work of a node on a machine. `dtype` is the type of what a dot multiplies.
 fn price(work: &Work, dtype: DType, machine: &Machine) -> Price {
     let moving = work.bytes / machine.memory_bandwidth;
-    let computing =
-        (work.matrix_flops / machine.matrix_flops(dtype)).max(work.vector_flops / machine.vector_flops);
+    let computing = (work.matrix_flops / machine.matrix_flops(dtype)).max(work.vector_flops / machine.vector_flops);
     let launching = work.launches * machine.launch_seconds;
     let bound = match () {
         () if moving.max(computing).max(launching) == 0.0 => Bound::Free,

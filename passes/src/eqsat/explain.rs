@@ -12,8 +12,9 @@ use std::fmt::{self, Write};
 /// One line per fact: sizes, iterations, and how often each rule made two classes one.
 pub fn statistics(name: &str, statistics: &Statistics) -> String {
     let Statistics { iterations, nodes, classes, nodes_before, fired, stop } = statistics;
-    let mut text =
-        format!("@{name}: {stop} after {iterations} iterations, {nodes_before} -> {nodes} nodes in {classes} classes\n");
+    let mut text = format!(
+        "@{name}: {stop} after {iterations} iterations, {nodes_before} -> {nodes} nodes in {classes} classes\n"
+    );
     for (rule, count) in fired {
         text += &format!("  {rule} fired {count} times\n");
     }

@@ -2,7 +2,8 @@
 //!
 //! egg's own extractor prices terms as trees: it would pay for a merged product once per part and so never merge. Here
 //! the price of a class is that of the set of nodes it needs (greedy DAG extraction): sets grow from the leaves up, each
-//! class keeping the cheapest set seen, until no class finds a cheaper one.
+//! class keeping the cheapest set seen, until no class finds a cheaper one. A local search behind it finds what only pays
+//! when several users choose it together.
 
 use super::analysis::Graph;
 use super::cost::{Target, Term};
@@ -11,7 +12,8 @@ use super::saturate::Saturated;
 use egg::Id;
 use llmc_ir::graph::NodeId;
 use llmc_ir::module::Function;
-use std::collections::BTreeMap;
+use llmc_ir::op::Op;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node chosen for each class that a function needs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,18 +36,58 @@ impl<'g> Choice<'g> {
     }
 }
 
-/// Chooses the cheapest form for a target.
+/// Chooses the cheapest form for a target: what growing sets finds, improved as long as sharing one more product pays.
+///
+/// A product of several users is dearer than each one's own, so no single class would choose it. Each one that is not
+/// chosen is therefore tried as if it were free; if the form that comes of it is cheaper at its true price, it stays.
 ///
 /// # Errors
 /// If a class has no finite form, which saturation of a function cannot cause.
 pub fn extract<'g>(saturated: &'g Saturated, target: &Target<'_>) -> Result<Choice<'g>, String> {
     let candidates = candidates(&saturated.graph, target);
+    let mut shared: BTreeSet<Id> = BTreeSet::new();
+    let mut best = grow(saturated, &candidates, &shared)?;
+    let mut anchors: Vec<Id> = candidates.iter().filter(|(_, node, _)| is_anchor(node)).map(|(id, ..)| *id).collect();
+    anchors.dedup();
+    loop {
+        let mut improved = false;
+        for &class in &anchors {
+            if best.nodes.contains_key(&class) {
+                continue;
+            }
+            shared.insert(class);
+            let tried = grow(saturated, &candidates, &shared)?;
+            if tried.seconds() < best.seconds() * (1.0 - 1e-12) {
+                best = tried;
+                improved = true;
+            } else {
+                shared.remove(&class);
+            }
+        }
+        if !improved {
+            return Ok(best);
+        }
+    }
+}
+
+/// Whether a node anchors a kernel, which is what is worth sharing.
+fn is_anchor(node: &Node) -> bool {
+    matches!(node.op, Op::Dot { .. } | Op::Attend(_) | Op::Reduce { .. })
+}
+
+/// Grows the cheapest set of each class, shared classes being free; the prices in the result are the true ones.
+fn grow<'g>(
+    saturated: &Saturated,
+    candidates: &[(Id, &'g Node, f64)],
+    shared: &BTreeSet<Id>,
+) -> Result<Choice<'g>, String> {
     let mut best: BTreeMap<Id, (Choice<'g>, f64)> = BTreeMap::new();
     loop {
         let mut changed = false;
-        for &(class, node, seconds) in &candidates {
+        for &(class, node, seconds) in candidates {
             let Some(choice) = with_operands(&best, class, node, seconds) else { continue };
-            let total = choice.seconds();
+            let paid = choice.nodes.iter().filter(|(class, _)| !shared.contains(class));
+            let total: f64 = paid.map(|(_, (_, seconds))| seconds).sum();
             let known = best.get(&class).map_or(f64::INFINITY, |(_, known)| *known);
             // A difference below rounding is none, else sums of equal prices in other orders would alternate.
             if total < known * (1.0 - 1e-12) {
@@ -59,7 +101,8 @@ pub fn extract<'g>(saturated: &'g Saturated, target: &Target<'_>) -> Result<Choi
     }
     let mut all = Choice::default();
     for root in roots(saturated) {
-        let (choice, _) = best.get(&root).ok_or_else(|| format!("function @{}: a class has no form", saturated.name))?;
+        let (choice, _) =
+            best.get(&root).ok_or_else(|| format!("function @{}: a class has no form", saturated.name))?;
         all.unite(choice);
     }
     Ok(needed(&all, &roots(saturated)))
@@ -68,7 +111,8 @@ pub fn extract<'g>(saturated: &'g Saturated, target: &Target<'_>) -> Result<Choi
 /// Every node with its class and seconds, in an order that equal e-graphs share.
 pub fn candidates<'g>(graph: &'g Graph, target: &Target<'_>) -> Vec<(Id, &'g Node, f64)> {
     let nodes = graph.classes().flat_map(|class| class.nodes.iter().map(|node| (class.id, node)));
-    let mut candidates: Vec<_> = nodes.map(|(class, node)| (class, node, Term::of_node(graph, class, node).price(target).seconds)).collect();
+    let mut candidates: Vec<_> =
+        nodes.map(|(class, node)| (class, node, Term::of_node(graph, class, node).price(target).seconds)).collect();
     candidates.sort_by(|(a, x, _), (b, y, _)| (a, x).cmp(&(b, y)));
     candidates
 }

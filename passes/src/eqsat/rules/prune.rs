@@ -26,10 +26,20 @@ pub fn rules() -> Vec<Rule> {
     };
     vec![
         rule("prune-map", "gather(map(a, b), i) = map(gather(a, i), gather(b, i))", through_map, map_example),
-        rule("prune-reshape", "gather(reshape(a), i) = reshape(gather(a, i)) where axis 0 stays", through_shape, shape_example),
+        rule(
+            "prune-reshape",
+            "gather(reshape(a), i) = reshape(gather(a, i)) where axis 0 stays",
+            through_shape,
+            shape_example,
+        ),
         rule("prune-repeat", "gather(broadcast(a of one row), i) = broadcast(a)", repeated, repeat_example),
         rule("prune-constant", "gather(constant, i) = constant", constant, constant_example),
-        rule("prune-reduce", "gather(reduce(a), i) = reduce(gather(a, i)) along any axis but 0", through_reduce, reduce_example),
+        rule(
+            "prune-reduce",
+            "gather(reduce(a), i) = reduce(gather(a, i)) along any axis but 0",
+            through_reduce,
+            reduce_example,
+        ),
         rule("prune-dot", "gather(dot(a, w), i) = dot(gather(a, i), w)", through_dot, dot_example),
     ]
 }
@@ -63,8 +73,7 @@ fn through_map(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
         if !elementwise && !along_columns {
             return None;
         }
-        let operands: Option<Vec<Id>> =
-            inner.operands.iter().map(|&operand| gather(terms, operand, indices)).collect();
+        let operands: Option<Vec<Id>> = inner.operands.iter().map(|&operand| gather(terms, operand, indices)).collect();
         terms.add(inner.op.clone(), &operands?)
     })
 }
@@ -80,7 +89,9 @@ fn through_shape(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
         let from = terms.tensor(*inner.operands.first()?)?.shape.0.first().copied()?;
         let op = match &inner.op {
             Op::Reshape { shape } if shape.0.first() == Some(&from) => Op::Reshape { shape: with_rows(shape, rows) },
-            Op::Broadcast { shape } if shape.0.first() == Some(&from) => Op::Broadcast { shape: with_rows(shape, rows) },
+            Op::Broadcast { shape } if shape.0.first() == Some(&from) => {
+                Op::Broadcast { shape: with_rows(shape, rows) }
+            }
             _ => return None,
         };
         let operand = gather(terms, inner.operands[0], indices)?;

@@ -5,6 +5,8 @@
 //! canonicalisation removes.
 //!
 //! **prefill**: at most a chunk of tokens over several sequences, any of them sampled.
+//!
+//! Both come in sizes, because what is best for one row is not for many. The runtime takes the tightest that fits.
 
 use crate::pass::{Context, State};
 use crate::rebuild::rebuild;
@@ -14,6 +16,12 @@ use llmc_ir::op::Op;
 use llmc_ir::plan::StepInput;
 use llmc_ir::shape::{Shape, TensorType, Type};
 
+/// Sequences of the decode programs below the largest: one user, and a few.
+const DECODE_SIZES: [usize; 2] = [1, 16];
+
+/// Tokens of the prefill program below the largest: a short prompt, or the rest of a long one.
+const SHORT_PREFILL: usize = 64;
+
 /// Makes the programs, the tightest first.
 pub fn specialize(state: State, context: &Context) -> Result<State, String> {
     let State::Module(module) = state else {
@@ -21,23 +29,38 @@ pub fn specialize(state: State, context: &Context) -> Result<State, String> {
     };
     let mut decode = module.clone();
     promise_one_token_per_sequence(&mut decode)?;
-    let programs = [("decode", decode_bounds(context), decode), ("prefill", prefill_bounds(context), module)];
-    let programs = programs.map(|(name, bounds, module)| SpecializedModule { name: name.to_owned(), bounds, module });
-    Ok(State::Programs(programs.into()))
+    let of_bounds = |(name, bounds): (String, Bounds)| {
+        let module = if bounds.one_token_per_sequence { decode.clone() } else { module.clone() };
+        SpecializedModule { name, bounds, module }
+    };
+    Ok(State::Programs(kinds(context).into_iter().map(of_bounds).collect()))
 }
 
-/// Steps in which up to `max_batch` sequences bring one token each.
-pub fn decode_bounds(context: &Context) -> Bounds {
-    let batch = context.facts.max_batch;
-    let max = Bindings { tokens: batch, samples: batch, sequences: batch, context: context.facts.max_context };
+/// The kinds of steps: names and bounds. `decode` and `prefill` take all that the limits allow, the others less.
+fn kinds(context: &Context) -> Vec<(String, Bounds)> {
+    let (batch, positions) = (context.facts.max_batch, context.facts.max_context);
+    let small = DECODE_SIZES.into_iter().filter(|&size| size < batch);
+    let mut kinds: Vec<(String, Bounds)> =
+        small.map(|size| (format!("decode_{size}"), decode_bounds(size, positions))).collect();
+    kinds.push(("decode".to_owned(), decode_bounds(batch, positions)));
+    // Fewer than a chunk if not even full contexts of all sequences have as many.
+    let tokens = context.prefill_chunk.min(batch.saturating_mul(positions));
+    if SHORT_PREFILL < tokens {
+        kinds.push((format!("prefill_{SHORT_PREFILL}"), prefill_bounds(SHORT_PREFILL, batch, positions)));
+    }
+    kinds.push(("prefill".to_owned(), prefill_bounds(tokens, batch, positions)));
+    kinds
+}
+
+/// Steps in which up to `batch` sequences bring one token each.
+fn decode_bounds(batch: usize, context: usize) -> Bounds {
+    let max = Bindings { tokens: batch, samples: batch, sequences: batch, context };
     Bounds { max, one_token_per_sequence: true }
 }
 
-/// Steps of up to a chunk of tokens (fewer if not even full contexts of all sequences have as many).
-pub fn prefill_bounds(context: &Context) -> Bounds {
-    let (batch, positions) = (context.facts.max_batch, context.facts.max_context);
-    let tokens = context.prefill_chunk.min(batch.saturating_mul(positions));
-    let max = Bindings { tokens, samples: tokens, sequences: batch.min(tokens), context: positions };
+/// Steps of up to `tokens` tokens.
+fn prefill_bounds(tokens: usize, batch: usize, context: usize) -> Bounds {
+    let max = Bindings { tokens, samples: tokens, sequences: batch.min(tokens), context };
     Bounds { max, one_token_per_sequence: false }
 }
 

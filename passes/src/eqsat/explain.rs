@@ -50,13 +50,14 @@ pub fn priced(function: &Function, target: &Target<'_>) -> Result<String, fmt::E
         if line.trim_start().starts_with('%')
             && let Some((node, price)) = prices.next()
             && price.bound != Bound::Free
+            && 1e9 * price.seconds >= LEAST_NANOSECONDS
         {
             let work = term(function, *node, &dependences(function)).work(sizes);
             write!(
                 out,
-                "  // {} B, {} FLOP, {:.0} ns, {}",
-                short(work.bytes),
-                short(work.matrix_flops + work.vector_flops),
+                "  // {}, {}, {:.0} ns, {}",
+                short(work.bytes, "B"),
+                short(work.matrix_flops + work.vector_flops, "FLOP"),
                 1e9 * price.seconds,
                 price.bound
             )?;
@@ -95,8 +96,11 @@ fn term<'f>(function: &'f Function, node: NodeId, known: &Dependences) -> Term<'
     }
 }
 
-/// A number with three digits and a unit prefix.
-fn short(value: f64) -> String {
+/// Prices below this are not shown: they decide nothing.
+const LEAST_NANOSECONDS: f64 = 0.5;
+
+/// A number with three digits, a prefix and its unit.
+fn short(value: f64, unit: &str) -> String {
     let (scaled, prefix) = match value {
         value if value >= 1e9 => (value / 1e9, "G"),
         value if value >= 1e6 => (value / 1e6, "M"),
@@ -104,8 +108,8 @@ fn short(value: f64) -> String {
         value => (value, ""),
     };
     match scaled {
-        scaled if scaled >= 100.0 || prefix.is_empty() => format!("{scaled:.0} {prefix}"),
-        scaled if scaled >= 10.0 => format!("{scaled:.1} {prefix}"),
-        scaled => format!("{scaled:.2} {prefix}"),
+        scaled if scaled >= 100.0 || prefix.is_empty() => format!("{scaled:.0} {prefix}{unit}"),
+        scaled if scaled >= 10.0 => format!("{scaled:.1} {prefix}{unit}"),
+        scaled => format!("{scaled:.2} {prefix}{unit}"),
     }
 }

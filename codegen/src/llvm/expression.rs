@@ -1,6 +1,6 @@
 //! Elementwise code of a region: the value of any node at given indices, computed where it is used.
 
-use super::index::{Index, linear, through_reshape};
+use super::index::{Index, through_reshape};
 use super::math::{self, Circular, Fma};
 use super::memory;
 use super::text::{FunctionText, I64, ModuleText, Scalar, Value, float_of, int, int_of};

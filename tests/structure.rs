@@ -1,7 +1,8 @@
 //! The rules of the project's structure (ARCHITECTURE.md), checked on what cargo says and on the sources.
 
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -201,8 +202,8 @@ impl Workspace {
                 }
                 let id_of_dependency = text(&dependency["pkg"]);
                 let name = name_of[id_of_dependency].to_owned();
-                if !reached.contains_key(&name) {
-                    reached.insert(name, name_of[id].to_owned());
+                if let Entry::Vacant(entry) = reached.entry(name) {
+                    entry.insert(name_of[id].to_owned());
                     rest.push(id_of_dependency);
                 }
             }

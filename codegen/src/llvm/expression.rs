@@ -192,12 +192,12 @@ impl Scope<'_> {
         }
         match op {
             UnaryOp::Negate => f.negate(x),
-            UnaryOp::Absolute => f.intrinsic("fabs", &[x.clone()]),
+            UnaryOp::Absolute => f.intrinsic("fabs", std::slice::from_ref(x)),
             UnaryOp::Exp => math::exp(f, self.fma, x),
             UnaryOp::Log => math::log(f, self.fma, x),
-            UnaryOp::Sqrt => f.intrinsic("sqrt", &[x.clone()]),
+            UnaryOp::Sqrt => f.intrinsic("sqrt", std::slice::from_ref(x)),
             UnaryOp::Rsqrt => {
-                let root = f.intrinsic("sqrt", &[x.clone()]);
+                let root = f.intrinsic("sqrt", std::slice::from_ref(x));
                 f.binary("fdiv", &one(x), &root)
             }
             UnaryOp::Reciprocal => f.binary("fdiv", &one(x), x),

@@ -126,7 +126,7 @@ fn unsafe_code_stays_at_the_borders() {
     };
     let found: Vec<String> = sources()
         .into_iter()
-        .filter(|(path, text)| path.contains("/src/") && has_unsafe(text))
+        .filter(|(path, text)| path.contains("/src/") && !path.starts_with("tests/") && has_unsafe(text))
         .map(|(path, _)| path)
         .collect();
     let stray: Vec<_> = found.iter().filter(|path| !UNSAFE.iter().any(|place| path.starts_with(place))).collect();

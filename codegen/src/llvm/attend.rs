@@ -374,6 +374,7 @@ impl Attend {
         let width = f.scale(blocks, KV_BLOCK_POSITIONS as i64);
         let ints = I32.with_lanes(LANES);
         let minimum = float_of(floats(LANES), f64::NEG_INFINITY);
+        let none = [minimum.clone()];
         f.for_each(&int(0), count, 1, |f, token| {
             let own = f.add(position, token);
             let own = f.cast("trunc", &own, I32);
@@ -383,7 +384,7 @@ impl Attend {
                 let row = f.add(&local, head);
                 let scores = f.element(&self.scores, &row, self.score_stride as i64);
                 let state = f.element(&self.state, &row, self.state_stride as i64);
-                let masked = f.fold(&int(0), &width, LANES as i64, &[minimum.clone()], |f, column, largest| {
+                let masked = f.fold(&int(0), &width, LANES as i64, &none, |f, column, largest| {
                     let address = f.element(&scores, column, 4);
                     let score = f.load(floats(LANES), &address, 64);
                     let score = f.binary("fmul", &score, &float_of(floats(LANES), scale));

@@ -288,7 +288,7 @@ fn sum_parts(k: usize, few_rows: bool) -> Vec<usize> {
     }
     let part = k.div_ceil(k.div_ceil(SUM_PART)).next_multiple_of(32);
     let mut parts = vec![part; k / part];
-    if k % part > 0 {
+    if !k.is_multiple_of(part) {
         parts.push(k % part);
     }
     parts

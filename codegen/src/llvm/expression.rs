@@ -1,6 +1,6 @@
 //! Elementwise code of a region: the value of any node at given indices, computed where it is used.
 
-use super::index::{Index, linear, through_reshape};
+use super::index::{Index, through_reshape};
 use super::math::{self, Circular, Fma};
 use super::memory;
 use super::text::{FunctionText, I64, ModuleText, Scalar, Value, float_of, int, int_of};
@@ -192,12 +192,12 @@ impl Scope<'_> {
         }
         match op {
             UnaryOp::Negate => f.negate(x),
-            UnaryOp::Absolute => f.intrinsic("fabs", &[x.clone()]),
+            UnaryOp::Absolute => f.intrinsic("fabs", std::slice::from_ref(x)),
             UnaryOp::Exp => math::exp(f, self.fma, x),
             UnaryOp::Log => math::log(f, self.fma, x),
-            UnaryOp::Sqrt => f.intrinsic("sqrt", &[x.clone()]),
+            UnaryOp::Sqrt => f.intrinsic("sqrt", std::slice::from_ref(x)),
             UnaryOp::Rsqrt => {
-                let root = f.intrinsic("sqrt", &[x.clone()]);
+                let root = f.intrinsic("sqrt", std::slice::from_ref(x));
                 f.binary("fdiv", &one(x), &root)
             }
             UnaryOp::Reciprocal => f.binary("fdiv", &one(x), x),

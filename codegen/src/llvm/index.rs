@@ -34,11 +34,6 @@ impl Index {
         Index::Scalar(int(0))
     }
 
-    /// Whether it is the literal 0.
-    pub fn is_zero(&self) -> bool {
-        matches!(self, Index::Scalar(value) if *value == int(0))
-    }
-
     /// Whether lanes differ.
     pub fn has_lanes(&self) -> bool {
         match self {

@@ -40,7 +40,7 @@ pub fn exp2(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
     let high = float_of(x.ty, 128.0);
     let above = f.intrinsic("maxnum", &[x.clone(), low.clone()]);
     let clamped = f.intrinsic("minnum", &[above, float_of(x.ty, 127.999_99)]);
-    let n = f.intrinsic("rint", &[clamped.clone()]);
+    let n = f.intrinsic("rint", std::slice::from_ref(&clamped));
     let r = f.binary("fsub", &clamped, &n);
     let mut factorial = 1.0;
     let mut coefficients = vec![1.0];
@@ -109,7 +109,7 @@ pub fn sigmoid(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
 /// Hyperbolic tangent: `1 - 2 / (e^2x + 1)`, and its Taylor series where that would cancel.
 pub fn tanh(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
     let one = float_of(x.ty, 1.0);
-    let magnitude = f.intrinsic("fabs", &[x.clone()]);
+    let magnitude = f.intrinsic("fabs", std::slice::from_ref(x));
     let doubled = f.binary("fadd", &magnitude, &magnitude);
     let power = exp(f, fused, &doubled);
     let sum = f.binary("fadd", &power, &one);

@@ -105,6 +105,7 @@ fn load_from_panels(
 
 /// Stores lanes `first_dim..` of one head's key or value at a slot (`block * 32 + position % 32`) of the cache.
 /// `kv` is the layer's part of block 0; the layout is [`KvLayout`]'s.
+#[allow(clippy::too_many_arguments)]
 pub fn store_kv(
     f: &mut FunctionText,
     layout: &KvLayout,

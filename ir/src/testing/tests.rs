@@ -18,7 +18,11 @@ fn in_module(function: Function) -> Module {
 
 fn configs() -> impl Strategy<Value = Config> {
     (0..3, 0usize..30).prop_map(|(kind, operations)| {
-        let config = [Config::rowwise, Config::modellike, Config::everything][kind]();
+        let config = match kind {
+            0 => Config::rowwise(),
+            1 => Config::modellike(),
+            _ => Config::everything(),
+        };
         Config { operations, ..config }
     })
 }

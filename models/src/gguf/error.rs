@@ -34,6 +34,9 @@ pub enum GgufError {
         /// What to do.
         fix: String,
     },
+    /// Who listens to the progress wanted no more.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
 }
 
 /// A [`GgufError`] whose file is known only further up.

@@ -34,8 +34,12 @@ pub(super) fn header(weights: &[Weight<'_>]) -> Vec<u8> {
     header
 }
 
-/// Writes the values of one weight, and tells of bytes as they are written.
-pub(super) fn write(weight: &Weight<'_>, out: &mut dyn Write, mut progress: impl FnMut(u64)) -> Result<(), WriteError> {
+/// Writes the values of one weight, and tells of bytes as they are written; an error of `progress` ends the writing.
+pub(super) fn write(
+    weight: &Weight<'_>,
+    out: &mut dyn Write,
+    mut progress: impl FnMut(u64) -> Result<(), WriteError>,
+) -> Result<(), WriteError> {
     let source = &weight.source;
     let (mut values, mut rounded) = (Vec::new(), Vec::new());
     if source.shape.len() < 2 {
@@ -58,7 +62,7 @@ fn emit(
     values: &[f32],
     rounded: &mut Vec<u8>,
     out: &mut dyn Write,
-    progress: &mut impl FnMut(u64),
+    progress: &mut impl FnMut(u64) -> Result<(), WriteError>,
 ) -> Result<(), WriteError> {
     rounded.clear();
     let mut finite = true;
@@ -74,8 +78,7 @@ fn emit(
         return Err(WriteError::Source(Problem::Malformed(problem)));
     }
     out.write_all(rounded)?;
-    progress(rounded.len() as u64);
-    Ok(())
+    progress(rounded.len() as u64)
 }
 
 fn byte_size(weight: &Weight<'_>) -> usize {

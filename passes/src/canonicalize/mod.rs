@@ -2,8 +2,8 @@
 //!
 //! | pass | idea |
 //! |---|---|
-//! | [`fold`] | computes what depends on constants alone |
-//! | [`identities`] | drops operations that change nothing |
+//! | [`fold()`] | computes what depends on constants alone |
+//! | [`identities()`] | drops operations that change nothing |
 //! | [`cse`] | merges nodes that compute the same |
 //! | [`dce`] | removes what no result needs |
 
@@ -17,12 +17,12 @@ use llmc_ir::module::{Function, Module};
 use llmc_ir::op::Op;
 use std::collections::BTreeMap;
 
-/// Constant folding, see [`mod@fold`].
+/// Constant folding: what depends on constants alone is computed now.
 pub fn fold(state: State, _: &Context) -> Result<State, String> {
     each_function(state, |function| rebuild(function, fold::emit))
 }
 
-/// Identities, see [`mod@identities`].
+/// Identities: operations that change nothing go.
 pub fn identities(state: State, _: &Context) -> Result<State, String> {
     each_function(state, |function| rebuild(function, identities::emit))
 }

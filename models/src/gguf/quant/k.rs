@@ -6,7 +6,7 @@
 
 use super::{SUPER_BLOCK, half_at};
 
-/// scales[16] codes[64] factor factor'
+/// `scales[16] codes[64] factor factor'`
 pub(super) fn q2(block: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
     let (factor, factor_min) = (half_at(block, 80), half_at(block, 82));
     for (sub, values) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
@@ -18,7 +18,7 @@ pub(super) fn q2(block: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
-/// high bits[32] low bits[64] scales[12] factor
+/// `high bits[32] low bits[64] scales[12] factor`
 pub(super) fn q3(block: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
     let factor = half_at(block, 108);
     let packed = &block[96..108];
@@ -36,7 +36,7 @@ pub(super) fn q3(block: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
-/// factor factor' scales[12] codes[128]
+/// `factor factor' scales[12] codes[128]`
 pub(super) fn q4(block: &[u8; 144], out: &mut [f32; SUPER_BLOCK]) {
     for (sub, values) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (scale, minimum) = scale_and_minimum(block, sub);
@@ -47,7 +47,7 @@ pub(super) fn q4(block: &[u8; 144], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
-/// factor factor' scales[12] high bits[32] low bits[128]
+/// `factor factor' scales[12] high bits[32] low bits[128]`
 pub(super) fn q5(block: &[u8; 176], out: &mut [f32; SUPER_BLOCK]) {
     for (sub, values) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (scale, minimum) = scale_and_minimum(block, sub);
@@ -59,7 +59,7 @@ pub(super) fn q5(block: &[u8; 176], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
-/// low bits[128] high bits[64] scales[16] factor
+/// `low bits[128] high bits[64] scales[16] factor`
 pub(super) fn q6(block: &[u8; 210], out: &mut [f32; SUPER_BLOCK]) {
     let factor = half_at(block, 208);
     for (sub, values) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {

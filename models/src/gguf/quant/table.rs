@@ -7,12 +7,12 @@ use super::{BLOCK, SUPER_BLOCK, half_at};
 /// `kvalues_iq4nl` of ggml.
 const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// scale codes[16]
+/// `scale codes[16]`
 pub(super) fn iq4_nl(block: &[u8; 18], out: &mut [f32; BLOCK]) {
     levels(half_at(block, 0), &block[2..], out);
 }
 
-/// factor high scale bits[2] low scale bits[4] codes[128]
+/// `factor high scale bits[2] low scale bits[4] codes[128]`
 pub(super) fn iq4_xs(block: &[u8; 136], out: &mut [f32; SUPER_BLOCK]) {
     let factor = half_at(block, 0);
     let high_bits = u16::from_le_bytes([block[2], block[3]]);

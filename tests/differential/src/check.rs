@@ -167,7 +167,10 @@ impl Run<'_> {
         }
         for layer in 0..self.compiled.plan.kv.layers {
             let Some(cache) = state.get(&layer) else { continue };
-            let parts = [(KvPart::Key, &cache.low.keys, &cache.high.keys), (KvPart::Value, &cache.low.values, &cache.high.values)];
+            let parts = [
+                (KvPart::Key, &cache.low.keys, &cache.high.keys),
+                (KvPart::Value, &cache.low.values, &cache.high.values),
+            ];
             for (part, low, high) in parts {
                 for (sequence, rows) in batch.step.sequences() {
                     for &position in &batch.step.positions[rows] {
@@ -181,7 +184,10 @@ impl Run<'_> {
                             high: high[range].to_vec(),
                         };
                         inside(&row, &found).map_err(|error| {
-                            format!("{} of layer {layer}, sequence {sequence}, position {position}: {error}", part.name())
+                            format!(
+                                "{} of layer {layer}, sequence {sequence}, position {position}: {error}",
+                                part.name()
+                            )
                         })?;
                     }
                 }

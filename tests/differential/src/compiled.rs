@@ -98,7 +98,8 @@ impl Compiled {
                 scope.spawn(move || unsafe { function(shared.0, thread as u32, threads as u32) });
             }
         });
-        for (memory, name) in [(&arena, "arena"), (&scratch, "scratch"), (&logits, "logits"), (pool.memory(), "KV pool")]
+        for (memory, name) in
+            [(&arena, "arena"), (&scratch, "scratch"), (&logits, "logits"), (pool.memory(), "KV pool")]
         {
             memory.check().map_err(|error| format!("around the {name}: {error}"))?;
         }
@@ -106,7 +107,8 @@ impl Compiled {
         if inputs.into_iter().any(|(list, before)| list.bytes() != bytes(before)) {
             return Err("the step's inputs were written".into());
         }
-        let floats = logits.bytes().chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        let floats =
+            logits.bytes().chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
         Ok(floats.collect())
     }
 }

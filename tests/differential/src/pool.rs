@@ -67,8 +67,7 @@ impl Pool {
     pub fn batch(&mut self, step: &StepInputs) -> Batch {
         step.check().expect("a sound step");
         let stride = step.bindings().context.div_ceil(KV_BLOCK_POSITIONS);
-        let mut batch =
-            Batch { step: step.clone(), slots: Vec::new(), starts: Vec::new(), tables: Vec::new(), stride };
+        let mut batch = Batch { step: step.clone(), slots: Vec::new(), starts: Vec::new(), tables: Vec::new(), stride };
         for (sequence, rows) in step.sequences() {
             let positions = &step.positions[rows.clone()];
             let table = self.tables.entry(sequence).or_default();

@@ -2,7 +2,7 @@
 
 use super::error::Mode;
 use super::ops::{apply, arrange};
-use super::{EnclosedCache, Enclosed, Enclosure};
+use super::{Enclosed, EnclosedCache, Enclosure};
 use llmc_ir::decompose;
 use llmc_ir::eval::{KvCache, StepInputs, Tensor, Weights};
 use llmc_ir::graph::{Graph, NodeId};

@@ -143,7 +143,8 @@ fn summed(sums: Vec<Ends>, magnitudes: &[f64], additions: usize) -> Vec<Ends> {
     let count = additions as f64 * UNIT;
     let share = count / (1.0 - count) + FUZZ;
     let exact = additions == 0;
-    let widen = |((low, high), size): (Ends, &f64)| if exact { (low, high) } else { (low - share * size, high + share * size) };
+    let widen =
+        |((low, high), size): (Ends, &f64)| if exact { (low, high) } else { (low - share * size, high + share * size) };
     sums.into_iter().zip(magnitudes).map(widen).collect()
 }
 
@@ -192,7 +193,12 @@ fn arrange_floats(op: &Op, operands: &[(&Enclosure, Vec<f64>)], step: &StepInput
 }
 
 /// The interpreter's result for an operation without operands, rounded to its type.
-pub(super) fn arrange(op: &Op, operands: &[Tensor], step: &StepInputs, weights: &Weights<'_>) -> Result<Tensor, String> {
+pub(super) fn arrange(
+    op: &Op,
+    operands: &[Tensor],
+    step: &StepInputs,
+    weights: &Weights<'_>,
+) -> Result<Tensor, String> {
     run_one(op, operands, step, weights, Mode::AsTyped)
 }
 

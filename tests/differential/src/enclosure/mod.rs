@@ -19,6 +19,7 @@
 
 pub mod error;
 mod graph;
+pub mod noise;
 mod ops;
 
 use graph::Environment;

@@ -1,12 +1,17 @@
 //! The iteration space of a region: rows, and within a row groups of consecutive elements.
+//!
+//! What is only indexing (views of inputs, and maps of weights and literals) is computed wherever it is read and may
+//! have any shape. All other nodes walk over the same rows, of which each has `columns` elements, as many as groups
+//! times their size, or one.
 
 use llmc_ir::dim::Dim;
-use llmc_ir::graph::Graph;
+use llmc_ir::graph::NodeId;
 use llmc_ir::op::Op;
-use llmc_ir::region::{Part, Region};
-use llmc_ir::shape::Type;
+use llmc_ir::region::{Part, Region, Source};
+use llmc_ir::shape::{Shape, Type};
+use std::collections::BTreeSet;
 
-/// Rows of `groups * inner` columns. Without any reshape into groups there is one group.
+/// Rows of `groups * inner` columns. Without any group axis there is one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Domain {
     /// Number of rows.
@@ -21,58 +26,83 @@ impl Domain {
     /// The domain of a part of a region, or why its nodes do not share one.
     pub fn of(region: &Region, part: &Part) -> Result<Domain, String> {
         let body = &region.body;
+        let free = indexing(region);
         let mut rows: Option<Dim> = None;
-        let mut factors: Option<(usize, usize)> = None;
-        for output in part.outputs.iter().map(|&output| region.outputs[output]) {
-            let node = match body.op(output) {
-                Op::KvWrite { .. } => body.operands(output)[1],
-                _ => output,
-            };
-            let found = first_dim(body.ty(node));
-            match (rows, found) {
-                (_, None) => return Err(format!("{} has no rows", body.ty(node))),
-                (Some(known), Some(found)) if known != found => {
-                    return Err(format!("rows differ: {known} and {found}"));
+        let mut groups: Option<usize> = None;
+        let mut columns = 1;
+        let mut heads: Option<(usize, usize)> = None;
+        let mut reduces = false;
+        for &node in &part.nodes {
+            if free.contains(&node) && !region.outputs.contains(&node) {
+                continue;
+            }
+            reduces |= matches!(body.op(node), Op::Reduce { .. });
+            if let (Op::KvWrite { .. }, Type::Kv(kv)) = (body.op(node), body.ty(node)) {
+                heads = Some((kv.heads, kv.head_dim));
+            }
+            for shape in shapes(region, node) {
+                let (first, inner) = row_of(shape)?;
+                if *rows.get_or_insert(first) != first {
+                    return Err(format!("rows differ: {first} in {shape}, else {}", rows.unwrap_or(first)));
                 }
-                (_, Some(found)) => rows = Some(found),
+                columns = columns.max(inner.iter().product());
+                if let [found, _] = inner[..]
+                    && *groups.get_or_insert(found) != found
+                {
+                    return Err(format!("{shape} has other groups than the rest of its kernel"));
+                }
             }
         }
-        for &node in &part.nodes {
-            let found = match body.op(node) {
-                Op::KvWrite { .. } => match body.ty(node) {
-                    Type::Kv(kv) => Some((kv.heads, kv.head_dim)),
-                    Type::Tensor(_) => None,
-                },
-                Op::Reshape { .. } => factors_of(body, node),
-                _ => None,
-            };
-            match (factors, found) {
-                (Some(known), Some(found)) if known != found => {
-                    return Err(format!("rows are grouped as {known:?} and as {found:?}"));
-                }
-                (None, Some(_)) => factors = found,
-                _ => {}
-            }
+        // Heads are as good as groups where nothing else asks for whole rows or for other groups.
+        if let (None, Some((count, size)), false) = (groups, heads, reduces)
+            && count * size == columns
+        {
+            groups = Some(count);
         }
         let rows = rows.ok_or("a region without outputs")?;
-        Ok(match factors {
-            Some((groups, inner)) => Domain { rows, groups, inner: Some(inner) },
-            None => Domain { rows, groups: 1, inner: None },
-        })
+        Ok(Domain { rows, groups: groups.unwrap_or(1), inner: groups.map(|count| columns / count.max(1)) })
     }
 }
 
-/// `(g, d)` of a reshape between `[rows, g*d]` and `[rows, g, d]`.
-fn factors_of(body: &Graph, node: llmc_ir::graph::NodeId) -> Option<(usize, usize)> {
-    let of = |ty: &Type| ty.as_tensor().map(|tensor| tensor.shape.0.clone()).unwrap_or_default();
-    let (from, to) = (of(body.ty(body.operands(node)[0])), of(body.ty(node)));
-    let (flat, grouped) = if from.len() < to.len() { (from, to) } else { (to, from) };
-    if flat.len() != 2 || grouped.len() != 3 || flat[0] != grouped[0] || grouped[1] == Dim::fixed(1) {
-        return None;
+/// Nodes that are read from memory at whatever index is asked for.
+fn indexing(region: &Region) -> BTreeSet<NodeId> {
+    let body = &region.body;
+    let (mut free, mut invariant) = (BTreeSet::new(), BTreeSet::new());
+    for node in body.topological() {
+        let op = body.op(node);
+        let operands = body.operands(node);
+        let all = |set: &BTreeSet<NodeId>| operands.iter().all(|operand| set.contains(operand));
+        let is_weight = matches!(op, Op::Input { index, .. } if matches!(region.inputs[*index], Source::Weight(_)));
+        let constant =
+            is_weight || matches!(op, Op::Constant { .. } | Op::Iota { .. }) || (op.is_map() && all(&invariant));
+        let view = matches!(op, Op::Reshape { .. } | Op::Broadcast { .. } | Op::Slice { .. } | Op::Convert { .. });
+        if constant {
+            invariant.insert(node);
+        }
+        if constant || op.is_leaf() || (view && all(&free)) {
+            free.insert(node);
+        }
     }
-    Some((grouped[1].as_fixed()?, grouped[2].as_fixed()?))
+    free
 }
 
-fn first_dim(ty: &Type) -> Option<Dim> {
-    ty.as_tensor()?.shape.0.first().copied()
+/// The shapes that a node walks over: its result's, and what it reduces or stores.
+fn shapes(region: &Region, node: NodeId) -> Vec<&Shape> {
+    let body = &region.body;
+    let nodes = match body.op(node) {
+        Op::Reduce { .. } => vec![node, body.operands(node)[0]],
+        Op::KvWrite { .. } => vec![body.operands(node)[1]],
+        _ => vec![node],
+    };
+    nodes.into_iter().filter_map(|node| Some(&body.ty(node).as_tensor()?.shape)).collect()
+}
+
+/// The row axis and the sizes of the others.
+fn row_of(shape: &Shape) -> Result<(Dim, Vec<usize>), String> {
+    let (first, rest) = shape.0.split_first().ok_or_else(|| format!("{shape} has no rows"))?;
+    let inner: Option<Vec<usize>> = rest.iter().map(|dim| dim.as_fixed()).collect();
+    match inner {
+        Some(inner) if inner.len() <= 2 => Ok((*first, inner)),
+        _ => Err(format!("{shape} does not have rows of at most two fixed axes")),
+    }
 }

@@ -122,6 +122,16 @@ impl Scope<'_> {
                 self.reduced.get(&node).cloned().ok_or_else(|| "a reduction is used outside its row".to_owned())
             }
             Op::Dot { .. } => self.dot(f, node, at),
+            Op::Reshape { .. } if self.in_memory(operands[0]) => {
+                // The same bytes under another shape.
+                let mut source = operands[0];
+                while let Op::Reshape { .. } = body.op(source) {
+                    source = body.operands(source)[0];
+                }
+                let Op::Input { index, .. } = body.op(source) else { return Err("an input is in memory".into()) };
+                let base = self.inputs[*index].clone();
+                memory::load(f, &base, ty, WeightLayout::RowMajor, at, self.lanes)
+            }
             Op::Reshape { .. } => {
                 let from = tensor(body, operands[0])?;
                 let at = through_reshape(f, &ty.shape, &from.shape, at)?;
@@ -148,6 +158,15 @@ impl Scope<'_> {
                 self.evaluate(f, operands[0], &at)
             }
             op => Err(format!("{} cannot be part of elementwise code", op.name())),
+        }
+    }
+
+    /// Whether a node is an input in row-major order, or a reshape of one.
+    fn in_memory(&self, node: NodeId) -> bool {
+        match self.body.op(node) {
+            Op::Input { index, .. } => self.layouts[*index].unwrap_or(WeightLayout::RowMajor) == WeightLayout::RowMajor,
+            Op::Reshape { .. } => self.in_memory(self.body.operands(node)[0]),
+            _ => false,
         }
     }
 
@@ -228,12 +247,14 @@ impl Scope<'_> {
         shape: &Shape,
         at: &[Index],
     ) -> Result<Value, String> {
-        let whole = shape.0[axis].as_fixed().ok_or("concat needs a fixed axis")?;
-        let (low, high) = at[axis].reach(whole);
+        let size = |shape: &Shape| shape.0[axis].as_fixed().ok_or("concat needs a fixed axis");
+        if let Index::Scalar(position) = &at[axis] {
+            return self.part_at(f, operands, axis, position, at);
+        }
+        let (low, high) = at[axis].reach(size(shape)?);
         let mut start = 0;
         for &operand in operands {
-            let end =
-                start + tensor(self.body, operand)?.shape.0[axis].as_fixed().ok_or("concat needs a fixed axis")?;
+            let end = start + size(&tensor(self.body, operand)?.shape)?;
             if start <= low && high <= end {
                 let mut at = at.to_vec();
                 at[axis] = at[axis].shifted(f, -(start as i64))?;
@@ -242,6 +263,38 @@ impl Scope<'_> {
             start = end;
         }
         Err(format!("a loop over {low}..{high} crosses the parts of a concat"))
+    }
+
+    /// One element of a concat at a position that may be in any part: all parts are read, at the nearest position that
+    /// they have.
+    fn part_at(
+        &mut self,
+        f: &mut FunctionText,
+        operands: &[NodeId],
+        axis: usize,
+        position: &Value,
+        at: &[Index],
+    ) -> Result<Value, String> {
+        let mut start = 0;
+        let mut result: Option<Value> = None;
+        for &operand in operands {
+            let size = tensor(self.body, operand)?.shape.0[axis].as_fixed().ok_or("concat needs a fixed axis")? as i64;
+            let shifted = f.add(position, &int(-start));
+            let least = f.max(&shifted, &int(0));
+            let nearest = f.min(&least, &int(size - 1));
+            let mut at = at.to_vec();
+            at[axis] = Index::Scalar(nearest);
+            let value = self.evaluate(f, operand, &at)?;
+            result = Some(match result {
+                None => value,
+                Some(before) => {
+                    let inside = f.compare("icmp sge", position, &int(start));
+                    f.select(&inside, &value, &before)
+                }
+            });
+            start += size;
+        }
+        result.ok_or_else(|| "a concat of nothing".to_owned())
     }
 }
 

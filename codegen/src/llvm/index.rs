@@ -43,6 +43,17 @@ impl Index {
         }
     }
 
+    /// The position in a row whose groups have `size` elements, if this is the position in one of them.
+    pub fn in_group(&self, f: &mut FunctionText, group: &Value, size: usize) -> Index {
+        match self {
+            Index::Scalar(inner) => {
+                let start = f.scale(group, size as i64);
+                Index::Scalar(f.add(&start, inner))
+            }
+            inner => Index::Factored { outer: group.clone(), inner: Box::new(inner.clone()), size },
+        }
+    }
+
     /// The position of the first lane.
     pub fn first(&self, f: &mut FunctionText) -> Value {
         match self {
@@ -85,6 +96,29 @@ pub fn through_reshape(
     operand: &Shape,
     at: &[Index],
 ) -> Result<Vec<Index>, String> {
+    match through_axes(f, result, operand, at) {
+        Err(_) if !at.iter().any(Index::has_lanes) => through_elements(f, result, operand, at),
+        indices => indices,
+    }
+}
+
+/// By the element's number.
+fn through_elements(f: &mut FunctionText, result: &Shape, operand: &Shape, at: &[Index]) -> Result<Vec<Index>, String> {
+    let (mut rest, _) = linear(f, result, at)?;
+    let mut indices = Vec::new();
+    for axis in (1..operand.rank()).rev() {
+        let size = operand.0[axis].as_fixed().ok_or_else(|| format!("axis {axis} of {operand} has no fixed size"))?;
+        let size = int(size as i64);
+        indices.push(Index::Scalar(f.binary("srem", &rest, &size)));
+        rest = f.binary("sdiv", &rest, &size);
+    }
+    indices.extend((operand.rank() > 0).then_some(Index::Scalar(rest)));
+    indices.reverse();
+    Ok(indices)
+}
+
+/// Axis by axis: those of one side are those of the other, or two of them are one.
+fn through_axes(f: &mut FunctionText, result: &Shape, operand: &Shape, at: &[Index]) -> Result<Vec<Index>, String> {
     let significant = |shape: &Shape| -> Vec<usize> {
         (0..shape.rank()).filter(|&axis| shape.0[axis].as_fixed() != Some(1)).collect()
     };
@@ -101,7 +135,7 @@ pub fn through_reshape(
         if let Some(next) = to.peek().copied().filter(|&next| have.times(result.0[next]) == Some(want)) {
             let size = result.0[next].as_fixed().ok_or_else(unsupported)?;
             let Index::Scalar(outer) = &at[r] else { return Err(unsupported()) };
-            indices[o] = Index::Factored { outer: outer.clone(), inner: Box::new(at[next].clone()), size };
+            indices[o] = at[next].in_group(f, outer, size);
             to.next();
         } else if let Some(next) = from.peek().copied().filter(|&next| want.times(operand.0[next]) == Some(have)) {
             let size = operand.0[next].as_fixed().ok_or_else(unsupported)?;

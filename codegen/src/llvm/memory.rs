@@ -103,17 +103,29 @@ fn load_from_panels(
     Ok(result)
 }
 
-/// Stores lanes `first_dim..` of one head's key or value at a slot (`block * 32 + position % 32`) of the cache.
-/// `kv` is the layer's part of block 0; the layout is [`KvLayout`]'s.
-#[allow(clippy::too_many_arguments)]
+/// Which elements of a key or value row lanes are.
+#[derive(Clone, Debug)]
+pub enum HeadPlace {
+    /// Consecutive ones of one head.
+    Known {
+        /// The head.
+        head: Value,
+        /// Position of the first lane in it.
+        dim: Value,
+    },
+    /// Consecutive columns of the whole row, of any heads.
+    Column(Value),
+}
+
+/// Stores lanes of a key or value row at a slot (`block * 32 + position % 32`) of the cache. `kv` is the layer's part
+/// of block 0; the layout is [`KvLayout`]'s.
 pub fn store_kv(
     f: &mut FunctionText,
     layout: &KvLayout,
     part: KvPart,
     kv: &Value,
     slot: &Value,
-    head: &Value,
-    first_dim: &Value,
+    place: &HeadPlace,
     value: &Value,
 ) {
     let padded = layout.padded_head_dim();
@@ -121,15 +133,27 @@ pub fn store_kv(
     let block = f.binary("sdiv", slot, &int(positions));
     let position = f.binary("srem", slot, &int(positions));
     let base = f.element(kv, &block, layout.block_bytes() as i64);
-    let base = f.element(&base, head, 2 * layout.half_bytes() as i64);
     let base = match part {
         KvPart::Key => base,
         KvPart::Value => f.offset(&base, &int(layout.half_bytes() as i64)),
     };
+    let head_bytes = 2 * layout.half_bytes() as i64;
+    let of_head = match place {
+        HeadPlace::Known { head, .. } => f.element(&base, head, head_bytes),
+        HeadPlace::Column(_) => base.clone(),
+    };
     let stored = if layout.dtype == DType::BF16 { math::bf16_bits(f, value) } else { value.clone() };
     let (tile, row) = (f.binary("ashr", &position, &int(4)), f.binary("and", &position, &int(15)));
     for lane in 0..value.ty.lanes {
-        let dim = f.add(first_dim, &int(lane as i64));
+        let (base, dim) = match place {
+            HeadPlace::Known { dim, .. } => (of_head.clone(), f.add(dim, &int(lane as i64))),
+            HeadPlace::Column(column) => {
+                let column = f.add(column, &int(lane as i64));
+                let size = int(layout.head_dim as i64);
+                let (head, dim) = (f.binary("sdiv", &column, &size), f.binary("srem", &column, &size));
+                (f.element(&base, &head, head_bytes), dim)
+            }
+        };
         let terms: Vec<(Value, i64)> = match (part, layout.dtype) {
             (KvPart::Key, DType::F32) => vec![(tile.clone(), padded as i64 * 64), (dim, 64), (row.clone(), 4)],
             (KvPart::Value, DType::F32) => {
@@ -148,7 +172,7 @@ pub fn store_kv(
                 vec![(group, 1024), (pair, 64), (column, 4), (odd, 2)]
             }
         };
-        let address = terms.iter().fold(base.clone(), |address, (index, bytes)| f.element(&address, index, *bytes));
+        let address = terms.iter().fold(base, |address, (index, bytes)| f.element(&address, index, *bytes));
         let scalar = f.extract(&stored, lane);
         f.store(&scalar, &address, layout.dtype.bytes());
     }

@@ -3,13 +3,15 @@
 use super::expression::{Scope, breakpoints, combine, round, tensor};
 use super::index::Index;
 use super::math::{floats, max_lanes, sum_lanes};
-use super::memory::{load_index, store, store_kv};
+use super::memory::{HeadPlace, load_index, store, store_kv};
 use super::text::{F32, FunctionText, Value, float_of, int};
 use crate::kernel::domain::Domain;
+use llmc_ir::dim::Dim;
 use llmc_ir::graph::NodeId;
 use llmc_ir::op::{KvPart, Op, ReduceOp};
 use llmc_ir::plan::KvLayout;
 use llmc_ir::region::{Kernel, Part};
+use llmc_ir::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Lanes of the vectors that rows are processed in.
@@ -84,17 +86,19 @@ struct Position<'a> {
 }
 
 impl Position<'_> {
-    /// Indices of a node with this rank whose last axis is at `last`.
-    fn at(&self, rank: usize, last: Index) -> Vec<Index> {
+    /// Indices of a node of this shape whose last axis is at `last`. An axis of one element has no other place.
+    fn at(&self, f: &mut FunctionText, shape: &Shape, last: &Index) -> Vec<Index> {
         let row = Index::Scalar(self.row.clone());
-        match (rank, self.domain.inner) {
-            (1, _) => vec![row],
-            (3, _) => vec![row, Index::Scalar(self.group.clone()), last],
-            (_, Some(size)) => {
-                vec![row, Index::Factored { outer: self.group.clone(), inner: Box::new(last), size }]
-            }
-            _ => vec![row, last],
-        }
+        let in_row = match (shape.rank(), self.domain.inner) {
+            (0 | 1, _) => vec![],
+            (3, _) => vec![Index::Scalar(self.group.clone()), last.clone()],
+            (_, Some(size)) => vec![last.in_group(f, self.group, size)],
+            _ => vec![last.clone()],
+        };
+        let single = |axis: usize| shape.0[axis] == Dim::fixed(1);
+        let placed = in_row.into_iter().enumerate();
+        let in_row = placed.map(|(axis, index)| if single(axis + 1) { Index::zero() } else { index });
+        std::iter::once(row).take(shape.rank()).chain(in_row).collect()
     }
 }
 
@@ -150,23 +154,24 @@ fn width(scope: &Scope<'_>, domain: &Domain, node: NodeId) -> Result<usize, Stri
     let fixed =
         |axis: usize| shape.0[axis].as_fixed().ok_or_else(|| format!("axis {axis} of {shape} has no fixed size"));
     match (shape.rank(), domain.inner) {
-        (1, _) => Ok(1),
+        (0 | 1, _) => Ok(1),
         (2, None) => fixed(1),
+        (2, Some(_)) if fixed(1)? == 1 => Ok(1),
         (2, Some(inner)) if fixed(1)? == domain.groups * inner => Ok(inner),
         (3, _) if fixed(1)? == domain.groups => fixed(2),
         _ => Err(format!("{shape} does not fit rows of {} groups of {:?}", domain.groups, domain.inner)),
     }
 }
 
-/// A loop over `piece` of the columns: vectors first, single elements for the rest.
+/// A loop over `piece` of the columns: vectors first, single elements for the rest; single elements only where the
+/// body cannot be written for vectors.
 fn emit_piece(
     f: &mut FunctionText,
     scope: &mut Scope<'_>,
     position: &Position<'_>,
-    piece: (usize, usize),
+    (low, high): (usize, usize),
     mut body: impl FnMut(&mut FunctionText, &mut Scope<'_>, &Index) -> Result<(), String>,
 ) -> Result<(), String> {
-    let (low, high) = piece;
     let (start, middle, end) = match position.columns {
         Columns::Groups(..) => {
             let whole = (high - low) / LANES * LANES;
@@ -178,20 +183,28 @@ fn emit_piece(
             (start.clone(), f.add(start, &whole), end.clone())
         }
     };
-    let mut result = Ok(());
-    for (from, to, lanes) in [(&start, &middle, LANES), (&middle, &end, 1)] {
-        if from == to {
-            continue;
-        }
-        f.for_each(from, to, lanes as i64, |f, column| {
-            scope.lanes = lanes;
-            scope.known.clear();
-            let written = body(f, scope, &Index::Lanes { base: column.clone(), low, high });
-            if result.is_ok() {
-                result = written;
+    let mut run =
+        |f: &mut FunctionText, scope: &mut Scope<'_>, (from, to): (&Value, &Value), lanes: usize, known: bool| {
+            let mut result = Ok(());
+            if from == to {
+                return result;
             }
-        });
-    }
+            f.for_each(from, to, lanes as i64, |f, column| {
+                scope.lanes = lanes;
+                scope.known.clear();
+                let at = match known {
+                    true => Index::Lanes { base: column.clone(), low, high },
+                    false => Index::Scalar(column.clone()),
+                };
+                result = body(f, scope, &at);
+            });
+            result
+        };
+    let vectors = f.attempt(|f| {
+        run(f, scope, (&start, &middle), LANES, true)?;
+        run(f, scope, (&middle, &end), 1, true)
+    });
+    let result = vectors.or_else(|_| run(f, scope, (&start, &end), 1, false));
     scope.known.clear();
     result
 }
@@ -216,37 +229,50 @@ fn emit_reduce(
         ReduceOp::Sum => 0.0,
         ReduceOp::Max => f64::NEG_INFINITY,
     };
-    let whole = width / LANES * LANES;
-    let mut total = float_of(F32, start);
-    let mut result = Ok(());
-    let mut run =
-        |f: &mut FunctionText, scope: &mut Scope<'_>, (from, to): (usize, usize), lanes: usize, first: Value| {
-            let ends = (int(from as i64), int(to as i64));
-            let sums = f.fold(&ends.0, &ends.1, lanes as i64, &[first], |f, column, sums| {
-                scope.lanes = lanes;
-                scope.known.clear();
-                let at = position.at(rank, Index::Lanes { base: column.clone(), low: 0, high: width });
-                match scope.evaluate_lanes(f, operand, &at) {
-                    Ok(value) => vec![combine(f, op, &sums[0], &value)],
-                    Err(error) => {
-                        result = Err(error);
-                        sums.to_vec()
-                    }
+    let run = |f: &mut FunctionText,
+               scope: &mut Scope<'_>,
+               (from, to): (usize, usize),
+               lanes: usize,
+               known: bool,
+               first: Value| {
+        let mut result = Ok(());
+        let ends = (int(from as i64), int(to as i64));
+        let sums = f.fold(&ends.0, &ends.1, lanes as i64, &[first], |f, column, sums| {
+            scope.lanes = lanes;
+            scope.known.clear();
+            let last = match known {
+                true => Index::Lanes { base: column.clone(), low: 0, high: width },
+                false => Index::Scalar(column.clone()),
+            };
+            let at = position.at(f, &ty.shape, &last);
+            match scope.evaluate_lanes(f, operand, &at) {
+                Ok(value) => vec![combine(f, op, &sums[0], &value)],
+                Err(error) => {
+                    result = Err(error);
+                    sums.to_vec()
                 }
-            });
-            sums[0].clone()
-        };
-    if whole > 0 {
-        let vector = run(f, scope, (0, whole), LANES, float_of(floats(LANES), start));
-        total = match op {
-            ReduceOp::Sum => sum_lanes(f, &vector),
-            ReduceOp::Max => max_lanes(f, &vector),
-        };
-    }
-    if whole < width {
-        total = run(f, scope, (whole, width), 1, total);
-    }
-    result?;
+            }
+        });
+        result.map(|()| sums[0].clone())
+    };
+    let whole = width / LANES * LANES;
+    let single = float_of(F32, start);
+    let vectors = f.attempt(|f| {
+        let mut total = single.clone();
+        if whole > 0 {
+            let vector = run(f, scope, (0, whole), LANES, true, float_of(floats(LANES), start))?;
+            total = match op {
+                ReduceOp::Sum => sum_lanes(f, &vector),
+                ReduceOp::Max => max_lanes(f, &vector),
+            };
+        }
+        if whole < width { run(f, scope, (whole, width), 1, true, total) } else { Ok(total) }
+    });
+    let total = match vectors {
+        Ok(total) => total,
+        // As in `emit_piece`.
+        Err(_) => run(f, scope, (0, width), 1, false, single)?,
+    };
     scope.known.clear();
     Ok(round(f, ty.dtype, total))
 }
@@ -262,14 +288,20 @@ fn emit_output(
     let node = outputs.nodes[output];
     let stored = value_of(scope, node);
     let ty = tensor(scope.body, stored)?.clone();
-    let at = position.at(ty.shape.rank(), last.clone());
+    let at = position.at(f, &ty.shape, &last);
     let value = scope.evaluate_lanes(f, stored, &at)?;
     match scope.body.op(node) {
         Op::KvWrite { part } => {
             let part: KvPart = *part;
             let slot = load_index(f, outputs.slots, position.row);
-            let dim = last.first(f);
-            store_kv(f, outputs.kv, part, &outputs.addresses[output], &slot, position.group, &dim, &value);
+            let column = at[1].first(f);
+            let place = match (position.domain.inner, &last) {
+                (Some(size), last) if (position.domain.groups, size) == (outputs.kv.heads, outputs.kv.head_dim) => {
+                    HeadPlace::Known { head: position.group.clone(), dim: last.first(f) }
+                }
+                _ => HeadPlace::Column(column),
+            };
+            store_kv(f, outputs.kv, part, &outputs.addresses[output], &slot, &place, &value);
             Ok(())
         }
         _ => store(f, &value, &outputs.addresses[output], &ty, &at),

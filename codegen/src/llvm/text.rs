@@ -470,6 +470,18 @@ impl FunctionText {
         carried
     }
 
+    /// Writes what `body` writes, or nothing if it fails.
+    pub fn attempt<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, String> {
+        let (length, block, next) = (self.body.len(), self.block.clone(), self.next);
+        let result = body(self);
+        if result.is_err() {
+            self.body.truncate(length);
+            self.block = block;
+            self.next = next;
+        }
+        result
+    }
+
     /// `if condition { body }`.
     pub fn when(&mut self, condition: &Value, body: impl FnOnce(&mut Self)) {
         let (then, after) = (self.label("then"), self.label("after"));

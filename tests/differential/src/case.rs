@@ -1,0 +1,108 @@
+//! A module, its weights, and how it is compiled.
+
+use llmc_codegen::host::HostTarget;
+use llmc_ir::dtype::DType;
+use llmc_ir::eval::Tensor;
+use llmc_ir::machine::Machine;
+use llmc_ir::module::Module;
+use llmc_ir::op::Op;
+use llmc_ir::plan::ModelFacts;
+use llmc_ir::region::PlannedModel;
+use llmc_ir::shape::{TensorType, Type};
+use llmc_ir::testing::Random;
+use llmc_passes::fuse::{Epilogues, fuse_program};
+use llmc_passes::instrument::{Instrument, Verify};
+use llmc_passes::pass::{Context, State};
+use llmc_passes::phase::Phase;
+use llmc_passes::pipeline::{Options, run_pipeline};
+use llmc_passes::plan::{check_plan, plan_programs};
+use std::collections::BTreeMap;
+
+/// What is compiled and run.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What a step computes.
+    pub module: Module,
+    /// Its weights by checkpoint key.
+    pub weights: BTreeMap<String, Tensor>,
+    /// Sizes that it is compiled for.
+    pub limits: Limits,
+    /// How it is compiled.
+    pub build: Build,
+}
+
+/// The largest step.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Positions of a sequence.
+    pub max_context: usize,
+    /// Sequences in a step.
+    pub max_batch: usize,
+    /// Tokens in a step of the prefill program.
+    pub prefill_chunk: usize,
+}
+
+/// How a case is compiled.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// For which CPU.
+    pub target: HostTarget,
+    /// Optional passes to leave out.
+    pub without: Vec<String>,
+    /// Whether products take the work behind them along.
+    pub epilogues: Epilogues,
+}
+
+impl Case {
+    /// The plan of the case, or why the passes refuse it.
+    ///
+    /// # Errors
+    /// The refusing pass's message.
+    pub fn plan(&self) -> Result<PlannedModel, String> {
+        let Limits { max_context, max_batch, prefill_chunk } = self.limits;
+        let state = State::Module(self.module.clone());
+        let facts = ModelFacts {
+            architecture: self.module.name.clone(),
+            dtype: DType::F32,
+            vocab: state.vocab().ok_or("the logits have no fixed width")?,
+            hidden: 0,
+            layers: 0,
+            max_context,
+            max_batch,
+            parameters: 0,
+        };
+        let machine = Machine::named("host")?;
+        let context = Context { facts, prefill_chunk, machine };
+        let without = self.build.without.clone();
+        let options = Options { without, stop_after: Some(Phase::Rewritten), only: None };
+        let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
+        let (state, _) = run_pipeline(state, &context, &options, &mut instruments).map_err(|e| e.to_string())?;
+        let State::Programs(programs) = state else { return Err(format!("expected programs, found {}", state.kind())) };
+        let fused = programs.iter().map(|program| fuse_program(program, self.build.epilogues)).collect();
+        let model = plan_programs(fused, &context.facts).map_err(|e| e.to_string())?;
+        assert_eq!(check_plan(&model), Vec::<String>::new());
+        Ok(model)
+    }
+}
+
+/// The type of every weight that a module's calls read, by checkpoint key.
+pub fn weight_types(module: &Module) -> BTreeMap<String, TensorType> {
+    let mut types = BTreeMap::new();
+    for call in &module.calls {
+        let Some(function) = module.function(&call.function) else { continue };
+        for node in function.graph.topological() {
+            if let Op::Weight { name, ty: Type::Tensor(ty) } = function.graph.op(node) {
+                types.insert(Module::weight_key(&call.scope, name), ty.clone());
+            }
+        }
+    }
+    types
+}
+
+/// A random tensor of a fixed shape with elements in `-scale..scale`.
+pub fn random_weight(random: &mut Random, ty: &TensorType, scale: f64) -> Tensor {
+    let sizes: Vec<usize> = ty.shape.0.iter().map(|dim| dim.as_fixed().expect("weights have fixed shapes")).collect();
+    let count = sizes.iter().product();
+    let data = (0..count).map(|_| ty.dtype.round(scale * random.unit())).collect();
+    Tensor::new(ty.dtype, sizes, data).expect("as many numbers as elements")
+}

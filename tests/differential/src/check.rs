@@ -1,0 +1,280 @@
+//! Everything that must hold of a compiled case.
+
+use crate::case::Case;
+use crate::compiled::Compiled;
+use crate::enclosure::{Enclosure, State, enclose_module, noise};
+use crate::pool::{Batch, Pool};
+use llmc_codegen::error::CodegenError;
+use llmc_ir::dtype::DType;
+use llmc_ir::eval::{KvState, Mode, StepInputs, Tensor, eval_module};
+use llmc_ir::module::Module;
+use llmc_ir::op::{KvPart, Op};
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, Program};
+use std::collections::BTreeMap;
+
+/// Numbers of threads that every step runs on; the results must be the same bits.
+const THREADS: [usize; 4] = [1, 2, 3, 5];
+
+/// New tokens of some sequences, by their ids.
+pub type Tokens = Vec<(u64, Vec<i32>)>;
+
+/// How sharp a check was.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sharpness {
+    /// The largest mean width of a step's intervals, relative to their magnitude.
+    pub looseness: f64,
+    /// The distance of compiled results from unrounded ones, relative to that of the interpreter's results: the largest
+    /// of any run. Compiled code rounds in the same places, so this is near 1 unless it loses something.
+    pub error_ratio: f64,
+}
+
+impl Sharpness {
+    /// That the check could have found something, and that compiled code loses no more than rounding does.
+    ///
+    /// The interpreter rounds a sum once, f32 code rounds every term of it, which takes it away from the true value like
+    /// a random walk: by the root of the sum's length. In bf16 the rounding that both do alike outweighs all else.
+    ///
+    /// # Panics
+    /// If one of them is not so.
+    pub fn assert(&self, dtype: DType, longest_sum: usize, max_looseness: f64) {
+        let max_ratio = if dtype == DType::BF16 { 1.1 } else { 4.0 + (longest_sum as f64).sqrt() / 2.0 };
+        assert!(self.looseness < max_looseness, "the bounds are too loose: {self:?}");
+        assert!(self.error_ratio < max_ratio, "results are less exact than they should be: {self:?}");
+    }
+}
+
+/// Why a case failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// A pass refuses the module.
+    Refused(String),
+    /// Code generation refuses what the passes accepted.
+    Codegen(CodegenError),
+    /// Compiled code does something else than the interpreter.
+    Wrong(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Refused(message) => write!(f, "the passes refuse it: {message}"),
+            Failure::Codegen(error) => write!(f, "the code generator refuses it: {error}"),
+            Failure::Wrong(message) => write!(f, "wrong result: {message}"),
+        }
+    }
+}
+
+/// What values are compared with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bounds {
+    /// Intervals that no correctly rounding code can leave ([`crate::enclosure`]).
+    Rigorous,
+    /// The interpreter's values, give or take so many times the typical distance between them and unrounded ones: for
+    /// modules so deep that intervals, which assume the worst of every rounding, no longer say anything.
+    Noise(f64),
+}
+
+/// Compiles a case and runs steps, each on every program that takes it. Of each run:
+///
+/// * logits and what is in the KV cache are within bounds, and so is what the interpreter computes;
+/// * any number of threads gives the same bits;
+/// * a sequence gets the same bits alone as in company;
+/// * nothing is written around the buffers, nor in the KV cache beside the new rows; what was not written before is
+///   NaN, so that reading it shows.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn check(case: &Case, steps: &[Tokens], bounds: Bounds) -> Result<Sharpness, Failure> {
+    let planned = case.plan().map_err(Failure::Refused)?;
+    let compiled = Compiled::new(case, planned).map_err(Failure::Codegen)?;
+    run(case, &compiled, steps, bounds).map_err(Failure::Wrong)
+}
+
+fn run(case: &Case, compiled: &Compiled, steps: &[Tokens], bounds: Bounds) -> Result<Sharpness, String> {
+    let mut lengths: BTreeMap<u64, usize> = BTreeMap::new();
+    let blocks: usize = {
+        let mut totals: BTreeMap<u64, usize> = BTreeMap::new();
+        steps.iter().flatten().for_each(|(id, tokens)| *totals.entry(*id).or_default() += tokens.len());
+        totals.values().map(|length| length.div_ceil(KV_BLOCK_POSITIONS)).sum()
+    };
+    let mut pool = Pool::new(compiled.plan.kv, blocks + 1, 7);
+    let mut state = State::new();
+    let (mut typed_state, mut wide_state) = (KvState::default(), KvState::default());
+    let mut sharpness = Sharpness::default();
+    let row_numbers = uses_row_numbers(&case.module);
+    for (number, tokens) in steps.iter().enumerate() {
+        let step = step(&mut lengths, tokens);
+        let batch = pool.batch(&step);
+        let weights = |name: &str| case.weights.get(name).cloned();
+        let interpret = |state: &mut KvState, mode| {
+            let logits = eval_module(&case.module, &weights, state, &step, mode);
+            logits.map(Tensor::into_data).map_err(|error| error.to_string())
+        };
+        let typed = interpret(&mut typed_state, Mode::AsTyped)?;
+        let wide = interpret(&mut wide_state, Mode::Wide)?;
+        let expected = match bounds {
+            Bounds::Rigorous => enclose_module(&case.module, &case.weights, &mut state, &step)?,
+            Bounds::Noise(factor) => {
+                state = noise::caches(&typed_state, &wide_state, factor);
+                noise::around(&typed, &wide, compiled.plan.model.vocab, factor)
+            }
+        };
+        sharpness.looseness = sharpness.looseness.max(expected.looseness());
+        inside(&expected, &typed).map_err(|error| format!("the interpreter itself, step {number}: {error}"))?;
+        let mut after = None;
+        for (index, program) in compiled.plan.programs.iter().enumerate().filter(|(_, program)| takes(program, &step)) {
+            let place = |error: String| format!("step {number} ({step:?}), program {}: {error}", program.name);
+            let runs = Run { compiled, program: index, before: &pool, row_numbers };
+            let (logits, written) = runs.check(&batch, &expected, &state).map_err(place)?;
+            let ratio = distance(&logits, &wide) / distance(&typed, &wide).max(f64::MIN_POSITIVE);
+            sharpness.error_ratio = sharpness.error_ratio.max(ratio);
+            after.get_or_insert(written);
+        }
+        pool = after.ok_or_else(|| format!("no program takes step {number}"))?;
+    }
+    Ok(sharpness)
+}
+
+/// A step from how long the sequences are already; logits are wanted of all rows.
+fn step(lengths: &mut BTreeMap<u64, usize>, tokens: &Tokens) -> StepInputs {
+    let mut sequences = Vec::new();
+    for (id, tokens) in tokens {
+        let start = lengths.entry(*id).or_default();
+        sequences.push((*id, *start, &tokens[..]));
+        *start += tokens.len();
+    }
+    let mut step = StepInputs::batch(&sequences);
+    step.sample_rows = (0..step.token_ids.len() as i32).collect();
+    step
+}
+
+/// Whether the module counts rows, which no model does: then a sequence's values depend on those before it.
+fn uses_row_numbers(module: &Module) -> bool {
+    let counts = |op: &Op| matches!(op, Op::Iota { axis, shape } if shape.0[*axis].symbol.is_some());
+    let graphs = module.functions.iter().map(|function| &function.graph);
+    graphs.into_iter().any(|graph| graph.topological().into_iter().any(|node| counts(graph.op(node))))
+}
+
+fn takes(program: &Program, step: &StepInputs) -> bool {
+    let (max, sizes) = (&program.bounds.max, step.bindings());
+    let within = sizes.tokens <= max.tokens
+        && sizes.samples <= max.samples
+        && sizes.sequences <= max.sequences
+        && sizes.context <= max.context;
+    within && (!program.bounds.one_token_per_sequence || sizes.tokens == sizes.sequences)
+}
+
+/// Runs of one step from the same state of the cache.
+struct Run<'a> {
+    compiled: &'a Compiled,
+    program: usize,
+    before: &'a Pool,
+    /// Whether values depend on how many rows are before their own.
+    row_numbers: bool,
+}
+
+impl Run<'_> {
+    /// Checks the step and returns the logits and the cache behind it.
+    fn check(&self, batch: &Batch, expected: &Enclosure, state: &State) -> Result<(Vec<f64>, Pool), String> {
+        let (logits, pool) = self.on(batch, 1)?;
+        let values: Vec<f64> = logits.iter().copied().map(f64::from).collect();
+        inside(expected, &values)?;
+        self.check_cache(batch, &pool, state)?;
+        for threads in THREADS.into_iter().skip(1) {
+            let (others, other_pool) = self.on(batch, threads)?;
+            same_bits(&logits, &others).map_err(|error| format!("{threads} threads instead of 1: {error}"))?;
+            if other_pool.bytes() != pool.bytes() {
+                return Err(format!("{threads} threads leave another KV cache than 1"));
+            }
+        }
+        if batch.step.sequence_ids.len() > 1 && !self.row_numbers {
+            self.check_alone(batch, &logits)?;
+        }
+        Ok((values, pool))
+    }
+
+    fn on(&self, batch: &Batch, threads: usize) -> Result<(Vec<f32>, Pool), String> {
+        let mut pool = self.before.clone();
+        let logits = self.compiled.run(self.program, batch, &mut pool, threads)?;
+        Ok((logits, pool))
+    }
+
+    /// The cache holds the step's keys and values, and else what it held before.
+    fn check_cache(&self, batch: &Batch, after: &Pool, state: &State) -> Result<(), String> {
+        let mut untouched = self.before.clone();
+        untouched.copy_step(after, &batch.step);
+        if untouched.bytes() != after.bytes() {
+            return Err("the KV cache was written beside the step's rows".into());
+        }
+        for layer in 0..self.compiled.plan.kv.layers {
+            let Some(cache) = state.get(&layer) else { continue };
+            let parts = [
+                (KvPart::Key, &cache.low.keys, &cache.high.keys),
+                (KvPart::Value, &cache.low.values, &cache.high.values),
+            ];
+            for (part, low, high) in parts {
+                for (sequence, rows) in batch.step.sequences() {
+                    for &position in &batch.step.positions[rows] {
+                        let Some((low, high)) = low.get(&sequence).zip(high.get(&sequence)) else { continue };
+                        let found = after.row(layer, part, sequence, position as usize);
+                        let range = position as usize * found.len()..(position as usize + 1) * found.len();
+                        let row = Enclosure {
+                            dtype: self.compiled.plan.kv.dtype,
+                            sizes: vec![found.len()],
+                            low: low[range.clone()].to_vec(),
+                            high: high[range].to_vec(),
+                        };
+                        inside(&row, &found).map_err(|error| {
+                            format!(
+                                "{} of layer {layer}, sequence {sequence}, position {position}: {error}",
+                                part.name()
+                            )
+                        })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every sequence alone gets the bits that it gets in company.
+    fn check_alone(&self, batch: &Batch, logits: &[f32]) -> Result<(), String> {
+        let vocab = self.compiled.plan.model.vocab;
+        for (id, rows) in batch.step.sequences() {
+            let tokens = &batch.step.token_ids[rows.clone()];
+            let mut step = StepInputs::batch(&[(id, batch.step.positions[rows.start] as usize, tokens)]);
+            step.sample_rows = (0..tokens.len() as i32).collect();
+            let mut pool = self.before.clone();
+            let alone = pool.batch(&step);
+            let own = self.compiled.run(self.program, &alone, &mut pool, 2)?;
+            same_bits(&logits[rows.start * vocab..rows.end * vocab], &own)
+                .map_err(|error| format!("sequence {id} alone instead of in company: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+fn inside(expected: &Enclosure, values: &[f64]) -> Result<(), String> {
+    let violations = expected.violations(values);
+    let Some(&(at, value, low, high)) = violations.first() else { return Ok(()) };
+    let row = expected.sizes.last().copied().unwrap_or(1).max(1);
+    Err(format!(
+        "{} of {} elements are wrong; the first, row {} column {}, is {value:?} but must be in {low:?} ..= {high:?}",
+        violations.len(),
+        values.len(),
+        at / row,
+        at % row,
+    ))
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> Result<(), String> {
+    let differing = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());
+    match differing {
+        Some(at) => Err(format!("element {at} of {} is {:?}, not {:?}", a.len(), b[at], a[at])),
+        None => Ok(()),
+    }
+}

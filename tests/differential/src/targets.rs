@@ -1,0 +1,33 @@
+//! CPU levels that this machine can run.
+
+use llmc_codegen::host::HostTarget;
+
+/// Code for these is tested wherever the CPU has what they need; the last one is this very CPU.
+const LEVELS: [&str; 5] = ["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "native"];
+
+/// The targets whose code can run here, weakest first. They differ in whether multiply-add is fused, in vector width
+/// and in the size of register blocks.
+pub fn runnable() -> Vec<HostTarget> {
+    let named = |name: &&str| HostTarget::named(name).expect("the level is known");
+    LEVELS.iter().filter(|name| can_run(name)).map(named).collect()
+}
+
+fn can_run(level: &str) -> bool {
+    let v2 = is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("popcnt");
+    let v3 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("movbe");
+    let v4 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match level {
+        "x86-64-v2" => v2,
+        "x86-64-v3" => v2 && v3,
+        "x86-64-v4" => v2 && v3 && v4,
+        _ => true,
+    }
+}

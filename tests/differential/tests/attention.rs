@@ -1,0 +1,152 @@
+//! Attention alone: queries, keys and values come straight from tables, so that nothing but attention is between exact
+//! numbers and the logits, and the bounds are as tight as they get.
+
+use llmc_differential::case::{Build, Case, Limits, random_weight, weight_types};
+use llmc_differential::check::{Bounds, Sharpness, Tokens, check};
+use llmc_differential::targets;
+use llmc_ir::builder::{FunctionBuilder, Numerics};
+use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::dtype::DType;
+use llmc_ir::module::{Argument, Call, LOGITS, Module};
+use llmc_ir::op::{Attention, Op};
+use llmc_ir::plan::StepInput;
+use llmc_ir::shape::Type;
+use llmc_ir::testing::Random;
+use llmc_passes::fuse::Epilogues;
+
+const VOCAB: usize = 61;
+const LIMITS: Limits = Limits { max_context: 600, max_batch: 5, prefill_chunk: 512 };
+
+/// One kind of attention.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    window: Option<usize>,
+}
+
+impl Kind {
+    const fn full(heads: usize, kv_heads: usize, head_dim: usize) -> Kind {
+        Kind { heads, kv_heads, head_dim, window: None }
+    }
+
+    const fn sliding(self, window: usize) -> Kind {
+        Kind { window: Some(window), ..self }
+    }
+}
+
+/// Two layers that differ in nothing but their caches: the second one's values are the first one's result's rows.
+fn module(kind: Kind, dtype: DType) -> Module {
+    let Kind { heads, kv_heads, head_dim, window } = kind;
+    let numerics = Numerics::new(dtype);
+    let mut b = FunctionBuilder::new("embed", numerics);
+    let ids = b.step(StepInput::TokenIds);
+    let rows = ["query", "key", "value"].map(|name| {
+        let heads = if name == "query" { heads } else { kv_heads };
+        let table = b.matrix(name, VOCAB, heads * head_dim);
+        b.add(Op::Gather, &[table, ids])
+    });
+    let embed = b.finish(&rows).expect("tables are well-typed");
+
+    let mut b = FunctionBuilder::new("attend", numerics);
+    let wide = |heads: usize| Type::tensor(dtype, &[Dim::from(Symbol::Tokens), (heads * head_dim).into()]);
+    let (query, key, value) = (b.param("q", wide(heads)), b.param("k", wide(kv_heads)), b.param("v", wide(kv_heads)));
+    let kv = b.kv_param("kv", kv_heads, head_dim);
+    let kv = b.kv_write(kv, key, value);
+    let scale = (1.5 / (head_dim as f64).sqrt()).into();
+    let mixed = b.attend(query, kv, Attention { heads, kv_heads, scale, window });
+    let attend = b.finish(&[mixed]).expect("attention is well-typed");
+
+    let mut b = FunctionBuilder::new("head", numerics);
+    let mixed = b.param("x", wide(heads));
+    let rows = b.step(StepInput::SampleRows);
+    let sampled = b.add(Op::Gather, &[mixed, rows]);
+    let logits = b.convert(sampled, DType::F32);
+    let head = b.finish(&[logits]).expect("logits are well-typed");
+
+    let value = |name: &str| Argument::Value(name.into());
+    let call = |function: &str, arguments: Vec<Argument>, results: &[&str]| Call {
+        function: function.into(),
+        scope: String::new(),
+        arguments,
+        results: results.iter().map(ToString::to_string).collect(),
+    };
+    let calls = vec![
+        call("embed", vec![], &["q", "k", "v"]),
+        // What the first layer makes is not used; that it does not disturb the second is the point.
+        call("attend", vec![value("q"), value("v"), value("k"), Argument::Kv(0)], &["x"]),
+        call("attend", vec![value("q"), value("k"), value("v"), Argument::Kv(1)], &["x"]),
+        call("head", vec![value("x")], &[LOGITS]),
+    ];
+    Module { name: "Attention".into(), functions: vec![embed, attend, head], calls }
+}
+
+fn run(kind: Kind, dtype: DType, target: usize, lengths: &[&[(u64, usize)]]) -> Sharpness {
+    let module = module(kind, dtype);
+    let mut random = Random::new(kind.head_dim as u64);
+    let weights = weight_types(&module).into_iter().map(|(name, ty)| {
+        let weight = random_weight(&mut random, &ty, 1.7);
+        (name, weight)
+    });
+    let weights = weights.collect();
+    let targets = targets::runnable();
+    let target = targets[target % targets.len()].clone();
+    let name = target.name.clone();
+    let build = Build { target, without: vec![], epilogues: Epilogues::Fused };
+    let case = Case { module, weights, limits: LIMITS, build };
+    let mut tokens = |count: usize| (0..count).map(|_| random.below(VOCAB) as i32).collect();
+    let steps: Vec<Tokens> =
+        lengths.iter().map(|step| step.iter().map(|&(id, count)| (id, tokens(count))).collect()).collect();
+    check(&case, &steps, Bounds::Rigorous).unwrap_or_else(|failure| panic!("{kind:?} in {dtype} for {name}: {failure}"))
+}
+
+/// Every kind in both types, the targets taking turns so that each kind meets every other one.
+fn check_all(kinds: &[Kind], lengths: &[&[(u64, usize)]]) {
+    for (number, &kind) in kinds.iter().enumerate() {
+        for (turn, dtype) in [DType::F32, DType::BF16].into_iter().enumerate() {
+            let sharpness = run(kind, dtype, number + 2 * turn, lengths);
+            println!("{kind:?} {dtype} {sharpness:?}");
+            sharpness.assert(dtype, kind.head_dim, 2e-3);
+        }
+    }
+}
+
+/// New tokens by sequence: one-token sequences beside longer ones, then a decode step, then a mixed step.
+const SHORT: &[&[(u64, usize)]] = &[&[(0, 1), (1, 37), (2, 2)], &[(0, 1), (1, 1), (2, 1)], &[(2, 30), (3, 5), (0, 1)]];
+
+#[test]
+fn head_sizes() {
+    check_all(
+        &[Kind::full(2, 1, 64), Kind::full(2, 2, 80), Kind::full(1, 1, 128), Kind::full(3, 3, 10), Kind::full(2, 1, 1)],
+        SHORT,
+    );
+}
+
+#[test]
+fn groups() {
+    check_all(
+        &[Kind::full(3, 1, 16), Kind::full(4, 1, 24), Kind::full(10, 2, 8), Kind::full(6, 1, 32), Kind::full(7, 1, 6)],
+        SHORT,
+    );
+}
+
+#[test]
+fn windows() {
+    let kind = Kind::full(4, 2, 20);
+    check_all(&[kind.sliding(1), kind.sliding(2), kind.sliding(31), kind.sliding(33), kind.sliding(1000)], SHORT);
+}
+
+#[test]
+fn long_contexts() {
+    // Several blocks, chunks and splits; the last steps are at depth.
+    let lengths: &[&[(u64, usize)]] = &[
+        &[(0, 411), (1, 1), (2, 100)],
+        &[(0, 1), (1, 1), (2, 1)],
+        &[(1, 510)],
+        &[(0, 150), (2, 29), (3, 129)],
+        &[(1, 1), (3, 1), (0, 1), (2, 1)],
+    ];
+    check_all(&[Kind::full(2, 1, 16), Kind::full(3, 3, 40).sliding(200)], lengths);
+    check_all(&[Kind::full(5, 1, 8).sliding(130)], lengths);
+}

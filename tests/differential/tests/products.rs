@@ -1,0 +1,123 @@
+//! Matrix products with their epilogues: sizes that are no multiple of anything, sums that are cut, every number of
+//! rows that fills register blocks differently.
+
+use llmc_differential::case::{Build, Case, Limits, random_weight, weight_types};
+use llmc_differential::check::{Bounds, Sharpness, Tokens, check};
+use llmc_differential::targets;
+use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
+use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::dtype::DType;
+use llmc_ir::module::{Argument, Call, LOGITS, Module};
+use llmc_ir::op::Op;
+use llmc_ir::plan::StepInput;
+use llmc_ir::shape::Type;
+use llmc_ir::testing::Random;
+use llmc_passes::fuse::Epilogues;
+
+const ROWS: usize = 43;
+const LIMITS: Limits = Limits { max_context: 1100, max_batch: 7, prefill_chunk: 512 };
+
+/// `x [tokens, inputs]` times a pair of `[inner, inputs]` with a gate, times `[outputs, inner]` with a bias.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    inputs: usize,
+    inner: usize,
+    outputs: usize,
+}
+
+fn module(sizes: Sizes, dtype: DType) -> Module {
+    let Sizes { inputs, inner, outputs } = sizes;
+    let numerics = Numerics::new(dtype);
+    let mut b = FunctionBuilder::new("embed", numerics);
+    let ids = b.step(StepInput::TokenIds);
+    let table = b.matrix("rows", ROWS, inputs);
+    let x = b.add(Op::Gather, &[table, ids]);
+    let embed = b.finish(&[x]).expect("tables are well-typed");
+
+    let mut b = FunctionBuilder::new("gated", numerics);
+    let x = b.param("x", Type::tensor(dtype, &[Dim::from(Symbol::Tokens), inputs.into()]));
+    let gate = b.linear(x, "gate", (inputs, inner), Bias::Absent);
+    let up = b.linear(x, "up", (inputs, inner), Bias::Absent);
+    let gate = b.silu(gate);
+    let product = b.times(gate, up);
+    let product = b.to_matrix_type(product);
+    let gated = b.finish(&[product]).expect("products are well-typed");
+
+    let mut b = FunctionBuilder::new("head", numerics);
+    let x = b.param("x", Type::tensor(dtype, &[Dim::from(Symbol::Tokens), inner.into()]));
+    let rows = b.step(StepInput::SampleRows);
+    let sampled = b.add(Op::Gather, &[x, rows]);
+    let logits = b.linear(sampled, "down", (inner, outputs), Bias::Present);
+    let head = b.finish(&[logits]).expect("logits are well-typed");
+
+    let call = |function: &str, arguments: &[&str], result: &str| Call {
+        function: function.into(),
+        scope: String::new(),
+        arguments: arguments.iter().map(|name| Argument::Value((*name).into())).collect(),
+        results: vec![result.into()],
+    };
+    let calls = vec![call("embed", &[], "x"), call("gated", &["x"], "y"), call("head", &["y"], LOGITS)];
+    Module { name: "Products".into(), functions: vec![embed, gated, head], calls }
+}
+
+fn run(sizes: Sizes, dtype: DType, target: usize, counts: &[&[usize]]) -> Sharpness {
+    let module = module(sizes, dtype);
+    let mut random = Random::new(sizes.inputs as u64);
+    let weights = weight_types(&module).into_iter().map(|(name, ty)| {
+        let columns = if name == "rows" { 1 } else { ty.shape.0.last().and_then(|dim| dim.as_fixed()).unwrap_or(1) };
+        let weight = random_weight(&mut random, &ty, 1.7 / (columns as f64).sqrt());
+        (name, weight)
+    });
+    let weights = weights.collect();
+    let targets = targets::runnable();
+    let target = targets[target % targets.len()].clone();
+    let name = target.name.clone();
+    let epilogues = if sizes.outputs.is_multiple_of(2) { Epilogues::Fused } else { Epilogues::Separate };
+    let case = Case { module, weights, limits: LIMITS, build: Build { target, without: vec![], epilogues } };
+    let mut tokens = |count: usize| (0..count).map(|_| random.below(ROWS) as i32).collect();
+    let steps: Vec<Tokens> =
+        counts.iter().map(|counts| (0..).zip(*counts).map(|(id, &count)| (id, tokens(count))).collect()).collect();
+    check(&case, &steps, Bounds::Rigorous)
+        .unwrap_or_else(|failure| panic!("{sizes:?} in {dtype} for {name}: {failure}"))
+}
+
+fn check_all(all: &[Sizes], counts: &[&[usize]], max_looseness: f64) {
+    for (number, &sizes) in all.iter().enumerate() {
+        for (turn, dtype) in [DType::F32, DType::BF16].into_iter().enumerate() {
+            let started = std::time::Instant::now();
+            let sharpness = run(sizes, dtype, number + 2 * turn, counts);
+            println!("{sizes:?} {dtype} {sharpness:?} {:?}", started.elapsed());
+            sharpness.assert(dtype, sizes.inputs, max_looseness);
+        }
+    }
+}
+
+/// Numbers of rows around the sizes of register blocks and row blocks, in one sequence or several.
+const COUNTS: &[&[usize]] =
+    &[&[1], &[1, 1], &[2, 1], &[1; 5], &[7], &[1, 11], &[23], &[24], &[25], &[5, 42], &[1, 97, 2], &[193]];
+
+#[test]
+fn odd_sizes() {
+    check_all(
+        &[
+            Sizes { inputs: 1, inner: 1, outputs: 1 },
+            Sizes { inputs: 31, inner: 33, outputs: 50 },
+            Sizes { inputs: 97, inner: 64, outputs: 77 },
+            Sizes { inputs: 130, inner: 15, outputs: 16 },
+            Sizes { inputs: 64, inner: 96, outputs: 160 },
+        ],
+        COUNTS,
+        5e-3,
+    );
+}
+
+#[test]
+fn long_sums() {
+    // Longer than what is summed in one go, and a whole chunk of rows.
+    check_all(
+        &[Sizes { inputs: 1537, inner: 40, outputs: 33 }, Sizes { inputs: 2100, inner: 30, outputs: 10 }],
+        &[&[1, 1, 1], &[1, 30], &[511, 1]],
+        // The bound of a sum grows with its length, and the second sum adds up the bounds of the first ones.
+        0.2,
+    );
+}

@@ -1,0 +1,127 @@
+//! Random functions, compiled for every target that this CPU can run, with one optional pass left out at a time.
+
+use llmc_differential::case::{Build, Case, Limits, random_weight};
+use llmc_differential::check::{Bounds, Failure, Tokens, check};
+use llmc_differential::{targets, wrap};
+use llmc_ir::dtype::DType;
+use llmc_ir::testing::{Config, Random, TEST_VOCAB, random_function};
+use llmc_passes::fuse::Epilogues;
+use llmc_passes::pass::Necessity;
+use llmc_passes::pipeline::pipeline;
+
+const LIMITS: Limits = Limits { max_context: 96, max_batch: 4, prefill_chunk: 64 };
+
+/// Bounds of the intervals' mean width over many functions: a wrong operation shows far beyond it.
+const MEAN_LOOSENESS: f64 = 2e-3;
+
+/// A random function as a case; targets, omitted passes and epilogues take turns from seed to seed.
+fn case(seed: u64, config: &Config) -> Option<Case> {
+    let random = random_function(seed, config);
+    let module = wrap::wrap(&random)?;
+    let mut weights = random.weights.clone();
+    let mut source = Random::new(seed);
+    for (name, ty) in wrap::tables(&random) {
+        weights.insert(name, random_weight(&mut source, &ty, 1.0));
+    }
+    let targets = targets::runnable();
+    let optional: Vec<_> = pipeline().into_iter().filter(|pass| pass.necessity == Necessity::Optional).collect();
+    let mut without = Vec::new();
+    // Every other seed runs the whole pipeline.
+    if seed.is_multiple_of(2) {
+        without.push(source.choose(&optional).name.to_owned());
+    }
+    let epilogues = if source.below(4) == 0 { Epilogues::Separate } else { Epilogues::Fused };
+    let target = targets[(seed % targets.len() as u64) as usize].clone();
+    Some(Case { module, weights, limits: LIMITS, build: Build { target, without, epilogues } })
+}
+
+/// A ragged prefill, a decode step, a mixed step with a newcomer, a decode step of some.
+fn steps(seed: u64) -> Vec<Tokens> {
+    let mut random = Random::new(seed ^ 0xA5A5);
+    let mut tokens = |count: usize| (0..count).map(|_| random.below(TEST_VOCAB) as i32).collect::<Vec<i32>>();
+    let long = 20 + (seed % 30) as usize;
+    vec![
+        vec![(4, tokens(long)), (1, tokens(1)), (9, tokens(5))],
+        vec![(9, tokens(1)), (4, tokens(1)), (1, tokens(1))],
+        vec![(4, tokens(13)), (1, tokens(1)), (7, tokens(31))],
+        vec![(7, tokens(1)), (4, tokens(1))],
+    ]
+}
+
+fn check_seeds(seeds: std::ops::Range<u64>, config: &Config) {
+    let (mut checked, mut refused, mut loose) = (0, 0, 0.0f64);
+    for seed in seeds.clone() {
+        let Some(case) = case(seed, config) else { continue };
+        match check(&case, &steps(seed), Bounds::Rigorous) {
+            Ok(sharpness) => {
+                checked += 1;
+                loose += sharpness.looseness;
+            }
+            Err(Failure::Refused(message)) => {
+                refused += 1;
+                println!("seed {seed}: {message}");
+            }
+            Err(failure) => panic!("seed {seed}: {failure}\n{:#?}\n{}", case.build, smallest(seed, config)),
+        }
+    }
+    let looseness = loose / f64::from(checked);
+    println!("{checked} checked, {refused} refused, mean looseness {looseness}");
+    assert!(looseness < MEAN_LOOSENESS, "the comparison is too loose to find anything: {looseness}");
+    assert!(refused * 20 <= checked, "{refused} of {} functions were refused", checked + refused);
+}
+
+/// The text of the smallest function of that seed that fails too.
+fn smallest(seed: u64, config: &Config) -> String {
+    for operations in 1..=config.operations {
+        let config = Config { operations, ..config.clone() };
+        let Some(case) = case(seed, &config) else { continue };
+        match check(&case, &steps(seed), Bounds::Rigorous) {
+            Err(failure @ (Failure::Codegen(_) | Failure::Wrong(_))) => {
+                return format!(
+                    "with {operations} operations: {failure}\n{}",
+                    llmc_ir::text::print_module(&case.module)
+                );
+            }
+            _ => {}
+        }
+    }
+    String::new()
+}
+
+#[test]
+#[ignore = "minutes of seeds, for after changes to passes or code generation"]
+fn many_seeds() {
+    for (number, config) in configs().iter().enumerate() {
+        let start = 1000 * (number as u64 + 1);
+        check_seeds(start..start + 200, config);
+    }
+}
+
+fn configs() -> [Config; 4] {
+    [
+        Config { dtypes: vec![DType::F32], ..Config::rowwise() },
+        Config { max_size: 40, ..Config::rowwise() },
+        Config { dtypes: vec![DType::F32], max_size: 130, ..Config::modellike() },
+        Config { max_size: 70, ..Config::modellike() },
+    ]
+}
+
+#[test]
+fn rows_in_f32() {
+    check_seeds(0..12, &configs()[0]);
+}
+
+#[test]
+fn rows_in_mixed_types() {
+    check_seeds(100..112, &configs()[1]);
+}
+
+#[test]
+fn models_in_f32() {
+    check_seeds(200..210, &configs()[2]);
+}
+
+#[test]
+fn models_in_mixed_types() {
+    check_seeds(300..310, &configs()[3]);
+}

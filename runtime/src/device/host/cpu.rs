@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn names_of_llvm_and_of_the_kernel_mean_the_same() {
         let available = with_synonyms("fpu cx16 pni abm avx512_bf16 amx_tile sse4_2 sha_ni".split(' '));
-        let wanted = target(&["sse3", "lzcnt", "avx512bf16", "amx-tile", "sse4.2", "crc32", "sha", "x87", "cmpxchg16b"]);
+        let wanted =
+            target(&["sse3", "lzcnt", "avx512bf16", "amx-tile", "sse4.2", "crc32", "sha", "x87", "cmpxchg16b"]);
         assert_eq!(missing_features(&wanted, &available), Vec::<String>::new());
         assert_eq!(missing_features(&target(&["avx2", "sse3"]), &available), ["avx2"]);
     }

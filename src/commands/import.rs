@@ -1,10 +1,12 @@
 //! `llmc import`: a GGUF file becomes a Hugging Face directory.
 
+use super::interrupt;
 use clap::Args;
 use llmc_console::{CliError, output};
 use llmc_models::gguf::{self, GgufError};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// Convert a GGUF file into a Hugging Face directory that `llmc compile` takes.
 ///
@@ -37,14 +39,16 @@ struct ImportOutput<'a> {
 
 /// Runs the command.
 pub fn import(arguments: &ImportArguments) -> Result<(), CliError> {
+    let interrupted = interrupt::install()?;
     let bar = output::progress(0, "weights {wide_bar} {bytes}/{total_bytes}");
     let outcome = gguf::import(&arguments.gguf, &arguments.directory, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
+        !interrupted.load(Ordering::Relaxed)
     });
     bar.finish_and_clear();
     let summary = outcome.map_err(|error| match error {
-        GgufError::Io { .. } => CliError::failure(error),
+        GgufError::Io { .. } | GgufError::Interrupted => CliError::failure(error),
         GgufError::Malformed { .. } | GgufError::Unsupported { .. } => CliError::usage(error),
     })?;
     summary.warnings.iter().for_each(|warning| output::note(&format!("warning: {warning}")));

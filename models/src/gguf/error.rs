@@ -34,6 +34,9 @@ pub enum GgufError {
         /// What to do.
         fix: String,
     },
+    /// The caller ended it.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
 }
 
 /// A [`GgufError`] whose file is known only further up.

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 pub use error::GgufError;
-use output::{Staged, io_error};
+use output::{Staged, WriteError, io_error};
 
 /// What an import did.
 #[derive(Clone, Debug)]
@@ -52,12 +52,17 @@ const PROGRESS_BYTES: u64 = 1 << 22;
 /// Converts a GGUF file into a directory with `model.safetensors` (bf16), `config.json`, `generation_config.json`,
 /// `tokenizer.json` and `tokenizer_config.json`.
 ///
-/// `progress` is called with the bytes of weights written so far and in total. Files get their names only when all are
+/// `progress` is called with the bytes of weights written so far and in total; when it returns `false`, the import ends
+/// with [`GgufError::Interrupted`]. Files get their names only when all are
 /// complete, `config.json` last; before that, and on an error, nothing is seen of them. Memory: the tokenizer and one row.
 ///
 /// # Errors
 /// Names the file, what is wrong or not supported, and what to do: see [`GgufError`].
-pub fn import(gguf: &Path, outdir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<ImportSummary, GgufError> {
+pub fn import(
+    gguf: &Path,
+    outdir: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<ImportSummary, GgufError> {
     let io = |doing, source| io_error(gguf, doing, source);
     // Looked at before opening, because opening a pipe would wait for a writer.
     if !gguf.metadata().map_err(|e| io("find", e))?.is_file() {
@@ -80,15 +85,18 @@ pub fn import(gguf: &Path, outdir: &Path, progress: &mut dyn FnMut(u64, u64)) ->
     staged.write("model.safetensors", |out| {
         out.write_all(&weights::header(&layout.weights))?;
         let (mut done, mut reported) = (0, 0);
-        progress(0, total);
+        let checked = |going_on| if going_on { Ok(()) } else { Err(WriteError::Interrupted) };
+        let mut going_on = progress(0, total);
+        checked(going_on)?;
         for weight in &layout.weights {
             weights::write(weight, out, |bytes| {
                 done += bytes;
                 if done - reported >= PROGRESS_BYTES || done == total {
                     reported = done;
-                    progress(done, total);
+                    going_on &= progress(done, total);
                 }
             })?;
+            checked(going_on)?;
         }
         Ok(())
     })?;

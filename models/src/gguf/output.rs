@@ -58,6 +58,7 @@ impl Staged {
         content(&mut writer).map_err(|error| match error {
             WriteError::Io(source) => io(source),
             WriteError::Source(problem) => problem.in_file(&self.source),
+            WriteError::Interrupted => GgufError::Interrupted,
         })?;
         let file = writer.into_inner().map_err(|error| io(error.into_error()))?;
         self.files.push((file.into_temp_path(), name));
@@ -106,6 +107,8 @@ pub(super) enum WriteError {
     Io(io::Error),
     /// The source is at fault.
     Source(Problem),
+    /// The caller wants no more of it.
+    Interrupted,
 }
 
 impl From<io::Error> for WriteError {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use llmc_models::gguf::import;
+use llmc_models::gguf::{GgufError, import};
 
 use super::model::complete;
 use super::writer::{F32, HIDDEN, Writer};
@@ -135,9 +135,9 @@ fn output_that_cannot_be_written_is_named() {
     fs::write(directory.path().join("out"), "a file").expect("writable");
     let error = try_import(directory.path(), &complete("llama").finish()).expect_err("out is a file").to_string();
     assert_says(&error, &["out", "create the directory"]);
-    let nowhere = import(&directory.path().join("no.gguf"), directory.path(), &mut |_, _| ());
+    let nowhere = import(&directory.path().join("no.gguf"), directory.path(), &mut |_, _| true);
     assert_says(&nowhere.expect_err("there is no such file").to_string(), &["no.gguf", "cannot find"]);
-    let itself = import(directory.path(), directory.path(), &mut |_, _| ());
+    let itself = import(directory.path(), directory.path(), &mut |_, _| true);
     assert_says(&itself.expect_err("a directory is no file").to_string(), &["not a regular file"]);
 }
 
@@ -146,7 +146,16 @@ fn an_import_that_is_stopped_leaves_nothing() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (gguf, out) = (directory.path().join("model.gguf"), directory.path().join("out"));
     fs::write(&gguf, complete("llama").finish()).expect("writable");
-    let stopped = catch_unwind(AssertUnwindSafe(|| import(&gguf, &out, &mut |_, _| panic!("stopped"))));
-    assert!(stopped.is_err());
+    for most in [0, 1] {
+        let mut calls = 0;
+        let stopped = import(&gguf, &out, &mut |_, _| {
+            calls += 1;
+            calls <= most
+        });
+        assert!(matches!(stopped, Err(GgufError::Interrupted)));
+        assert!(!out.exists());
+    }
+    let panicked = catch_unwind(AssertUnwindSafe(|| import(&gguf, &out, &mut |_, _| panic!("stopped"))));
+    assert!(panicked.is_err());
     assert!(!out.exists());
 }

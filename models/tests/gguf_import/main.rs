@@ -32,7 +32,7 @@ impl Imported {
 fn try_import(directory: &Path, file: &[u8]) -> Result<ImportSummary, GgufError> {
     let gguf = directory.join("model.gguf");
     std::fs::write(&gguf, file).expect("the temporary directory is writable");
-    import(&gguf, &directory.join("out"), &mut |_, _| ())
+    import(&gguf, &directory.join("out"), &mut |_, _| true)
 }
 
 fn imported(writer: &Writer) -> Imported {

@@ -213,7 +213,11 @@ fn an_import_replaces_an_earlier_one_and_reports_progress() {
     fs::write(out.join("config.json"), "old").expect("writable");
     fs::write(out.join("notes.txt"), "mine").expect("writable");
     let mut calls = Vec::new();
-    let summary = import(&gguf, &out, &mut |done, total| calls.push((done, total))).expect("the file is good");
+    let mut progress = |done, total| {
+        calls.push((done, total));
+        true
+    };
+    let summary = import(&gguf, &out, &mut progress).expect("the file is good");
     assert_eq!((calls.first(), calls.last()), (Some(&(0, summary.bytes)), Some(&(summary.bytes, summary.bytes))));
     assert!(fs::read_to_string(out.join("config.json")).expect("readable").contains("LlamaForCausalLM"));
     assert_eq!(fs::read_to_string(out.join("notes.txt")).expect("readable"), "mine");

@@ -8,7 +8,7 @@ mod machine;
 mod opt;
 
 use clap::{Parser, Subcommand};
-use llmc_console::exit_code;
+use llmc_console::{exit_code, signals};
 use std::process::ExitCode;
 
 /// Compiles language models ahead of time; llmrt runs what comes out.
@@ -30,6 +30,7 @@ enum Command {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    signals::report_file_size_limit();
     exit_code(match Arguments::parse().command {
         Command::Compile(arguments) => compile::compile(&arguments),
         Command::Opt(arguments) => opt::opt(&arguments),

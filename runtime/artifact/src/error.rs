@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ArtifactError {
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
     Io {
         /// What was tried, such as `open`.
         action: &'static str,
@@ -89,6 +89,20 @@ pub enum ArtifactError {
         /// What came instead.
         actual: String,
     },
+}
+
+/// What to do about an error of the operating system, where its own words leave that open.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; check the path and that its directory exists",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; check its permissions or use another place"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "; make room or use another place"
+        }
+        _ => "",
+    }
 }
 
 impl ArtifactError {

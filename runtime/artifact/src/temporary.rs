@@ -20,10 +20,7 @@ pub(crate) struct Temporary {
 impl Temporary {
     /// Opens an empty file on the file system of `path`.
     pub fn create(path: &Path) -> Result<Temporary, ArtifactError> {
-        if path.is_dir() {
-            let source = io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, name a file in it");
-            return Err(ArtifactError::Io { action: "write to", path: path.to_owned(), source });
-        }
+        let path = &destination(path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if let Ok(file) = options.clone().custom_flags(libc::O_TMPFILE).mode(0o666).open(directory(path)) {
@@ -64,6 +61,24 @@ impl Drop for Temporary {
             // Nothing better can be done if this fails too.
             let _ = fs::remove_file(name);
         }
+    }
+}
+
+/// Where the file goes: through a symbolic link, and never in place of what is not a file, which renaming would replace.
+fn destination(path: &Path) -> Result<PathBuf, ArtifactError> {
+    let refuse = |kind, message: &str| {
+        let source = io::Error::new(kind, message);
+        Err(ArtifactError::Io { action: "write to", path: path.to_owned(), source })
+    };
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            refuse(io::ErrorKind::IsADirectory, "it is a directory, name a file in it")
+        }
+        Ok(metadata) if !metadata.is_file() => {
+            refuse(io::ErrorKind::InvalidInput, "it is a device or a pipe, name a regular file")
+        }
+        Ok(_) if path.is_symlink() => fs::canonicalize(path).map_err(ArtifactError::io("write to", path)),
+        Ok(_) | Err(_) => Ok(path.to_owned()),
     }
 }
 
@@ -118,6 +133,25 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
             assert_eq!(list(), 1);
         }
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (link, file) = (directory.path().join("link"), directory.path().join("file"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let temporary = Temporary::create(&link).unwrap();
+        temporary.file().write_all(b"new").unwrap();
+        temporary.persist().unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+    }
+
+    #[test]
+    fn devices_are_not_replaced() {
+        let error = Temporary::create(Path::new("/dev/null")).err().unwrap().to_string();
+        assert!(error.contains("/dev/null") && error.contains("regular file"), "{error}");
     }
 
     #[test]

@@ -44,21 +44,37 @@ impl Artifact {
         Ok(VerifySummary { tensors, bytes: total })
     }
 
-    /// Checks one tensor; `progress` is told the size of each piece done.
-    pub(crate) fn check_hash(&self, name: &str, mut progress: impl FnMut(u64)) -> Result<(), ArtifactError> {
-        let (Some(bytes), Some(expected)) = (self.tensor(name), self.manifest().tensors.get(name)) else {
-            return Err(ArtifactError::inconsistent(self.path(), format!("there is no tensor `{name}`")));
-        };
+    /// The bytes of a tensor, checked against their hash on this thread alone: for small ones, at every start.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or its bytes are not those that were written.
+    pub fn checked_tensor(&self, name: &str) -> Result<&[u8], ArtifactError> {
+        let bytes = self.tensor(name).ok_or_else(|| self.lacks(name))?;
+        self.compare(name, blake3::hash(bytes))?;
+        Ok(bytes)
+    }
+
+    /// Checks one tensor on all threads; `progress` is told the size of each piece done.
+    fn check_hash(&self, name: &str, mut progress: impl FnMut(u64)) -> Result<(), ArtifactError> {
         let mut hasher = blake3::Hasher::new();
-        for piece in bytes.chunks(PIECE_BYTES) {
+        for piece in self.tensor(name).ok_or_else(|| self.lacks(name))?.chunks(PIECE_BYTES) {
             hasher.update_rayon(piece);
             progress(piece.len() as u64);
         }
-        let found = hasher.finalize().to_hex();
+        self.compare(name, hasher.finalize())
+    }
+
+    fn compare(&self, name: &str, found: blake3::Hash) -> Result<(), ArtifactError> {
+        let expected = self.manifest().tensors.get(name).ok_or_else(|| self.lacks(name))?;
+        let found = found.to_hex();
         if found.as_str() != expected {
             let detail = format!("`{name}` has hash {found}, it was written with {expected}");
             return Err(ArtifactError::corrupted(self.path(), detail));
         }
         Ok(())
+    }
+
+    fn lacks(&self, name: &str) -> ArtifactError {
+        ArtifactError::inconsistent(self.path(), format!("there is no tensor `{name}`"))
     }
 }

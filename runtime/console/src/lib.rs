@@ -5,6 +5,7 @@
 
 mod error;
 pub mod output;
+pub mod signals;
 
 pub use error::CliError;
 

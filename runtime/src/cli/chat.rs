@@ -4,17 +4,18 @@ mod interrupt;
 mod lines;
 
 use super::load::{self, Session};
-use super::options::{ModelFlags, SamplingFlags};
+use super::options::{self, ModelFlags, SamplingFlags};
 use super::reply;
 use clap::Args;
 use interrupt::Interrupt;
 use lines::Lines;
 use llmc_console::CliError;
 use llmc_console::output::{self, rate};
-use llmrt::chat::Message;
+use llmrt::chat::{ChatTemplate, Message};
 use llmrt::conversation::Conversation;
 use llmrt::engine::{Engine, EngineOptions, FinishReason, Request, StopPolicy};
 use llmrt::sampler::SamplingParams;
+use llmrt::tokenizer::Tokenizer;
 use std::io::{IsTerminal, stderr};
 use std::time::Instant;
 
@@ -39,7 +40,7 @@ pub struct ChatArguments {
     /// The system message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-    /// Most tokens per reply [default: until the model stops or its context is full]
+    /// Most tokens per reply, at least 1 [default: until the model stops or its context is full]
     #[arg(short = 'n', value_name = "N")]
     max_tokens: Option<usize>,
     #[command(flatten)]
@@ -49,11 +50,11 @@ pub struct ChatArguments {
 /// Runs the command; `started` is when the process did.
 pub fn chat(arguments: &ChatArguments, started: Instant) -> Result<(), CliError> {
     let sampling = arguments.sampling.params()?;
+    let max_tokens = options::max_tokens(arguments.max_tokens)?;
     let session = load::open(&arguments.model, |_| Ok(None))?;
-    let text = session.text_for("chat")?;
-    if text.template.is_none() {
+    let Some(template) = session.text_for("chat")?.template()? else {
         return Err(CliError::usage("the model has no chat template; use `llmrt run --raw`"));
-    }
+    };
     let interrupt = Interrupt::install()?;
     let mut lines = Lines::open()?;
     output::note(&format!(
@@ -65,12 +66,13 @@ pub fn chat(arguments: &ChatArguments, started: Instant) -> Result<(), CliError>
     let system: Vec<Message> = system.collect();
     let mut conversation = Conversation::new(system.clone());
     let stop_ids = session.stop_ids();
-    let Session { artifact, executor, text, .. } = session;
+    let Session { artifact, executor, text: Some(load::Text { tokenizer, .. }), .. } = session else { return Ok(()) };
     let mut talk = Talk {
         engine: Engine::new(executor, EngineOptions::default()),
         context: artifact.manifest().plan.model.max_context,
-        max_tokens: arguments.max_tokens.unwrap_or(usize::MAX),
-        text,
+        max_tokens,
+        tokenizer,
+        template,
         sampling,
         stop_ids,
         interrupt,
@@ -98,7 +100,8 @@ struct Talk {
     engine: Engine,
     context: usize,
     max_tokens: usize,
-    text: Option<load::Text>,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
     sampling: SamplingParams,
     stop_ids: Vec<u32>,
     interrupt: Interrupt,
@@ -108,8 +111,7 @@ impl Talk {
     /// One message and its reply. What is wrong with a message is said and the message forgotten;
     /// the conversation goes on.
     fn turn(&mut self, conversation: &mut Conversation, line: &str) -> Result<(), CliError> {
-        let Some(load::Text { tokenizer, template: Some(template) }) = &self.text else { return Ok(()) };
-        let prompt = match conversation.ask(line, template, tokenizer) {
+        let prompt = match conversation.ask(line, &self.template, &self.tokenizer) {
             Ok(prompt) => prompt,
             Err(error) => {
                 output::note(&format!("error: {error}"));
@@ -138,7 +140,7 @@ impl Talk {
         self.interrupt.start_reply();
         let interrupt = &self.interrupt;
         let stopped = || interrupt.requested();
-        let reply = reply::generate(&mut self.engine, request, Some(tokenizer), output::print, stopped);
+        let reply = reply::generate(&mut self.engine, request, Some(&self.tokenizer), output::print, stopped);
         self.interrupt.end_reply();
         let reply = reply?;
         output::print("\n")?;
@@ -160,6 +162,6 @@ impl Talk {
                 )
             ));
         }
-        conversation.answer(prompt, &reply.ids, &self.stop_ids, tokenizer).map_err(CliError::failure)
+        conversation.answer(prompt, &reply.ids, &self.stop_ids, &self.tokenizer).map_err(CliError::failure)
     }
 }

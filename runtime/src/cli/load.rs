@@ -1,7 +1,7 @@
 //! Opening a model: the tokenizer is read while the executor gets ready.
 
 use super::options::ModelFlags;
-use llmc_artifact::{Artifact, TOKENIZER};
+use llmc_artifact::{Artifact, TOKENIZER, TokenizerFacts};
 use llmc_console::CliError;
 use llmc_ir::plan::Plan;
 use llmrt::chat::ChatTemplate;
@@ -26,8 +26,17 @@ pub struct Session {
 pub struct Text {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
+    facts: TokenizerFacts,
+}
+
+impl Text {
     /// How a conversation becomes text; `None`: the model has no chat template.
-    pub template: Option<ChatTemplate>,
+    ///
+    /// # Errors
+    /// When the template is broken. Prompts without it still work.
+    pub fn template(&self) -> Result<Option<ChatTemplate>, CliError> {
+        ChatTemplate::new(&self.facts).map_err(CliError::failure)
+    }
 }
 
 /// Opens a model. `kv_blocks` says from the plan how large a cache to make, `None` being the
@@ -64,10 +73,10 @@ pub fn executor(artifact: &Arc<Artifact>, flags: &ModelFlags, kv_blocks: Option<
 }
 
 fn read_text(artifact: &Artifact) -> Result<Option<Text>, CliError> {
-    let manifest = artifact.manifest();
-    let (Some(facts), Some(bytes)) = (&manifest.tokenizer, artifact.tensor(TOKENIZER)) else { return Ok(None) };
+    let Some(facts) = &artifact.manifest().tokenizer else { return Ok(None) };
+    let bytes = artifact.checked_tensor(TOKENIZER).map_err(CliError::failure)?;
     let tokenizer = Tokenizer::from_bytes(bytes).map_err(CliError::failure)?;
-    Ok(Some(Text { tokenizer, template: ChatTemplate::new(facts).map_err(CliError::failure)? }))
+    Ok(Some(Text { tokenizer, facts: facts.clone() }))
 }
 
 impl Session {

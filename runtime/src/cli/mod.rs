@@ -10,7 +10,7 @@ mod run;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use llmc_console::exit_code;
+use llmc_console::{exit_code, signals};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -35,6 +35,7 @@ enum Command {
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let started = Instant::now();
+    signals::report_file_size_limit();
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments, started),
         Command::Chat(arguments) => chat::chat(&arguments, started),

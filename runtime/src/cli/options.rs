@@ -59,3 +59,12 @@ impl SamplingFlags {
         Ok(params)
     }
 }
+
+/// The most tokens of a reply as `-n` says; without it the model and its context are the limit.
+pub fn max_tokens(flag: Option<usize>) -> Result<usize, CliError> {
+    match flag {
+        Some(0) => Err(CliError::usage("-n is 0, but must be at least 1: nothing would be generated")),
+        Some(tokens) => Ok(tokens),
+        None => Ok(usize::MAX),
+    }
+}

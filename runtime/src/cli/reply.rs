@@ -28,18 +28,15 @@ pub fn reason_name(reason: FinishReason) -> &'static str {
     }
 }
 
-/// Runs a request to its end; for `max_tokens` 0 it only reads the prompt. `show` gets pieces of text, or without a tokenizer token ids with
-/// spaces between them. `interrupted` is asked after every step whether to stop early.
+/// Runs a request to its end. `show` gets pieces of text, or without a tokenizer token ids with spaces between them.
+/// `interrupted` is asked after every step whether to stop early.
 pub fn generate(
     engine: &mut Engine,
-    mut request: Request,
+    request: Request,
     tokenizer: Option<&Tokenizer>,
     mut show: impl FnMut(&str) -> Result<(), CliError>,
     interrupted: impl Fn() -> bool,
 ) -> Result<Reply, CliError> {
-    // The engine ends a prefill with a token, which is then not wanted.
-    let wanted = request.max_tokens;
-    request.max_tokens = wanted.max(1);
     let sequence = engine.submit(request).map_err(CliError::usage)?;
     let mut writer = ReplyWriter { ids: Vec::new(), text: String::new(), stream: stream(tokenizer) };
     let mut logprobs = Vec::new();
@@ -47,12 +44,11 @@ pub fn generate(
     while reason.is_none() {
         for event in engine.step().map_err(CliError::failure)? {
             match event {
-                Event::Token { .. } if wanted == 0 => reason = Some(FinishReason::Length),
                 Event::Token { id, logprob, .. } => {
                     logprobs.extend(logprob);
                     writer.push(id, &mut show)?;
                 }
-                Event::Finished { reason: why, .. } => reason = reason.or(Some(why)),
+                Event::Finished { reason: why, .. } => reason = Some(why),
             }
         }
         if reason.is_none() && (interrupted() || engine.is_idle()) {

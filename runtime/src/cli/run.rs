@@ -1,7 +1,7 @@
 //! `llmrt run`: one prompt, one reply.
 
 use super::load::{self, Session};
-use super::options::{ModelFlags, SamplingFlags};
+use super::options::{self, ModelFlags, SamplingFlags};
 use super::reply::{self, Reply};
 use clap::{ArgGroup, Args};
 use llmc_console::CliError;
@@ -43,8 +43,7 @@ pub struct RunArguments {
     /// Continue the prompt as plain text [default without a chat template]
     #[arg(long)]
     raw: bool,
-    /// Most tokens to generate; 0 only reads the prompt [default: until the model stops or its
-    /// context is full]
+    /// Most tokens to generate, at least 1 [default: until the model stops or its context is full]
     #[arg(short = 'n', value_name = "N")]
     max_tokens: Option<usize>,
     /// Go on after the model's end-of-text token
@@ -97,6 +96,7 @@ struct Timing {
 /// Runs the command; `started` is when the process did.
 pub fn run(arguments: &RunArguments, started: Instant) -> Result<(), CliError> {
     let sampling = arguments.sampling.params()?;
+    let max_tokens = options::max_tokens(arguments.max_tokens)?;
     let prompt = read_prompt(arguments)?;
     let session = load::open(&arguments.model, |_| Ok(None))?;
     let load_seconds = started.elapsed().as_secs_f64();
@@ -115,7 +115,7 @@ pub fn run(arguments: &RunArguments, started: Instant) -> Result<(), CliError> {
     let mut engine = Engine::new(executor, EngineOptions::default());
     let request = Request {
         prompt: prompt_ids.clone(),
-        max_tokens: arguments.max_tokens.unwrap_or(usize::MAX),
+        max_tokens,
         sampling,
         stop_ids,
         ignore_stop: if arguments.ignore_eos { StopPolicy::IgnoreStop } else { StopPolicy::HonourStop },
@@ -235,19 +235,16 @@ impl Prompt {
             Prompt::Text(text) => text,
         };
         let tools = session.text_for("a text prompt")?;
-        let (text, special) = match (&tools.template, arguments.raw) {
-            (Some(template), false) => {
-                if text.is_empty() {
-                    return Err(empty_prompt());
-                }
+        let template = if arguments.raw { None } else { tools.template()? };
+        let (text, special) = match template {
+            Some(_) if text.is_empty() => return Err(empty_prompt()),
+            Some(template) => {
                 let messages = [Message::new("user", text)];
                 let text = template.render(&messages, GenerationPrompt::Add).map_err(CliError::failure)?;
                 (text, AddSpecial::Never)
             }
-            (None, false) if arguments.chat => {
-                return Err(CliError::usage("the model has no chat template; use --raw"));
-            }
-            _ => (text, AddSpecial::AsConfigured),
+            None if arguments.chat => return Err(CliError::usage("the model has no chat template; use --raw")),
+            None => (text, AddSpecial::AsConfigured),
         };
         let ids = tools.tokenizer.encode(&text, special).map_err(CliError::failure)?;
         if ids.is_empty() { Err(empty_prompt()) } else { Ok(ids) }

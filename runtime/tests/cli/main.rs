@@ -128,8 +128,6 @@ fn generation_ends_where_it_should() {
     assert_eq!(reason(&["-p", "a", "-n", "3"]), ("length".to_owned(), "bcd".to_owned()));
     assert_eq!(reason(&["-p", "y", "-n", "4", "--ignore-eos"]), ("length".to_owned(), "zab".to_owned()));
     assert_eq!(reason(&["-p", "y"]), ("stop".to_owned(), "z".to_owned()));
-    assert_eq!(reason(&["-p", "a", "-n", "0"]), ("length".to_owned(), String::new()));
-    assert_eq!(toy.succeeds("run", &["-p", "a", "-n", "0"]), "");
     let (why, text) = reason(&["-p", "a", "--ignore-eos"]);
     assert_eq!(why, "context");
     assert!(text.len() >= CONTEXT - 5, "{text}");
@@ -183,6 +181,7 @@ fn bad_prompts_are_named() {
         (&["--prompt-file", "/no/such/file"], "cannot read /no/such/file"),
         (&["--prompt-file", &binary], "not UTF-8"),
         (&["--raw", "-p", &long], &format!("{} tokens, but the model's context is {CONTEXT}", CONTEXT + 1)),
+        (&["-p", "x", "-n", "0"], "-n is 0, but must be at least 1"),
         (&["-p", "x", "--temperature", "-1"], "temperature is -1"),
         (&["-p", "x", "--top-p", "2"], "top-p is 2"),
     ] {
@@ -225,6 +224,7 @@ fn chat_forgets_a_message_that_does_not_fit_and_can_start_anew() {
 
 #[test]
 fn chat_needs_a_template() {
+    assert!(toy(Kind::Chat).fails(2, "chat", &["-n", "0"]).contains("-n is 0"));
     assert!(toy(Kind::Text).fails(2, "chat", &[]).contains("no chat template"));
     assert!(toy(Kind::Bare).fails(2, "chat", &[]).contains("needs a tokenizer"));
 }

@@ -1,0 +1,17 @@
+//! End to end: checkpoints through the built binaries, held against what an independent implementation computed.
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | `tiny`        | every architecture gives the reference's logits and tokens, in both element types |
+//! | `steps`       | neither the batch, nor the threads, nor the cutting of a prompt changes a result |
+//! | `context`     | contexts that are tiny or full |
+//! | `import`      | `llmc import` rebuilds the original model |
+//! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
+//! | `support`     | models, binaries and numbers for all of them |
+
+mod context;
+mod import;
+mod smollm2;
+mod steps;
+mod support;
+mod tiny;

@@ -1,0 +1,6 @@
+//! Models, binaries and numbers for all end-to-end tests.
+
+pub mod binaries;
+pub mod golden;
+pub mod logits;
+pub mod models;

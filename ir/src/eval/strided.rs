@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(permuted(&data, &[2, 3], &[1, 0]), (vec![3, 2], vec![0., 3., 1., 4., 2., 5.]));
         assert_eq!(walk(&data, 1, &[2, 2], &[3, 1]), [1., 2., 4., 5.]);
         assert_eq!(walk(&data, 4, &[], &[]), [4.]);
-        assert_eq!(walk(&data, 0, &[3, 0], &[1, 1]), []);
+        assert_eq!(walk(&data, 0, &[3, 0], &[1, 1]), Vec::<f64>::new());
         assert_eq!(walk(&data[..2], 0, &[2, 3], &[1, 0]), [0., 0., 0., 1., 1., 1.]);
     }
 }

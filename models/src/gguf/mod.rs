@@ -52,8 +52,9 @@ const PROGRESS_BYTES: u64 = 1 << 22;
 /// Converts a GGUF file into a directory with `model.safetensors` (bf16), `config.json`, `generation_config.json`,
 /// `tokenizer.json` and `tokenizer_config.json`.
 ///
-/// `progress` is called with the bytes of weights written so far and in total; `false` ends the import. Files get their names only when all are
-/// complete, `config.json` last; before that, and on an error, nothing is seen of them. Memory: the tokenizer and one row.
+/// `progress` is called with the bytes of weights written so far and in total; `false` ends the import. Files get their
+/// names only when all are complete, `config.json` last; before that, and on an error, nothing is seen of them. Memory:
+/// the tokenizer and one row.
 ///
 /// # Errors
 /// Names the file, what is wrong or not supported, and what to do: see [`GgufError`].

@@ -20,11 +20,14 @@ pub struct Rule {
     pub numerics: Numerics,
     /// The equation, for people.
     pub equation: &'static str,
-    /// Classes that equal `node`, a node of class `class`; none where the rule does not apply.
-    pub apply: fn(&mut Terms<'_>, Id, &Node) -> Vec<Id>,
+    /// Where the rule applies and what it finds.
+    pub apply: Apply,
     /// A function in which the rule applies, for a seed: what the soundness tests feed it.
     pub example: fn(u64) -> Function,
 }
+
+/// Classes that equal a node of the given class; none where the rule does not apply.
+pub type Apply = fn(&mut Terms<'_>, Id, &Node) -> Vec<Id>;
 
 /// Rules by purpose: what `ablation` switches on and off together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -171,7 +171,7 @@ fn map_example(seed: u64) -> Function {
 fn shape_example(seed: u64) -> Function {
     example(|graph, x| {
         let groups = graph.add(Op::Reshape { shape: rows(&[2, 4]) }, &[x])?;
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             return Ok(groups);
         }
         let one = graph.add(Op::Slice { axis: 2, start: 1, end: 2 }, &[groups])?;
@@ -196,7 +196,7 @@ fn constant_example(seed: u64) -> Function {
 
 fn reduce_example(seed: u64) -> Function {
     example(|graph, x| {
-        let op = if seed % 2 == 0 { ReduceOp::Sum } else { ReduceOp::Max };
+        let op = if seed.is_multiple_of(2) { ReduceOp::Sum } else { ReduceOp::Max };
         graph.add(Op::Reduce { op, axis: 1 }, &[x])
     })
 }

@@ -3,7 +3,7 @@
 use super::super::analysis::Graph;
 use super::super::extract::{Choice, function};
 use super::super::language::Node;
-use super::super::rule::{Numerics, Rule};
+use super::super::rule::{Apply, Numerics, Rule};
 use super::super::rules::rules;
 use super::super::saturate::{Saturated, saturate};
 use egg::Id;
@@ -35,7 +35,7 @@ fn names_are_unique() {
 /// The net catches rules that swap operands, take the wrong columns or drop an operation.
 #[test]
 fn wrong_rules_are_caught() {
-    let wrong: [fn(&mut super::super::rule::Terms<'_>, Id, &Node) -> Vec<Id>; 3] = [
+    let wrong: [Apply; 3] = [
         |terms, _, node| match node.op {
             Op::Binary(_) => terms.add(node.op.clone(), &[node.operands[1], node.operands[0]]).into_iter().collect(),
             _ => Vec::new(),

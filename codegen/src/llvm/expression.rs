@@ -345,7 +345,7 @@ fn grouped(body: &Graph, node: NodeId, operand: NodeId) -> bool {
 pub fn combine(f: &mut FunctionText, op: ReduceOp, a: &Value, b: &Value) -> Value {
     match op {
         ReduceOp::Sum => f.binary("fadd", a, b),
-        ReduceOp::Max => f.intrinsic("maxnum", &[a.clone(), b.clone()]),
+        ReduceOp::Max => f.intrinsic("maximum", &[a.clone(), b.clone()]),
     }
 }
 

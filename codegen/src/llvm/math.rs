@@ -162,8 +162,19 @@ pub enum Circular {
     Cos,
 }
 
-/// Sine or cosine of f32 radians, computed in f64: `x = q pi/2 + r` with pi/2 in two parts, then Taylor series in
-/// `r`. Exact to f32 rounding for |x| up to 1e9, far beyond any position.
+/// pi/2 as a sum. The first two parts have 23 bits each, so that their products with any q below 2^30 are exact, fused
+/// or not; the last one is rounded.
+const HALF_PI: [f64; 3] = [
+    f64::from_bits(0x3FF9_21FB_4000_0000),
+    f64::from_bits(0x3E74_442D_0000_0000),
+    f64::from_bits(0x3CF8_4698_98CC_5170),
+];
+
+/// Angles beyond this have no sine or cosine: NaN. Positions are far below.
+const LARGEST_ANGLE: f64 = 1e9;
+
+/// Sine or cosine of f32 radians up to [`LARGEST_ANGLE`], computed in f64 and exact to f32 rounding: `x = q pi/2 + r`
+/// with pi/2 in three parts (Cody and Waite, 1980), then Taylor series in `r`.
 pub fn circular(f: &mut FunctionText, fused: Fma, which: Circular, x: &Value) -> Value {
     if x.ty.lanes > 8 {
         let halves = [0, 1].map(|upper| f.half(x, upper));
@@ -172,14 +183,17 @@ pub fn circular(f: &mut FunctionText, fused: Fma, which: Circular, x: &Value) ->
     }
     let doubles = x.ty.with_scalar(Scalar::F64);
     let ints = x.ty.with_scalar(Scalar::I64);
-    let x64 = f.cast("fpext", x, doubles);
+    let magnitude = f.intrinsic("fabs", &[x.clone()]);
+    let in_range = f.compare("fcmp ole", &magnitude, &float_of(x.ty, LARGEST_ANGLE));
+    // What is out of range must not reach the conversion of q to an integer.
+    let x = f.select(&in_range, x, &float_of(x.ty, 0.0));
+    let x64 = f.cast("fpext", &x, doubles);
     let turns = f.binary("fmul", &x64, &float_of(doubles, std::f64::consts::FRAC_2_PI));
     let q = f.intrinsic("rint", &[turns]);
-    // pi/2 rounded to 33 bits, so that q times it is exact, and the rest.
-    let high = f64::from_bits(std::f64::consts::FRAC_PI_2.to_bits() & !0xF_FFFF);
-    let low = 6.123_233_995_736_766e-17 + (std::f64::consts::FRAC_PI_2 - high);
-    let r = fma(f, fused, &q, &float_of(doubles, -high), &x64);
-    let r = fma(f, fused, &q, &float_of(doubles, -low), &r);
+    let mut r = x64;
+    for part in HALF_PI {
+        r = fma(f, fused, &q, &float_of(doubles, -part), &r);
+    }
     let square = f.binary("fmul", &r, &r);
     let sine_series = [-1.0 / 39_916_800.0, 1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0];
     let cosine_series = [1.0 / 479_001_600.0, -1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0];
@@ -197,7 +211,8 @@ pub fn circular(f: &mut FunctionText, fused: Fma, which: Circular, x: &Value) ->
     let half_turn = f.compare("icmp ne", &half_turn, &int_of(ints, 0));
     let negated = f.negate(&value);
     let value = f.select(&half_turn, &negated, &value);
-    f.cast("fptrunc", &value, x.ty)
+    let value = f.cast("fptrunc", &value, x.ty);
+    f.select(&in_range, &value, &float_of(x.ty, f64::NAN))
 }
 
 fn join(f: &mut FunctionText, low: &Value, high: &Value) -> Value {
@@ -249,7 +264,12 @@ pub fn sum_lanes(f: &mut FunctionText, vector: &Value) -> Value {
     fold_lanes(f, vector, |f, a, b| f.binary("fadd", a, b))
 }
 
-/// The largest lane.
+/// The largest lane, NaN if there is one.
+pub fn maximum_lanes(f: &mut FunctionText, vector: &Value) -> Value {
+    fold_lanes(f, vector, |f, a, b| f.intrinsic("maximum", &[a.clone(), b.clone()]))
+}
+
+/// The largest lane that is not NaN.
 pub fn max_lanes(f: &mut FunctionText, vector: &Value) -> Value {
     fold_lanes(f, vector, |f, a, b| f.intrinsic("maxnum", &[a.clone(), b.clone()]))
 }

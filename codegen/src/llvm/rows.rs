@@ -2,7 +2,7 @@
 
 use super::expression::{Scope, breakpoints, combine, round, tensor};
 use super::index::Index;
-use super::math::{floats, max_lanes, sum_lanes};
+use super::math::{floats, maximum_lanes, sum_lanes};
 use super::memory::{HeadPlace, load_index, store, store_kv};
 use super::text::{F32, FunctionText, Value, float_of, int};
 use crate::kernel::domain::Domain;
@@ -263,7 +263,7 @@ fn emit_reduce(
             let vector = run(f, scope, (0, whole), LANES, true, float_of(floats(LANES), start))?;
             total = match op {
                 ReduceOp::Sum => sum_lanes(f, &vector),
-                ReduceOp::Max => max_lanes(f, &vector),
+                ReduceOp::Max => maximum_lanes(f, &vector),
             };
         }
         if whole < width { run(f, scope, (whole, width), 1, true, total) } else { Ok(total) }

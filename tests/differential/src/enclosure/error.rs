@@ -14,11 +14,13 @@ pub fn of_function(op: UnaryOp) -> Option<f64> {
     match op {
         UnaryOp::Negate | UnaryOp::Absolute | UnaryOp::Sqrt | UnaryOp::Reciprocal => None,
         // A correctly rounded root, and a division.
-        UnaryOp::Rsqrt => Some(2.0),
-        UnaryOp::Exp => Some(3.0),
-        UnaryOp::Log => Some(4.0),
-        UnaryOp::Sin | UnaryOp::Cos => Some(1.0),
-        UnaryOp::Tanh | UnaryOp::Sigmoid => Some(5.0),
+        UnaryOp::Rsqrt => Some(1.0),
+        UnaryOp::Exp => Some(1.0),
+        UnaryOp::Log => Some(3.0),
+        // Computed in f64.
+        UnaryOp::Sin | UnaryOp::Cos => Some(0.01),
+        UnaryOp::Tanh => Some(4.0),
+        UnaryOp::Sigmoid => Some(2.0),
     }
 }
 

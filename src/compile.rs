@@ -10,7 +10,7 @@ use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::print_fused;
 use llmc_models::weights::{Limits, facts};
 use llmc_passes::instrument::{Dump, Instrument, Moment, Report, Verify};
-use llmc_passes::pass::{Context, PREFILL_CHUNK, State};
+use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, run_pipeline};
 use std::cell::RefCell;
@@ -131,7 +131,7 @@ fn run_passes(model: &Model, request: &Request) -> Result<Lowered, CompileError>
         return Err(CompileError::Limit(format!("--max-batch is {batch}, but must be in 1..={LARGEST_LIMIT}")));
     }
     let facts = facts(&model.config, &model.module, model.numerics, limits);
-    let context = Context { facts, prefill_chunk: PREFILL_CHUNK, machine: request.machine.clone() };
+    let context = Context::new(facts, request.machine.clone());
     let kept = Rc::new(RefCell::new(Vec::new()));
     let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify), Box::new(KeepFused(Rc::clone(&kept)))];
     if let Some(directory) = &request.dump {

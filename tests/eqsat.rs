@@ -14,7 +14,7 @@ use llmc_passes::eqsat::explain;
 use llmc_passes::eqsat::extract::{extract, function};
 use llmc_passes::eqsat::rules::rules;
 use llmc_passes::eqsat::saturate::saturate;
-use llmc_passes::pass::{Context, PREFILL_CHUNK, State};
+use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, run_pipeline};
 use std::fmt::Write;
@@ -32,7 +32,7 @@ fn canonical(config: &ModelConfig, layers: usize) -> Module {
     let numerics = Numerics::new(DType::BF16);
     let module = llmc_models::build(&config, numerics).unwrap();
     let facts = facts(&config, &module, numerics, Limits { max_context: 2048, max_batch: 64 });
-    let context = Context { facts, prefill_chunk: PREFILL_CHUNK, machine: Machine::named("host").unwrap() };
+    let context = Context::new(facts, Machine::named("host").unwrap());
     let options = Options { stop_after: Some(Phase::Canonical), ..Options::default() };
     match run_pipeline(State::Module(module), &context, &options, &mut []).unwrap().0 {
         State::Module(module) => module,

@@ -1,5 +1,6 @@
 //! What a pass is, and the state that passes hand on.
 
+use crate::eqsat::rule::Family;
 use crate::phase::Phase;
 use crate::plan::{print_plan, source_type};
 use llmc_ir::machine::Machine;
@@ -54,11 +55,20 @@ pub struct Context {
     pub prefill_chunk: usize,
     /// What the cost model prices forms for.
     pub machine: Machine,
+    /// The rewrite rules that equality saturation uses; the pipeline sets it from its options.
+    pub families: Vec<Family>,
 }
 
 /// Tokens per prefill step: enough rows to make matrix products compute-bound, few enough that the
 /// activations of a step stay in the caches.
 pub const PREFILL_CHUNK: usize = 512;
+
+impl Context {
+    /// A context that uses all rewrite rules, with the usual prefill chunk.
+    pub fn new(facts: ModelFacts, machine: Machine) -> Context {
+        Context { facts, prefill_chunk: PREFILL_CHUNK, machine, families: Family::ALL.into() }
+    }
+}
 
 impl State {
     /// What the state holds, for messages.

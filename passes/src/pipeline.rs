@@ -1,5 +1,6 @@
 //! The pipeline: which passes there are, in which order they run, and the loop that runs them.
 
+use crate::eqsat::rule::Family;
 use crate::instrument::{Instrument, Moment, Report, Statistics, Stopwatch};
 use crate::pass::{Context, Necessity, Pass, State};
 use crate::phase::Phase;
@@ -32,7 +33,7 @@ pub fn pipeline() -> Vec<Pass> {
 /// Which part of the pipeline to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Optional passes to leave out, by name.
+    /// Optional passes and families of rewrite rules to leave out, by name.
     pub without: Vec<String>,
     /// The last phase whose passes run; none means all.
     pub stop_after: Option<Phase>,
@@ -44,7 +45,7 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PipelineError {
     /// A name that no pass has.
-    #[error("unknown pass `{name}`, expected one of {}", known.join(", "))]
+    #[error("unknown pass or rule family `{name}`, expected one of {}", known.join(", "))]
     UnknownPass {
         /// What was asked for.
         name: String,
@@ -91,6 +92,8 @@ pub fn run_pipeline(
     instruments: &mut [Box<dyn Instrument>],
 ) -> Result<(State, Report), PipelineError> {
     let passes = select(&state, options)?;
+    let families = Family::ALL.into_iter().filter(|family| !options.without.iter().any(|name| name == family.name()));
+    let context = &Context { families: families.collect(), ..context.clone() };
     let mut stopwatch = Stopwatch::start();
     let mut report = Report::default();
     observe(instruments, Moment::Start, &state)?;
@@ -109,10 +112,13 @@ pub fn run_pipeline(
 fn select(state: &State, options: &Options) -> Result<Vec<Pass>, PipelineError> {
     let all = pipeline();
     let find = |name: &String| {
-        let unknown = || PipelineError::UnknownPass { name: name.clone(), known: names(&all, |_| true) };
+        let unknown = || PipelineError::UnknownPass {
+            name: name.clone(),
+            known: names(&all, |_| true).into_iter().chain(Family::ALL.map(Family::name)).collect(),
+        };
         all.iter().find(|pass| pass.name == name).copied().ok_or_else(unknown)
     };
-    for name in &options.without {
+    for name in options.without.iter().filter(|name| Family::ALL.iter().all(|family| family.name() != *name)) {
         if find(name)?.necessity == Necessity::Required {
             let optional = names(&all, |pass| pass.necessity == Necessity::Optional);
             return Err(PipelineError::NotOptional { name: name.clone(), optional });

@@ -8,6 +8,7 @@ use llmc::model::Model;
 use llmc_codegen::host::HostTarget;
 use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
+use llmc_passes::eqsat::rule::Family;
 use llmc_passes::instrument::Report;
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, pipeline};
@@ -56,7 +57,7 @@ pub struct CompileArguments {
     /// rewritten, fused or planned
     #[arg(long, value_name = "PHASE")]
     stop_after: Option<Phase>,
-    /// Leave out an optional pass; may be given several times
+    /// Leave out an optional pass or a family of rewrite rules; may be given several times
     #[arg(long, value_name = "PASS", long_help = without_help())]
     without: Vec<String>,
     /// Print a JSON object about the result
@@ -65,13 +66,16 @@ pub struct CompileArguments {
 }
 
 fn without_help() -> String {
-    let mut help = "Leave out an optional pass; may be given several times:".to_owned();
+    let mut help = "Leave out an optional pass or a family of rewrite rules; may be given several times:".to_owned();
     let mut known: Vec<&str> = Vec::new();
     for pass in pipeline().iter().filter(|pass| pass.necessity == llmc_passes::pass::Necessity::Optional) {
         if !known.contains(&pass.name) {
             known.push(pass.name);
             help.push_str(&format!("\n{:<12}{}", pass.name, pass.description));
         }
+    }
+    for family in Family::ALL {
+        help.push_str(&format!("\n{:<12}rewrite rules of eqsat: {}", family.name(), family.description()));
     }
     help
 }

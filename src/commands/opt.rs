@@ -7,7 +7,7 @@ use llmc_ir::dtype::DType;
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::text::parse;
 use llmc_passes::instrument::{Instrument, Verify};
-use llmc_passes::pass::{Context, PREFILL_CHUNK, State};
+use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, PipelineError, run_pipeline};
 use std::io::Read;
@@ -31,7 +31,7 @@ pub struct OptArguments {
     /// Run the pipeline up to this phase
     #[arg(long, value_name = "PHASE")]
     stop_after: Option<Phase>,
-    /// Leave out an optional pass; may be given several times
+    /// Leave out an optional pass or a family of rewrite rules; may be given several times
     #[arg(long, value_name = "PASS")]
     without: Vec<String>,
     /// The most positions of a sequence, for `specialize`
@@ -53,11 +53,7 @@ pub fn opt(arguments: &OptArguments) -> Result<(), CliError> {
     let text = read(&arguments.file)?;
     let document = parse(&text).map_err(|error| CliError::Usage(format!("{}:{error}", arguments.file.display())))?;
     let state = State::from(document);
-    let context = Context {
-        facts: facts(&state, arguments),
-        prefill_chunk: PREFILL_CHUNK,
-        machine: machine::read(&arguments.machine)?,
-    };
+    let context = Context::new(facts(&state, arguments), machine::read(&arguments.machine)?);
     let options = Options {
         without: arguments.without.clone(),
         stop_after: arguments.stop_after,

@@ -1,9 +1,10 @@
 //! What saturation found and what extraction chose, as text: every line that costs something with its reason.
 
-use super::cost::{Bound, Price, Target, Term, dependence};
+use super::cost::{Bound, Price, Target, Term, dependence, typical};
 use super::saturate::Statistics;
 use llmc_ir::graph::NodeId;
-use llmc_ir::module::Function;
+use llmc_ir::machine::Machine;
+use llmc_ir::module::{Function, SpecializedModule};
 use llmc_ir::op::Op;
 use llmc_ir::text::function_text;
 use std::collections::BTreeMap;
@@ -24,6 +25,13 @@ pub fn statistics(name: &str, statistics: &Statistics) -> String {
 /// Seconds of a function for a target.
 pub fn seconds(function: &Function, target: &Target<'_>) -> f64 {
     prices(function, target).iter().map(|(_, price)| price.seconds).sum()
+}
+
+/// Seconds of a step of a program as it typically is: of all its calls.
+pub fn step_seconds(program: &SpecializedModule, machine: &Machine) -> f64 {
+    let target = Target { machine, sizes: typical(&program.bounds) };
+    let functions = program.module.calls.iter().filter_map(|call| program.module.function(&call.function));
+    functions.map(|function| seconds(function, &target)).sum()
 }
 
 /// The function's text, the price behind each line that costs something.

@@ -33,7 +33,8 @@ pub fn eqsat(state: State, context: &Context) -> Result<State, String> {
     let State::Programs(mut programs) = state else {
         return Err(format!("it takes specialised modules, found {}; run `specialize` first", state.kind()));
     };
-    let rules = rules::rules();
+    let mut rules = rules::rules();
+    rules.retain(|rule| context.families.contains(&rule.family));
     let mut known: Vec<(String, Saturated)> = Vec::new();
     for program in &mut programs {
         let target = Target { machine: &context.machine, sizes: typical(&program.bounds) };

@@ -51,6 +51,16 @@ impl Family {
     }
 }
 
+impl Family {
+    /// One line for help texts.
+    pub fn description(self) -> &'static str {
+        match self {
+            Family::Prune => "rows that nobody looks at are not computed",
+            Family::Merge => "products of one operand become one product",
+        }
+    }
+}
+
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -72,7 +72,7 @@ impl Case {
             parameters: 0,
         };
         let machine = Machine::named("host")?;
-        let context = Context { facts, prefill_chunk, machine };
+        let context = Context { prefill_chunk, ..Context::new(facts, machine) };
         let without = self.build.without.clone();
         let options = Options { without, stop_after: Some(Phase::Rewritten), only: None };
         let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];

@@ -33,6 +33,7 @@ mod show;
 
 use directives::{Action, Directives};
 use llmc_ir::dtype::DType;
+use llmc_ir::machine::Machine;
 use llmc_ir::module::{Argument, Call, Module};
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::shape::Type;
@@ -166,7 +167,8 @@ fn transformed(document: Document, options: Options, bare: bool) -> String {
         max_batch: MAX_BATCH,
         parameters: 0,
     };
-    let context = Context { facts, prefill_chunk: PREFILL_CHUNK };
+    let machine = Machine::named("host").expect("this machine is known");
+    let context = Context { facts, prefill_chunk: PREFILL_CHUNK, machine };
     match run_pipeline(state, &context, &options, &mut []) {
         Err(error) => format!("error: {error}\n"),
         Ok((state, _)) => match state.document().map(|document| complaints(&document, bare)).unwrap_or_default() {

@@ -1,4 +1,5 @@
-//! Runs every file below `cases`. Arguments: `--bless` writes results into the files, a word selects files by path.
+//! Runs every file below `cases`. Arguments: `--bless` writes results into the files, a word selects files by path;
+//! `--list` and `--exact` are as in cargo's own harness, so that nextest can run files one by one.
 
 use llmc_filetests::{File, run};
 use std::path::{Path, PathBuf};
@@ -6,33 +7,36 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let bless = arguments.iter().any(|argument| argument == "--bless");
-    // Other flags are those of cargo's own harness.
-    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let flag = |name: &str| arguments.iter().any(|argument| argument == name);
+    // `--format terse`: the only flag with a value that comes along.
+    let words = arguments.iter().filter(|argument| !argument.starts_with('-') && *argument != "terse");
+    let words: Vec<&String> = words.collect();
+    let wanted = |name: &str| {
+        let fits = |word: &&String| if flag("--exact") { name == word.as_str() } else { name.contains(word.as_str()) };
+        words.is_empty() || words.iter().any(fits)
+    };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
-    let mut paths = Vec::new();
-    collect(&root, &mut paths);
-    paths.sort();
-    let (mut passed, mut blessed, mut failed) = (0, 0, Vec::new());
-    for path in paths {
-        let name = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
-        if !words.is_empty() && !words.iter().any(|word| name.contains(*word)) {
-            continue;
-        }
-        match check(&path, bless) {
+    let cases = cases(&root).into_iter().filter(|(name, _)| wanted(name) && !flag("--ignored"));
+    if flag("--list") {
+        cases.for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let (mut passed, mut blessed, mut failed) = (0, 0, 0);
+    for (name, path) in cases {
+        match check(&path, flag("--bless")) {
             Ok(Outcome::Same) => passed += 1,
             Ok(Outcome::Blessed) => {
                 println!("blessed {name}");
                 blessed += 1;
             }
-            Err(message) => failed.push(format!("{name}: {message}")),
+            Err(message) => {
+                println!("FAILED {name}: {message}");
+                failed += 1;
+            }
         }
     }
-    for failure in &failed {
-        println!("FAILED {failure}");
-    }
-    println!("filetests: {passed} passed, {blessed} blessed, {} failed", failed.len());
-    if failed.is_empty() && passed + blessed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("filetests: {passed} passed, {blessed} blessed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 enum Outcome {
@@ -61,6 +65,15 @@ fn check(path: &Path, bless: bool) -> Result<Outcome, String> {
         line(found),
         line(expected)
     ))
+}
+
+/// All files by their paths below `root`, in order.
+fn cases(root: &Path) -> Vec<(String, PathBuf)> {
+    let mut paths = Vec::new();
+    collect(root, &mut paths);
+    paths.sort();
+    let named = |path: PathBuf| (path.strip_prefix(root).unwrap_or(&path).display().to_string(), path);
+    paths.into_iter().map(named).collect()
 }
 
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {

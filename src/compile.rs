@@ -88,6 +88,7 @@ pub fn compile(
 ) -> Result<Outcome, CompileError> {
     let mut going_on = |event: Progress<'_>| if progress(event) { Ok(()) } else { Err(CompileError::Interrupted) };
     going_on(Progress::Passes)?;
+    keep_checkpoint(model, output)?;
     let Lowered { state, passes, ir } = run_passes(model, request)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
@@ -98,7 +99,10 @@ pub fn compile(
     for target in &request.targets {
         going_on(Progress::Code(&target.name))?;
         let started = Instant::now();
-        codes.push((target, compile_host(&planned, target)?));
+        let code = compile_host(&planned, target);
+        // Ctrl-C reaches the linker too, whose failure then has no other reason.
+        going_on(Progress::Code(&target.name))?;
+        codes.push((target, code?));
         code_seconds.push((target.name.clone(), started.elapsed().as_secs_f64()));
         if let Some(directory) = &request.dump {
             dump_code(&planned, target, directory)?;
@@ -114,6 +118,18 @@ pub fn compile(
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
     Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches }))
+}
+
+/// Refuses to write the artifact in place of what it is made of.
+fn keep_checkpoint(model: &Model, output: &Path) -> Result<(), CompileError> {
+    let Ok(output) = output.canonicalize() else { return Ok(()) };
+    match model.checkpoint.files().find(|file| file.canonicalize().is_ok_and(|file| file == output)) {
+        None => Ok(()),
+        Some(file) => Err(CompileError::Limit(format!(
+            "the artifact would replace {}, a file of the checkpoint; give it another name with -o",
+            file.display()
+        ))),
+    }
 }
 
 /// What the pass pipeline made.

@@ -5,10 +5,12 @@
 //! | `tiny`        | every architecture gives the reference's logits and tokens, in both element types |
 //! | `steps`       | neither the batch, nor the threads, nor the cutting of a prompt changes a result |
 //! | `context`     | contexts that are tiny or full |
+//! | `checkpoints` | damaged and hostile checkpoints are refused with one clear error |
 //! | `import`      | `llmc import` rebuilds the original model |
 //! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
 //! | `support`     | models, binaries and numbers for all of them |
 
+mod checkpoints;
 mod context;
 mod import;
 mod smollm2;

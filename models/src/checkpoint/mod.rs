@@ -63,6 +63,11 @@ impl Checkpoint {
         &self.directory
     }
 
+    /// The safetensors files that are mapped.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(|shard| shard.path.as_path())
+    }
+
     /// All tensor names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -68,6 +68,14 @@ impl<'a> Fields<'a> {
         self.size(name, limit).unwrap_or(1)
     }
 
+    /// A number above zero that must be there; 1 if it is not.
+    pub fn required_positive(&self, name: &str) -> f64 {
+        if self.value(name).is_none() {
+            self.missing(name);
+        }
+        self.positive(name).unwrap_or(1.0)
+    }
+
     /// A number above zero; absent is fine.
     pub fn positive(&self, name: &str) -> Option<f64> {
         let value = self.value(name)?;

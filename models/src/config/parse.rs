@@ -1,4 +1,5 @@
-//! The fields of each architecture and their defaults, which are those of transformers.
+//! The fields of each architecture and their defaults, which are those of transformers. Sizes, and what every published
+//! file has although transformers has a default for it, must be there: a file without it is damaged.
 
 use super::fields::{Fields, shown};
 use super::{ModelConfig, Parsed, rope};
@@ -99,11 +100,6 @@ fn config(architecture: Architecture, fields: &Fields<'_>) -> ModelConfig {
         None if architecture == Architecture::Qwen2 => 32,
         _ => fields.size("num_key_value_heads", limits::HEADS).unwrap_or(heads),
     };
-    let default_positions = match architecture {
-        Architecture::Llama => 2048,
-        Architecture::Mistral => 131_072,
-        Architecture::Qwen2 => 32768,
-    };
     let config = ModelConfig {
         architecture,
         vocab: fields.required_size("vocab_size", limits::VOCAB),
@@ -112,9 +108,9 @@ fn config(architecture: Architecture, fields: &Fields<'_>) -> ModelConfig {
         heads,
         kv_heads,
         head_dim: fields.size("head_dim", limits::HEAD_DIM).unwrap_or(hidden / heads),
-        norm_epsilon: fields.positive("rms_norm_eps").unwrap_or(1e-6),
+        norm_epsilon: fields.required_positive("rms_norm_eps"),
         rope: rope::parse(fields),
-        max_positions: fields.size("max_position_embeddings", limits::POSITIONS).unwrap_or(default_positions),
+        max_positions: fields.required_size("max_position_embeddings", limits::POSITIONS),
         tied_embeddings: fields.boolean("tie_word_embeddings").unwrap_or(false),
         attention_bias: architecture == Architecture::Llama && fields.boolean("attention_bias").unwrap_or(false),
         mlp_bias: architecture == Architecture::Llama && fields.boolean("mlp_bias").unwrap_or(false),
@@ -145,7 +141,7 @@ fn check_heads(config: &ModelConfig, fields: &Fields<'_>) {
     } else if !head_dim.is_multiple_of(2) || head_dim == 0 {
         fields.problem("head_dim", format_args!("= {head_dim} must be even: rotary embeddings rotate pairs"));
     }
-    if config.norm_epsilon >= 1.0 {
+    if config.norm_epsilon >= 1.0 && fields.value("rms_norm_eps").is_some() {
         fields.problem("rms_norm_eps", format_args!("= {} must be below 1", config.norm_epsilon));
     }
 }

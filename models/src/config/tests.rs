@@ -49,11 +49,9 @@ fn both_forms_are_the_same_model() {
 #[test]
 fn defaults_are_those_of_transformers() {
     let remove = |names: &[&str]| Value::Object(names.iter().map(|n| ((*n).to_owned(), json!("remove"))).collect());
-    let optional =
-        remove(&["num_key_value_heads", "rms_norm_eps", "rope_theta", "max_position_embeddings", "torch_dtype"]);
-    let config = llama_with(optional).unwrap().config;
-    assert_eq!((config.kv_heads, config.head_dim, config.norm_epsilon), (4, 16, 1e-6));
-    assert_eq!((config.rope.theta, config.max_positions, config.dtype), (10000.0, 2048, None));
+    let config = llama_with(remove(&["num_key_value_heads", "rope_theta", "torch_dtype"])).unwrap().config;
+    assert_eq!((config.kv_heads, config.head_dim), (4, 16));
+    assert_eq!((config.rope.theta, config.dtype), (10000.0, None));
 
     assert_eq!(with("mistral", remove(&["sliding_window"])).unwrap().config.windows, [Some(4096); 3]);
     assert_eq!(with("mistral", json!({"sliding_window": null})).unwrap().config.windows, [None; 3]);
@@ -112,6 +110,10 @@ fn missing_fields_are_named_together() {
         &["config.json: missing hidden_size, num_hidden_layers, vocab_size"],
     );
     refused(json!({"architectures": "remove"}), &["missing architectures"]);
+    refused(
+        json!({"rms_norm_eps": "remove", "max_position_embeddings": "remove"}),
+        &["config.json: missing rms_norm_eps, max_position_embeddings"],
+    );
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! opens one: it checks the header and the code, which takes milliseconds whatever the size;
 //! [`Artifact::verify`] checks every byte.
 
+mod check;
 pub mod error;
 pub mod layout;
 pub mod manifest;

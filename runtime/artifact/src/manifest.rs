@@ -1,7 +1,5 @@
 //! The manifest: everything in an artifact that is not bulk data.
 
-use crate::names::{TOKENIZER, code_tensor_name, weight_tensor_name};
-use llmc_ir::dim::Bounds;
 use llmc_ir::plan::Plan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,7 +40,7 @@ pub struct HostCode {
     pub scratch_bytes: u64,
 }
 
-/// What a tokenizer needs besides its tokenizer.json (which is the tensor [`TOKENIZER`]).
+/// What a tokenizer needs besides its tokenizer.json (which is the tensor [`TOKENIZER`](crate::TOKENIZER)).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizerFacts {
     /// Jinja source that formats a conversation.
@@ -76,67 +74,4 @@ pub struct GenerationDefaults {
     pub repetition_penalty: Option<f32>,
     /// Whether to sample at all (`false`: take the likeliest token).
     pub do_sample: Option<bool>,
-}
-
-impl Manifest {
-    /// Checks that the tensors, given with their sizes, are those that the manifest speaks of and
-    /// that the plan's references stay inside it.
-    ///
-    /// # Errors
-    /// A sentence saying what is missing or does not fit.
-    pub fn check_contents(&self, sizes: &BTreeMap<&str, u64>) -> Result<(), String> {
-        for (index, weight) in self.plan.weights.iter().enumerate() {
-            let name = weight_tensor_name(index, weight);
-            match sizes.get(name.as_str()) {
-                None => return Err(format!("the plan has weight {index} but there is no tensor `{name}`")),
-                Some(&bytes) if bytes != weight.bytes => {
-                    return Err(format!("tensor `{name}` has {bytes} bytes, the plan says {}", weight.bytes));
-                }
-                Some(_) => {}
-            }
-        }
-        for target in &self.targets {
-            if target.tensor != code_tensor_name(&target.name) || !sizes.contains_key(target.tensor.as_str()) {
-                return Err(format!(
-                    "code for {} should be the tensor `{}`, the manifest names `{}`, which {}",
-                    target.name,
-                    code_tensor_name(&target.name),
-                    target.tensor,
-                    if sizes.contains_key(target.tensor.as_str()) { "exists" } else { "does not exist" }
-                ));
-            }
-        }
-        if self.tokenizer.is_some() != sizes.contains_key(TOKENIZER) {
-            return Err(format!("facts about the tokenizer and the tensor `{TOKENIZER}` must come together"));
-        }
-        check_plan(&self.plan)
-    }
-}
-
-fn check_plan(plan: &Plan) -> Result<(), String> {
-    let model = &plan.model;
-    for (what, value) in [("vocab", model.vocab), ("max_context", model.max_context), ("max_batch", model.max_batch)] {
-        if value == 0 {
-            return Err(format!("the plan's {what} is 0"));
-        }
-    }
-    let takes_any_step = |bounds: &Bounds| {
-        let max = &bounds.max;
-        let sizes = max.tokens.min(max.samples).min(max.sequences);
-        !bounds.one_token_per_sequence && sizes > 0 && max.context >= model.max_context
-    };
-    if !plan.programs.iter().any(|program| takes_any_step(&program.bounds)) {
-        return Err("the plan has no program that takes several tokens of a sequence and the whole context".to_owned());
-    }
-    for program in &plan.programs {
-        for call in &program.calls {
-            if call.function >= program.functions.len() {
-                return Err(format!("program `{}` calls function {}, which it lacks", program.name, call.function));
-            }
-            if let Some(weight) = call.weights.iter().find(|&&weight| weight >= plan.weights.len()) {
-                return Err(format!("program `{}` uses weight {weight}, which the plan lacks", program.name));
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Models, binaries and numbers for all end-to-end tests.
 
 pub mod binaries;
+pub mod broken;
 pub mod golden;
 pub mod logits;
 pub mod models;

@@ -73,7 +73,7 @@ fn functions() -> Vec<(String, String)> {
         max_batch: 1,
         parameters: 0,
     };
-    let context = Context { facts, prefill_chunk: 16, machine: Machine::named("host").unwrap() };
+    let context = Context { prefill_chunk: 16, ..Context::new(facts, Machine::named("host").unwrap()) };
     let state = State::Module(module());
     let (state, _) = run_pipeline(state, &context, &Options::default(), &mut []).unwrap();
     let State::Planned(planned) = state else { panic!("expected a plan, found {}", state.kind()) };

@@ -22,7 +22,7 @@ fn after(architecture: Architecture, phase: Phase) -> State {
     let config = architecture.tiny();
     let module = llmc_models::build(&config, numerics).unwrap();
     let facts = facts(&config, &module, numerics, LIMITS);
-    let context = Context { facts, prefill_chunk: CHUNK, machine: Machine::named("host").unwrap() };
+    let context = Context { prefill_chunk: CHUNK, ..Context::new(facts, Machine::named("host").unwrap()) };
     let options = Options { stop_after: Some(phase), ..Options::default() };
     run_pipeline(State::Module(module), &context, &options, &mut []).unwrap().0
 }

@@ -168,7 +168,7 @@ fn transformed(document: Document, options: Options, bare: bool) -> String {
         parameters: 0,
     };
     let machine = Machine::named("host").expect("this machine is known");
-    let context = Context { facts, prefill_chunk: PREFILL_CHUNK, machine };
+    let context = Context { prefill_chunk: PREFILL_CHUNK, ..Context::new(facts, machine) };
     match run_pipeline(state, &context, &options, &mut []) {
         Err(error) => format!("error: {error}\n"),
         Ok((state, _)) => match state.document().map(|document| complaints(&document, bare)).unwrap_or_default() {

@@ -183,7 +183,7 @@ pub fn circular(f: &mut FunctionText, fused: Fma, which: Circular, x: &Value) ->
     }
     let doubles = x.ty.with_scalar(Scalar::F64);
     let ints = x.ty.with_scalar(Scalar::I64);
-    let magnitude = f.intrinsic("fabs", &[x.clone()]);
+    let magnitude = f.intrinsic("fabs", std::slice::from_ref(x));
     let in_range = f.compare("fcmp ole", &magnitude, &float_of(x.ty, LARGEST_ANGLE));
     // What is out of range must not reach the conversion of q to an integer.
     let x = f.select(&in_range, x, &float_of(x.ty, 0.0));

@@ -4,7 +4,7 @@ use llmc_codegen::host::HostTarget;
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::Tensor;
 use llmc_ir::machine::Machine;
-use llmc_ir::module::Module;
+use llmc_ir::module::{Module, SpecializedModule};
 use llmc_ir::op::Op;
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::PlannedModel;
@@ -54,34 +54,47 @@ pub struct Build {
 }
 
 impl Case {
-    /// The plan of the case, or why the passes refuse it.
+    /// The programs of the case as the passes leave them to fusion, or why they refuse it.
     ///
     /// # Errors
     /// The refusing pass's message.
-    pub fn plan(&self) -> Result<PlannedModel, String> {
-        let Limits { max_context, max_batch, prefill_chunk } = self.limits;
+    pub fn programs(&self) -> Result<Vec<SpecializedModule>, String> {
+        let context = self.context()?;
+        let without = self.build.without.clone();
+        let options = Options { without, stop_after: Some(Phase::Rewritten), only: None };
+        let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
         let state = State::Module(self.module.clone());
+        let (state, _) = run_pipeline(state, &context, &options, &mut instruments).map_err(|e| e.to_string())?;
+        match state {
+            State::Programs(programs) => Ok(programs),
+            state => Err(format!("expected programs, found {}", state.kind())),
+        }
+    }
+
+    /// The plan of the case's programs.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn plan(&self, programs: &[SpecializedModule]) -> Result<PlannedModel, String> {
+        let fused = programs.iter().map(|program| fuse_program(program, self.build.epilogues)).collect();
+        let model = plan_programs(fused, &self.context()?.facts).map_err(|e| e.to_string())?;
+        assert_eq!(check_plan(&model), Vec::<String>::new());
+        Ok(model)
+    }
+
+    fn context(&self) -> Result<Context, String> {
+        let Limits { max_context, max_batch, prefill_chunk } = self.limits;
         let facts = ModelFacts {
             architecture: self.module.name.clone(),
             dtype: DType::F32,
-            vocab: state.vocab().ok_or("the logits have no fixed width")?,
+            vocab: State::Module(self.module.clone()).vocab().ok_or("the logits have no fixed width")?,
             hidden: 0,
             layers: 0,
             max_context,
             max_batch,
             parameters: 0,
         };
-        let machine = Machine::named("host")?;
-        let context = Context { prefill_chunk, ..Context::new(facts, machine) };
-        let without = self.build.without.clone();
-        let options = Options { without, stop_after: Some(Phase::Rewritten), only: None };
-        let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
-        let (state, _) = run_pipeline(state, &context, &options, &mut instruments).map_err(|e| e.to_string())?;
-        let State::Programs(programs) = state else { return Err(format!("expected programs, found {}", state.kind())) };
-        let fused = programs.iter().map(|program| fuse_program(program, self.build.epilogues)).collect();
-        let model = plan_programs(fused, &context.facts).map_err(|e| e.to_string())?;
-        assert_eq!(check_plan(&model), Vec::<String>::new());
-        Ok(model)
+        Ok(Context { prefill_chunk, ..Context::new(facts, Machine::named("host")?) })
     }
 }
 

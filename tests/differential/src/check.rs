@@ -7,9 +7,9 @@ use crate::pool::{Batch, Pool};
 use llmc_codegen::error::CodegenError;
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::{KvState, Mode, StepInputs, Tensor, eval_module};
-use llmc_ir::module::Module;
+use llmc_ir::module::{Module, SpecializedModule};
 use llmc_ir::op::{KvPart, Op};
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, Program};
+use llmc_ir::plan::KV_BLOCK_POSITIONS;
 use std::collections::BTreeMap;
 
 /// Numbers of threads that every step runs on; the results must be the same bits.
@@ -85,12 +85,19 @@ pub enum Bounds {
 /// # Errors
 /// See [`Failure`].
 pub fn check(case: &Case, steps: &[Tokens], bounds: Bounds) -> Result<Sharpness, Failure> {
-    let planned = case.plan().map_err(Failure::Refused)?;
+    let programs = case.programs().map_err(Failure::Refused)?;
+    let planned = case.plan(&programs).map_err(Failure::Refused)?;
     let compiled = Compiled::new(case, planned).map_err(Failure::Codegen)?;
-    run(case, &compiled, steps, bounds).map_err(Failure::Wrong)
+    run(case, &programs, &compiled, steps, bounds).map_err(Failure::Wrong)
 }
 
-fn run(case: &Case, compiled: &Compiled, steps: &[Tokens], bounds: Bounds) -> Result<Sharpness, String> {
+fn run(
+    case: &Case,
+    programs: &[SpecializedModule],
+    compiled: &Compiled,
+    steps: &[Tokens],
+    bounds: Bounds,
+) -> Result<Sharpness, String> {
     let mut lengths: BTreeMap<u64, usize> = BTreeMap::new();
     let blocks: usize = {
         let mut totals: BTreeMap<u64, usize> = BTreeMap::new();
@@ -99,38 +106,41 @@ fn run(case: &Case, compiled: &Compiled, steps: &[Tokens], bounds: Bounds) -> Re
     };
     let mut pool = Pool::new(compiled.plan.kv, blocks + 1, 7);
     let mut state = State::new();
-    let (mut typed_state, mut wide_state) = (KvState::default(), KvState::default());
+    let (mut typed_state, mut wide_state, mut own_state) = (KvState::default(), KvState::default(), KvState::default());
     let mut sharpness = Sharpness::default();
     let row_numbers = uses_row_numbers(&case.module);
     for (number, tokens) in steps.iter().enumerate() {
         let step = step(&mut lengths, tokens);
         let batch = pool.batch(&step);
-        let weights = |name: &str| case.weights.get(name).cloned();
-        let interpret = |state: &mut KvState, mode| {
-            let logits = eval_module(&case.module, &weights, state, &step, mode);
-            logits.map(Tensor::into_data).map_err(|error| error.to_string())
-        };
-        let typed = interpret(&mut typed_state, Mode::AsTyped)?;
-        let wide = interpret(&mut wide_state, Mode::Wide)?;
-        let expected = match bounds {
-            Bounds::Rigorous => enclose_module(&case.module, &case.weights, &mut state, &step)?,
-            Bounds::Noise(factor) => {
-                state = noise::caches(&typed_state, &wide_state, factor);
-                noise::around(&typed, &wide, compiled.plan.model.vocab, factor)
-            }
-        };
-        sharpness.looseness = sharpness.looseness.max(expected.looseness());
-        inside(&expected, &typed).map_err(|error| format!("the interpreter itself, step {number}: {error}"))?;
+        // How far rounding takes the module's own logits, before any pass.
+        let typed = interpret(case, &case.module, &mut typed_state, &step, Mode::AsTyped)?;
+        let wide = interpret(case, &case.module, &mut wide_state, &step, Mode::Wide)?;
         let mut after = None;
-        for (index, program) in compiled.plan.programs.iter().enumerate().filter(|(_, program)| takes(program, &step)) {
+        for (index, program) in programs.iter().enumerate().filter(|(_, program)| takes(program, &step)) {
             let place = |error: String| format!("step {number} ({step:?}), program {}: {error}", program.name);
+            let (mut written, mut own_written) = (state.clone(), own_state.clone());
+            // Passes may have changed where is rounded, so the program is compared with its own meaning.
+            let expected = match bounds {
+                Bounds::Rigorous => {
+                    let own = interpret(case, &program.module, &mut own_written, &step, Mode::AsTyped)?;
+                    let expected =
+                        enclose_module(&program.module, &case.weights, &mut written, &step).map_err(place)?;
+                    inside(&expected, &own).map_err(|error| place(format!("the interpreter itself: {error}")))?;
+                    expected
+                }
+                Bounds::Noise(factor) => {
+                    written = noise::caches(&typed_state, &wide_state, factor);
+                    noise::around(&typed, &wide, compiled.plan.model.vocab, factor)
+                }
+            };
+            sharpness.looseness = sharpness.looseness.max(expected.looseness());
             let runs = Run { compiled, program: index, before: &pool, row_numbers };
-            let (logits, written) = runs.check(&batch, &expected, &state).map_err(place)?;
+            let (logits, cache) = runs.check(&batch, &expected, &written).map_err(place)?;
             let ratio = distance(&logits, &wide) / distance(&typed, &wide).max(f64::MIN_POSITIVE);
             sharpness.error_ratio = sharpness.error_ratio.max(ratio);
-            after.get_or_insert(written);
+            after.get_or_insert((cache, written, own_written));
         }
-        pool = after.ok_or_else(|| format!("no program takes step {number}"))?;
+        (pool, state, own_state) = after.ok_or_else(|| format!("no program takes step {number}"))?;
     }
     Ok(sharpness)
 }
@@ -155,7 +165,18 @@ fn uses_row_numbers(module: &Module) -> bool {
     graphs.into_iter().any(|graph| graph.topological().into_iter().any(|node| counts(graph.op(node))))
 }
 
-fn takes(program: &Program, step: &StepInputs) -> bool {
+fn interpret(
+    case: &Case,
+    module: &Module,
+    state: &mut KvState,
+    step: &StepInputs,
+    mode: Mode,
+) -> Result<Vec<f64>, String> {
+    let weights = |name: &str| case.weights.get(name).cloned();
+    eval_module(module, &weights, state, step, mode).map(Tensor::into_data).map_err(|error| error.to_string())
+}
+
+fn takes(program: &SpecializedModule, step: &StepInputs) -> bool {
     let (max, sizes) = (&program.bounds.max, step.bindings());
     let within = sizes.tokens <= max.tokens
         && sizes.samples <= max.samples

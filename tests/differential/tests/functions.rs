@@ -49,7 +49,9 @@ fn for_targets(numbers: &[f32], width: usize, body: Body, mut check: impl FnMut(
             limits: Limits { max_context: rows, max_batch: 2, prefill_chunk: rows },
             build: Build { target, without: vec![], epilogues: Epilogues::Fused },
         };
-        let compiled = Compiled::new(&case, case.plan().expect("rows have a plan")).expect("rows have code");
+        let programs = case.programs().expect("rows have programs");
+        let plan = case.plan(&programs).expect("rows have a plan");
+        let compiled = Compiled::new(&case, plan).expect("rows have code");
         let mut pool = Pool::new(compiled.plan.kv, rows.div_ceil(KV_BLOCK_POSITIONS), 0);
         let tokens: Vec<i32> = (0..rows as i32).collect();
         let mut step = StepInputs::one_sequence(0, &tokens);

@@ -75,14 +75,10 @@ fn smallest(seed: u64, config: &Config) -> String {
     for operations in 1..=config.operations {
         let config = Config { operations, ..config.clone() };
         let Some(case) = case(seed, &config) else { continue };
-        match check(&case, &steps(seed), Bounds::Rigorous) {
-            Err(failure @ (Failure::Codegen(_) | Failure::Wrong(_))) => {
-                return format!(
-                    "with {operations} operations: {failure}\n{}",
-                    llmc_ir::text::print_module(&case.module)
-                );
-            }
-            _ => {}
+        let failure = check(&case, &steps(seed), Bounds::Rigorous).err();
+        if let Some(failure @ (Failure::Codegen(_) | Failure::Wrong(_))) = failure {
+            let text = llmc_ir::text::print_module(&case.module);
+            return format!("with {operations} operations: {failure}\n{text}");
         }
     }
     String::new()

@@ -15,7 +15,7 @@
 //! lies between two neighbouring ties to bf16 becomes one point again, and only one that holds a tie may come out as
 //! either neighbour. This is why chains of bf16 operations do not drown in their own bounds.
 //!
-//! Intervals are computed in f64, whose own rounding is [`FUZZ`].
+//! Intervals are computed in f64, whose own rounding is negligible (`FUZZ`).
 
 pub mod error;
 mod graph;

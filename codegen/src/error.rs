@@ -1,5 +1,8 @@
 //! What can go wrong while code is made.
 
+use std::io;
+use std::path::PathBuf;
+
 /// Errors of code generation.
 #[derive(Debug, thiserror::Error)]
 pub enum CodegenError {
@@ -36,6 +39,14 @@ pub enum CodegenError {
     Link {
         /// What happened.
         reason: String,
+    },
+    /// The linker's files could not be written or read.
+    #[error("cannot keep {} while linking: {source}; make room, or set TMPDIR to another directory", path.display())]
+    Temporary {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
     },
     /// A weight that cannot be packed.
     #[error("weight `{name}`: {reason}")]

@@ -1,14 +1,15 @@
 //! Makes a shared object of an object file with the system's linker.
 
 use crate::error::CodegenError;
+use std::path::Path;
 use std::process::Command;
 
 /// Links one relocatable object into a shared object that needs nothing but libc.
 pub fn link(object: &[u8]) -> Result<Vec<u8>, CodegenError> {
-    let failed = |reason: String| CodegenError::Link { reason };
-    let directory = tempfile::tempdir().map_err(|e| failed(format!("no temporary directory: {e}")))?;
+    let temporary = |path: &Path, source| CodegenError::Temporary { path: path.to_owned(), source };
+    let directory = tempfile::tempdir().map_err(|source| temporary(&std::env::temp_dir(), source))?;
     let (input, output) = (directory.path().join("model.o"), directory.path().join("model.so"));
-    std::fs::write(&input, object).map_err(|e| failed(format!("{}: {e}", input.display())))?;
+    std::fs::write(&input, object).map_err(|source| temporary(&input, source))?;
     let common = ["-shared", "-o"];
     let attempts: [(&str, &[&str]); 2] = [
         ("cc", &["-nostdlib", "-Wl,--build-id=none", "-Wl,-z,noexecstack"]),
@@ -18,11 +19,11 @@ pub fn link(object: &[u8]) -> Result<Vec<u8>, CodegenError> {
     for (linker, options) in attempts {
         match Command::new(linker).args(common).arg(&output).args(options).arg(&input).output() {
             Ok(done) if done.status.success() => {
-                return std::fs::read(&output).map_err(|e| failed(format!("{}: {e}", output.display())));
+                return std::fs::read(&output).map_err(|source| temporary(&output, source));
             }
             Ok(done) => reasons.push(format!("{linker}: {}", String::from_utf8_lossy(&done.stderr).trim())),
             Err(error) => reasons.push(format!("{linker}: {error}")),
         }
     }
-    Err(failed(reasons.join("; ")))
+    Err(CodegenError::Link { reason: reasons.join("; ") })
 }

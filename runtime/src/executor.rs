@@ -88,6 +88,9 @@ pub struct ExecutorOptions {
     pub kv_blocks: Option<usize>,
 }
 
+/// The most threads of a step: more than machines have CPUs, and few enough for the system to start.
+pub const MAX_THREADS: usize = 1024;
+
 /// Why a model cannot be set up or a step cannot run.
 #[derive(Debug, Error)]
 pub enum ExecutorError {
@@ -97,8 +100,7 @@ pub enum ExecutorError {
     /// The pool is too small for the model.
     #[error(
         "the KV cache has room for {blocks} blocks of {KV_BLOCK_POSITIONS} positions, one sequence of {max_context} \
-         positions needs {needed} ({needed_bytes} bytes): free memory, ask for a larger cache or compile with a \
-         smaller --max-context"
+         positions needs {needed} ({needed_bytes} bytes): free memory or compile with a smaller --max-context"
     )]
     PoolTooSmall {
         /// Blocks in the pool.
@@ -110,9 +112,12 @@ pub enum ExecutorError {
         /// Positions of one sequence.
         max_context: usize,
     },
-    /// Zero threads were asked for.
-    #[error("0 threads cannot run a step: ask for at least 1")]
-    NoThreads,
+    /// No thread was asked for, or more than could ever help.
+    #[error("{threads} threads cannot run a step: ask for 1 to {MAX_THREADS}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+    },
     /// No program takes so much at once.
     #[error(
         "a step of {tokens} tokens and {samples} logits rows in {sequences} sequences fits none of the compiled \
@@ -165,8 +170,8 @@ impl Executor {
     pub fn new(artifact: Arc<Artifact>, options: ExecutorOptions) -> Result<Executor, ExecutorError> {
         let plan = &artifact.manifest().plan;
         let threads = options.threads.unwrap_or_else(cpu::default_threads);
-        if threads == 0 {
-            return Err(ExecutorError::NoThreads);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return Err(ExecutorError::Threads { threads });
         }
         let kv_blocks = options.kv_blocks.unwrap_or_else(|| default_kv_blocks(plan)).min(pool::MAX_KV_BLOCKS);
         let needed = plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS);

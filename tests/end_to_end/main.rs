@@ -6,13 +6,17 @@
 //! | `steps`       | neither the batch, nor the threads, nor the cutting of a prompt changes a result |
 //! | `context`     | contexts that are tiny or full |
 //! | `checkpoints` | damaged and hostile checkpoints are refused with one clear error |
+//! | `artifacts`   | damaged, hostile and unsuitable artifacts are refused, and prompts that do not fit |
+//! | `outputs`     | nothing half-written, whatever happens |
 //! | `import`      | `llmc import` rebuilds the original model |
 //! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
 //! | `support`     | models, binaries and numbers for all of them |
 
+mod artifacts;
 mod checkpoints;
 mod context;
 mod import;
+mod outputs;
 mod smollm2;
 mod steps;
 mod support;

@@ -126,8 +126,8 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
     let sequences = tests.iter().map(|test| test.sequences()).max().unwrap_or(1);
     let blocks = tests.iter().map(|test| test.positions().div_ceil(KV_BLOCK_POSITIONS)).max().unwrap_or(1);
     // Memory is taken only where it is used; an executor wants room for one full context.
-    let room = (sequences * blocks).max(model.max_context.div_ceil(KV_BLOCK_POSITIONS));
-    let executor = load::executor(&artifact, &arguments.model, Some(room))?;
+    let room = (sequences * blocks).max(load::one_context(&artifact.manifest().plan));
+    let executor = load::executor(&artifact, &arguments.model, room)?;
     let facts = Facts::new(&artifact, &executor);
     let mut bench = Bench::new(executor, sequences, blocks);
     let repetitions = arguments.repetitions.get();

@@ -51,7 +51,7 @@ pub struct ChatArguments {
 pub fn chat(arguments: &ChatArguments, started: Instant) -> Result<(), CliError> {
     let sampling = arguments.sampling.params()?;
     let max_tokens = options::max_tokens(arguments.max_tokens)?;
-    let session = load::open(&arguments.model, |_| Ok(None))?;
+    let session = load::open(&arguments.model, |_| Ok(()))?;
     let Some(template) = session.text_for("chat")?.template()? else {
         return Err(CliError::usage("the model has no chat template; use `llmrt run --raw`"));
     };

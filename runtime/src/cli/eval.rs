@@ -48,6 +48,10 @@ struct EvalOutput {
     perplexity: f64,
 }
 
+/// Tokens that are scored together: enough to keep matrix products busy, few enough that their logits, which have a
+/// number for each token of the vocabulary, take little memory beside the weights.
+const MOST_SCORED: usize = 128;
+
 /// Runs the command.
 pub fn eval(arguments: &EvalArguments) -> Result<(), CliError> {
     let text = read_text_file(&arguments.file)?;
@@ -61,7 +65,7 @@ pub fn eval(arguments: &EvalArguments) -> Result<(), CliError> {
         context if window > context => {
             Err(CliError::Usage(format!("--window is {window} tokens, but the model's context is {context} tokens")))
         }
-        context => Ok(Some(context.div_ceil(KV_BLOCK_POSITIONS))),
+        _ => Ok(()),
     })?;
     let tokenizer = &session.text_for("eval")?.tokenizer;
     let ids = tokenizer.encode(&text, AddSpecial::Never).map_err(CliError::failure)?;
@@ -111,7 +115,7 @@ fn most_scored_tokens(plan: &Plan) -> usize {
         true => 1,
         false => program.bounds.max.tokens.min(program.bounds.max.samples),
     };
-    plan.programs.iter().map(most).max().unwrap_or(1).max(1)
+    plan.programs.iter().map(most).max().unwrap_or(1).clamp(1, MOST_SCORED)
 }
 
 /// The summed negative log-likelihood of all tokens of a window but the first.

@@ -3,7 +3,7 @@
 use super::options::ModelFlags;
 use llmc_artifact::{Artifact, TOKENIZER, TokenizerFacts};
 use llmc_console::CliError;
-use llmc_ir::plan::Plan;
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use llmrt::chat::ChatTemplate;
 use llmrt::executor::{Executor, ExecutorOptions};
 use llmrt::tokenizer::Tokenizer;
@@ -39,14 +39,12 @@ impl Text {
     }
 }
 
-/// Opens a model. `kv_blocks` says from the plan how large a cache to make, `None` being the
-/// executor's default, or what about the request does not fit the model.
-pub fn open(
-    flags: &ModelFlags,
-    kv_blocks: impl FnOnce(&Plan) -> Result<Option<usize>, CliError>,
-) -> Result<Session, CliError> {
+/// Opens a model for one sequence at a time. `check` says what about the request does not fit the model.
+pub fn open(flags: &ModelFlags, check: impl FnOnce(&Plan) -> Result<(), CliError>) -> Result<Session, CliError> {
     let artifact = open_artifact(flags)?;
-    let kv_blocks = kv_blocks(&artifact.manifest().plan)?;
+    let plan = &artifact.manifest().plan;
+    check(plan)?;
+    let kv_blocks = one_context(plan);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let started = Instant::now();
@@ -61,14 +59,19 @@ pub fn open(
     })
 }
 
+/// Blocks for a single sequence that fills its context. Memory is taken only where it is used.
+pub fn one_context(plan: &Plan) -> usize {
+    plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS)
+}
+
 /// Opens the file alone.
 pub fn open_artifact(flags: &ModelFlags) -> Result<Arc<Artifact>, CliError> {
     Ok(Arc::new(Artifact::open(&flags.artifact).map_err(CliError::failure)?))
 }
 
 /// Gets the model's programs ready.
-pub fn executor(artifact: &Arc<Artifact>, flags: &ModelFlags, kv_blocks: Option<usize>) -> Result<Executor, CliError> {
-    let options = ExecutorOptions { threads: flags.threads.map(Into::into), kv_blocks };
+pub fn executor(artifact: &Arc<Artifact>, flags: &ModelFlags, kv_blocks: usize) -> Result<Executor, CliError> {
+    let options = ExecutorOptions { threads: flags.threads.map(Into::into), kv_blocks: Some(kv_blocks) };
     Executor::new(artifact.clone(), options).map_err(CliError::failure)
 }
 

@@ -98,7 +98,7 @@ pub fn run(arguments: &RunArguments, started: Instant) -> Result<(), CliError> {
     let sampling = arguments.sampling.params()?;
     let max_tokens = options::max_tokens(arguments.max_tokens)?;
     let prompt = read_prompt(arguments)?;
-    let session = load::open(&arguments.model, |_| Ok(None))?;
+    let session = load::open(&arguments.model, |_| Ok(()))?;
     let load_seconds = started.elapsed().as_secs_f64();
     let prompt_ids = prompt.ids(&session, arguments)?;
     let context = session.artifact.manifest().plan.model.max_context;

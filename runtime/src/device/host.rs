@@ -11,7 +11,7 @@ use crate::executor::StepInputs;
 use code::Code;
 use llmc_artifact::Artifact;
 use llmc_ir::abi::{StepArgs, StepFunction};
-use memory::Memory;
+use memory::{Memory, Pages};
 use std::io;
 use std::sync::Arc;
 use thiserror::Error;
@@ -57,7 +57,7 @@ pub enum HostError {
         detail: String,
     },
     /// The operating system gives no memory.
-    #[error("cannot reserve {bytes} bytes for {what}: {source}; ask for a smaller KV cache")]
+    #[error("cannot reserve {bytes} bytes for {what}: {source}; free memory, or compile with a smaller --max-context")]
     Memory {
         /// What it is for.
         what: &'static str,
@@ -115,20 +115,20 @@ impl HostModel {
         let arena_bytes = plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0);
         let samples = plan.programs.iter().map(|program| program.bounds.max.samples).max().unwrap_or(0);
         let vocab = plan.model.vocab;
-        let reserve = |what: &'static str, count: usize, each: usize| {
+        let reserve = |what: &'static str, count: usize, each: usize, pages| {
             let bytes = (count as u64).saturating_mul(each as u64);
-            Memory::reserve(bytes).map_err(|source| HostError::Memory { what, bytes, source })
+            Memory::reserve(bytes, pages).map_err(|source| HostError::Memory { what, bytes, source })
         };
         Ok(HostModel {
             target: target.name.clone(),
             programs,
             weights: artifact.weights().map(<[u8]>::as_ptr).collect(),
-            kv: reserve("the KV cache", options.kv_blocks, plan.kv.block_bytes())?,
+            kv: reserve("the KV cache", options.kv_blocks, plan.kv.block_bytes(), Pages::Huge)?,
             kv_block_bytes: plan.kv.block_bytes(),
-            arena: reserve("activations", 1, arena_bytes as usize)?,
-            scratch: reserve("working memory", threads, scratch_stride as usize)?,
+            arena: reserve("activations", 1, arena_bytes as usize, Pages::Huge)?,
+            scratch: reserve("working memory", threads, scratch_stride as usize, Pages::Small)?,
             scratch_stride,
-            logits: reserve("logits", samples, vocab * size_of::<f32>())?,
+            logits: reserve("logits", samples, vocab * size_of::<f32>(), Pages::Small)?,
             vocab,
             workers: Workers::start(threads).map_err(|source| HostError::Threads { threads, source })?,
             _code: code,

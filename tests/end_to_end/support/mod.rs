@@ -5,3 +5,4 @@ pub mod broken;
 pub mod golden;
 pub mod logits;
 pub mod models;
+pub mod resign;

@@ -6,7 +6,17 @@ use std::ptr::NonNull;
 /// Size and alignment of a huge page on x86-64.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// A private anonymous mapping. It starts as zeros, on a huge page boundary if it is that large.
+/// The pages that memory consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// Huge ones where the memory is that large and the system agrees: for what is used as a whole, with few address
+    /// translations.
+    Huge,
+    /// The usual ones: for what is used in places far apart, since touching a page takes all of it from the system.
+    Small,
+}
+
+/// A private anonymous mapping. It starts as zeros, on a huge page boundary if it consists of such.
 pub(super) struct Memory {
     mapping: NonNull<u8>,
     mapping_bytes: usize,
@@ -19,10 +29,10 @@ unsafe impl Send for Memory {}
 
 impl Memory {
     /// Reserves address space. Pages are taken from the system when they are first written.
-    pub fn reserve(bytes: u64) -> io::Result<Memory> {
+    pub fn reserve(bytes: u64, pages: Pages) -> io::Result<Memory> {
         let too_large = || io::Error::from_raw_os_error(libc::ENOMEM);
         let bytes = usize::try_from(bytes).map_err(|_| too_large())?.max(1);
-        let slack = if bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
+        let slack = if pages == Pages::Huge && bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
         let mapping_bytes = bytes.checked_add(slack).ok_or_else(too_large)?;
         // SAFETY: a new anonymous mapping at an address of the system's choice.
         let mapping = unsafe {
@@ -74,7 +84,7 @@ mod tests {
 
     #[test]
     fn large_memory_is_aligned_zero_and_lazy() {
-        let mut memory = Memory::reserve(64 << 30).unwrap();
+        let mut memory = Memory::reserve(64 << 30, Pages::Huge).unwrap();
         let start = memory.as_mut_ptr();
         assert_eq!(start.align_offset(HUGE_PAGE), 0);
         // SAFETY: inside the reserved range.
@@ -89,8 +99,8 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_errors() {
-        assert!(Memory::reserve(u64::MAX).is_err());
-        assert!(Memory::reserve(1 << 60).is_err());
-        assert!(Memory::reserve(0).is_ok());
+        assert!(Memory::reserve(u64::MAX, Pages::Huge).is_err());
+        assert!(Memory::reserve(1 << 60, Pages::Small).is_err());
+        assert!(Memory::reserve(0, Pages::Huge).is_ok());
     }
 }

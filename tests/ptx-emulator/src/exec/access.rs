@@ -2,7 +2,7 @@
 
 use super::atomic::combine;
 use super::block::Block;
-use super::copies::Copy;
+use super::copies::Batch;
 use super::shared::{Actor, Order, active};
 use super::warp::{Defect, Lanes64, Mask, Warp, lanes};
 use crate::error::{FaultKind, Space};
@@ -300,6 +300,8 @@ pub(super) fn copy_async(
     let bytes = u64::from(copy.bytes);
     let actor = Actor { warp: warp.index, line };
     let mut reading = 0;
+    let mut batch =
+        Box::new(Batch { lanes: mask, bytes: copy.bytes as usize, addresses: destinations, data: [[0; 16]; 32] });
     for lane in lanes(mask) {
         let length = copy.source_bytes.map_or(bytes, |register| u64::from(warp.get32(register)[lane]));
         if length > bytes {
@@ -307,15 +309,13 @@ pub(super) fn copy_async(
             return Err(Defect::lane(lane as u32, FaultKind::Operand(reason)));
         }
         block.shared.launch_copy(actor, lane, destinations[lane], bytes)?;
-        let mut data = [0; 16];
         if length > 0 {
             reading |= 1 << lane;
             check_alignment(lane, Space::Global, sources[lane], bytes)?;
-            data[..length as usize].copy_from_slice(global(block, lane, sources[lane], length)?);
+            batch.data[lane][..length as usize].copy_from_slice(global(block, lane, sources[lane], length)?);
         }
-        let group = warp.copies.group(lane);
-        warp.copies.push(Copy { lane: lane as u8, bytes: copy.bytes as u8, group, address: destinations[lane], data });
     }
+    warp.copies.push(batch);
     count(block, Space::Shared, &destinations, mask, bytes, Direction::Store);
     if reading != 0 {
         count(block, Space::Global, &sources, reading, bytes, Direction::Load);
@@ -325,7 +325,10 @@ pub(super) fn copy_async(
 
 /// Lands the copies that a wait completes.
 pub(super) fn copy_wait(warp: &mut Warp, block: &mut Block, mask: Mask, pending: u32) {
-    for copy in warp.copies.wait(mask, pending) {
-        block.shared.land_copy(warp.index, copy.address, &copy.data[..copy.bytes as usize]);
-    }
+    let warp_index = warp.index;
+    warp.copies.wait(mask, pending, |batch, done| {
+        for lane in lanes(done) {
+            block.shared.land_copy(warp_index, batch.addresses[lane], &batch.data[lane][..batch.bytes]);
+        }
+    });
 }

@@ -152,11 +152,14 @@ fn float(warp: &mut Warp, mma: &Mma) {
     };
     let mut sums = if mma.accumulator == Accumulator::F32 { accumulators(warp, &mma.c) } else { halves(warp, &mma.c) };
     for (sums, row) in sums.iter_mut().zip(&a) {
+        // A local copy stays in registers over the loop.
+        let mut sum = *sums;
         for (&left, right) in row.iter().zip(&b).take(mma.k as usize) {
             for column in 0..8 {
-                sums[column] += left * right[column];
+                sum[column] += left * right[column];
             }
         }
+        *sums = sum;
     }
     if mma.accumulator == Accumulator::F32 {
         return scatter(warp, &mma.d, &sums.map(|row| row.map(canonical32)));

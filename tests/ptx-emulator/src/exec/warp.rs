@@ -85,7 +85,7 @@ impl Warp {
         self.defined64.copy_from_slice(&self.preset_marks[1]);
         self.defined_predicates.copy_from_slice(&self.preset_marks[2]);
         self.local.clear();
-        self.copies = super::copies::Copies::default();
+        self.copies.clear();
     }
 
     /// Fills a register that no instruction writes; it keeps its value over restarts.

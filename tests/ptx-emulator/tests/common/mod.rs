@@ -72,6 +72,26 @@ pub struct Case {
 pub struct Outcome {
     pub error: f64,
     pub counters: Counters,
+    /// Processor time of the launch.
+    pub seconds: f64,
+}
+
+fn timed(
+    module: &Module,
+    kernel: &str,
+    config: LaunchConfig,
+    arguments: &[Argument],
+    memory: &mut Memory,
+) -> Result<(Counters, f64), LaunchError> {
+    let start = processor_seconds();
+    let counters = launch(module, kernel, config, arguments, memory)?;
+    Ok((counters, processor_seconds() - start))
+}
+
+/// What this thread has used of a processor so far, which other load does not disturb; zero where the system does not tell.
+fn processor_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
 }
 
 pub const CASES: [Case; 3] = [
@@ -119,7 +139,7 @@ pub fn matmul_shape(module: &Module, (m, n, k): (usize, usize, usize)) -> Result
     let grid = (m.div_ceil(128) * n.div_ceil(128)) as u32;
     let config = LaunchConfig { instruction_limit: 50_000_000, ..config(grid, 128, 49152) };
     let config = if (m, n, k) == MATMUL { LaunchConfig { instruction_limit: LIMIT, ..config } } else { config };
-    let counters = launch(module, "matmul", config, &arguments, &mut memory)?;
+    let (counters, seconds) = timed(module, "matmul", config, &arguments, &mut memory)?;
     let [a, b] = [a, b].map(|values| values.into_iter().map(|value| f64::from(from_bf16(value))).collect::<Vec<_>>());
     let reference: Vec<f64> =
         (0..m * n).map(|at| (0..k).map(|depth| a[at / n * k + depth] * b[depth * n + at % n]).sum()).collect();
@@ -128,7 +148,7 @@ pub fn matmul_shape(module: &Module, (m, n, k): (usize, usize, usize)) -> Result
     } else {
         worst(&download16(&memory, c_at, m * n), &reference, 1e-4)
     };
-    Ok(Outcome { error, counters })
+    Ok(Outcome { error, counters, seconds })
 }
 
 fn gemv(module: &Module) -> Result<Outcome, LaunchError> {
@@ -149,15 +169,15 @@ fn gemv(module: &Module) -> Result<Outcome, LaunchError> {
         0u64.into(),
         0u64.into(),
     ];
-    let counters = launch(module, "gemv", config(4, 128, 64), &arguments, &mut memory)?;
+    let (counters, seconds) = timed(module, "gemv", config(4, 128, 64), &arguments, &mut memory)?;
     let dot = |row: usize| -> f64 {
         (0..k).map(|at| f64::from(from_bf16(w[row * k + at])) * f64::from(from_bf16(x[at]))).sum()
     };
     let reference: Vec<f64> = (0..n).map(dot).collect();
     if memory.undefined_bytes(y_at, 2 * n as u64).unwrap() > 0 {
-        return Ok(Outcome { error: f64::INFINITY, counters });
+        return Ok(Outcome { error: f64::INFINITY, counters, seconds });
     }
-    Ok(Outcome { error: worst(&download16(&memory, y_at, n), &reference, 1e-4), counters })
+    Ok(Outcome { error: worst(&download16(&memory, y_at, n), &reference, 1e-4), counters, seconds })
 }
 
 fn rmsnorm(module: &Module) -> Result<Outcome, LaunchError> {
@@ -179,7 +199,7 @@ fn rmsnorm(module: &Module) -> Result<Outcome, LaunchError> {
         0u64.into(),
         0u64.into(),
     ];
-    let counters = launch(module, "rmsnorm", config(rows as u32, 256, 32), &arguments, &mut memory)?;
+    let (counters, seconds) = timed(module, "rmsnorm", config(rows as u32, 256, 32), &arguments, &mut memory)?;
     let mut error = 0f64;
     for row in 0..rows {
         let value = |at: usize| f64::from(from_bf16(x[row * stride + at]));
@@ -189,9 +209,9 @@ fn rmsnorm(module: &Module) -> Result<Outcome, LaunchError> {
         let at = y_at + 2 * (row * stride) as u64;
         let padding = memory.undefined_bytes(at + 2 * n as u64, 2 * (stride - n) as u64).unwrap();
         if memory.undefined_bytes(at, 2 * n as u64).unwrap() > 0 || padding != 2 * (stride - n) as u64 {
-            return Ok(Outcome { error: f64::INFINITY, counters });
+            return Ok(Outcome { error: f64::INFINITY, counters, seconds });
         }
         error = error.max(worst(&download16(&memory, at, n), &reference, 1e-5));
     }
-    Ok(Outcome { error, counters })
+    Ok(Outcome { error, counters, seconds })
 }

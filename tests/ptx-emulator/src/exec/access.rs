@@ -3,7 +3,7 @@
 use super::atomic::combine;
 use super::block::Block;
 use super::copies::Batch;
-use super::shared::{Actor, Order, active};
+use super::shared::{Actor, active};
 use super::warp::{Defect, Lanes64, Mask, Warp, lanes};
 use crate::error::{FaultKind, Space};
 use crate::instruction::{Address, AddressSpace, Atomic, CopyAsync, Extend, Load, Store};
@@ -84,7 +84,7 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
                     place(warp, load, lane, source);
                 }
                 Space::Shared => {
-                    let source = block.shared.read(actor, lane, address, bytes, Order::Plain)?;
+                    let source = block.shared.read(actor, lane, address, bytes)?;
                     place(warp, load, lane, source);
                 }
                 Space::Local => {
@@ -208,7 +208,7 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
                     global_mut(block, lane, address, bytes)?.copy_from_slice(value);
                 }
                 Space::Shared => {
-                    block.shared.write(actor, lane, address, value, Order::Plain)?;
+                    block.shared.write(actor, lane, address, value)?;
                     // Shared memory remembers that a value was never written, as registers do.
                     for (at, &source) in store.sources.iter().enumerate() {
                         if warp.defined(source) >> lane & 1 == 0 {
@@ -264,9 +264,9 @@ pub(super) fn atomic(warp: &mut Warp, block: &mut Block, atomic: &Atomic, mask: 
                     old
                 }
                 Space::Shared => {
-                    let old = number(block.shared.read(actor, lane, address, bytes, Order::Atomic)?);
+                    let old = number(block.shared.read_atomic(actor, lane, address, bytes)?);
                     let new = combine(atomic.op, bytes, old, b, c).to_le_bytes();
-                    block.shared.write(actor, lane, address, &new[..bytes as usize], Order::Atomic)?;
+                    block.shared.replace(address, &new[..bytes as usize]);
                     old
                 }
                 Space::Local | Space::Parameter => {

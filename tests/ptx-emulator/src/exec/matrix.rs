@@ -11,7 +11,7 @@
 
 use super::access::addresses;
 use super::block::Block;
-use super::shared::{Actor, Order};
+use super::shared::Actor;
 use super::warp::{Defect, Mask, Warp};
 use crate::error::FaultKind;
 use crate::instruction::{
@@ -48,7 +48,7 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &LoadMatrix, mask: 
         let mut matrix = [[0u16; 8]; 8];
         for (row, values) in matrix.iter_mut().enumerate() {
             let lane = 8 * at + row;
-            let bytes = block.shared.read(actor, lane, addresses[lane], 16, Order::Plain)?;
+            let bytes = block.shared.read(actor, lane, addresses[lane], 16)?;
             for (value, pair) in values.iter_mut().zip(bytes.chunks_exact(2)) {
                 *value = u16::from_le_bytes([pair[0], pair[1]]);
             }
@@ -87,7 +87,7 @@ pub(super) fn store(
         }
         for (row, bytes) in matrix.iter().enumerate() {
             let lane = 8 * at + row;
-            block.shared.write(actor, lane, addresses[lane], bytes, Order::Plain)?;
+            block.shared.write(actor, lane, addresses[lane], bytes)?;
         }
         block.counters.shared_stores.add(&addresses[8 * at..8 * at + 8], 16);
     }

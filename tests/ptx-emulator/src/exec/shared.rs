@@ -15,8 +15,6 @@ struct Cell {
     writer: u32,
     writer_time: u32,
     writer_line: u32,
-    /// The last write was atomic.
-    atomic: bool,
     /// Warp of a `cp.async` in flight to here, plus one.
     flight: u32,
     flight_line: u32,
@@ -24,10 +22,14 @@ struct Cell {
     stamp: u32,
 }
 
-/// How an access takes part in races.
+/// What a write may coincide with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    Plain,
+enum Sharing {
+    /// Nothing.
+    Write,
+    /// Another write: the value is there already.
+    SameValue,
+    /// Other atomic accesses.
     Atomic,
 }
 
@@ -49,6 +51,10 @@ pub(crate) struct SharedMemory {
     reads: Vec<u32>,
     /// For each cell, the line of the last read.
     read_lines: Vec<u32>,
+    /// For each cell and warp, the time of the warp's last atomic access; empty until there is one.
+    atomics: Vec<u32>,
+    /// For each cell, the line of the last atomic access.
+    atomic_lines: Vec<u32>,
     /// `clocks[w][v]`: what warp `w` knows of warp `v`'s time.
     clocks: Vec<Vec<u32>>,
     stamp: u32,
@@ -66,6 +72,8 @@ impl SharedMemory {
             cells: vec![Cell::default(); cells],
             reads: vec![0; cells * warps],
             read_lines: vec![0; cells],
+            atomics: Vec::new(),
+            atomic_lines: Vec::new(),
             clocks: first_clocks(warps),
             stamp: 0,
         }
@@ -77,6 +85,8 @@ impl SharedMemory {
         self.defined.forget(0, bytes);
         self.cells.fill(Cell::default());
         self.reads.fill(0);
+        self.atomics.clear();
+        self.atomic_lines.clear();
         self.clocks = first_clocks(self.warps);
         self.stamp = 0;
     }
@@ -105,7 +115,7 @@ impl SharedMemory {
     }
 
     /// The bytes of a load.
-    pub fn read(&mut self, actor: Actor, lane: usize, address: u64, bytes: u64, order: Order) -> Result<&[u8], Defect> {
+    pub fn read(&mut self, actor: Actor, lane: usize, address: u64, bytes: u64) -> Result<&[u8], Defect> {
         self.check(lane, address, bytes)?;
         let time = self.clocks[actor.warp as usize][actor.warp as usize];
         for at in self.cell_range(address, bytes) {
@@ -113,19 +123,52 @@ impl SharedMemory {
             if cell.flight != 0 {
                 return Err(self.in_flight(lane, at));
             }
-            let both_atomic = order == Order::Atomic && cell.atomic;
-            if cell.writer != 0 && !both_atomic && !self.knows(actor.warp, cell.writer - 1, cell.writer_time) {
-                return Err(self.race(lane, at, actor, "reads", cell.writer - 1, cell.writer_line, "wrote"));
+            if cell.writer != 0 && !self.knows(actor.warp, cell.writer - 1, cell.writer_time) {
+                return Err(self.race(lane, at, actor, "reads", (cell.writer - 1, cell.writer_line, "wrote")));
             }
-            if order == Order::Plain {
-                self.reads[at * self.warps + actor.warp as usize] = time;
-                self.read_lines[at] = actor.line;
+            if let Some(other) = self.unknown(&self.atomics, at, actor.warp) {
+                return Err(self.race(lane, at, actor, "reads", (other, self.atomic_lines[at], "changed atomically")));
             }
+            self.reads[at * self.warps + actor.warp as usize] = time;
+            self.read_lines[at] = actor.line;
         }
+        self.defined_bytes(lane, address, bytes)
+    }
+
+    fn defined_bytes(&self, lane: usize, address: u64, bytes: u64) -> Result<&[u8], Defect> {
         if !self.defined.is_defined(address, bytes) {
             return Err(defect(lane, FaultKind::UninitialisedMemory { space: Space::Shared, address, bytes }));
         }
         Ok(&self.data[address as usize..(address + bytes) as usize])
+    }
+
+    /// The bytes of an atomic access, which [`replace`](SharedMemory::replace) completes.
+    pub fn read_atomic(&mut self, actor: Actor, lane: usize, address: u64, bytes: u64) -> Result<&[u8], Defect> {
+        self.check(lane, address, bytes)?;
+        if self.atomics.is_empty() {
+            self.atomics = vec![0; self.reads.len()];
+            self.atomic_lines = vec![0; self.cells.len()];
+        }
+        let time = self.clocks[actor.warp as usize][actor.warp as usize];
+        for at in self.cell_range(address, bytes) {
+            self.order_write(actor, lane, at, Sharing::Atomic)?;
+            self.atomics[at * self.warps + actor.warp as usize] = time;
+            self.atomic_lines[at] = actor.line;
+        }
+        self.defined_bytes(lane, address, bytes)
+    }
+
+    /// The new value of bytes that [`read_atomic`](SharedMemory::read_atomic) returned.
+    pub fn replace(&mut self, address: u64, value: &[u8]) {
+        self.data[address as usize..address as usize + value.len()].copy_from_slice(value);
+    }
+
+    /// A warp whose entry in `times` (reads or atomics) for the cell is later than what `warp` knows of it.
+    #[inline]
+    fn unknown(&self, times: &[u32], at: usize, warp: u32) -> Option<u32> {
+        let times = times.get(at * self.warps..(at + 1) * self.warps)?;
+        let clock = &self.clocks[warp as usize];
+        (0..self.warps).find(|&other| times[other] > clock[other]).map(|other| other as u32)
     }
 
     /// Starts a store instruction: its lanes' writes are compared with each other.
@@ -133,34 +176,26 @@ impl SharedMemory {
         self.stamp += 1;
     }
 
-    /// A store of `value`; bytes of it that hold nothing leave nothing defined.
-    pub fn write(&mut self, actor: Actor, lane: usize, address: u64, value: &[u8], order: Order) -> Result<(), Defect> {
+    /// A store of `value`.
+    pub fn write(&mut self, actor: Actor, lane: usize, address: u64, value: &[u8]) -> Result<(), Defect> {
         let bytes = value.len() as u64;
         self.check(lane, address, bytes)?;
         let range = address as usize..address as usize + value.len();
-        let same =
-            order == Order::Plain && self.data[range.clone()] == *value && self.defined.is_defined(address, bytes);
+        let same = self.data[range.clone()] == *value && self.defined.is_defined(address, bytes);
+        let sharing = if same { Sharing::SameValue } else { Sharing::Write };
         let time = self.clocks[actor.warp as usize][actor.warp as usize];
         for at in self.cell_range(address, bytes) {
-            if !self.order_write(actor, lane, at, order, same)? {
+            if !self.order_write(actor, lane, at, sharing)? {
                 continue;
             }
             let cell = &mut self.cells[at];
-            if cell.stamp == self.stamp && order == Order::Plain && !same {
-                return Err(self.race(
-                    lane,
-                    at,
-                    actor,
-                    "writes",
-                    actor.warp,
-                    actor.line,
-                    "wrote another value in another lane",
-                ));
+            if cell.stamp == self.stamp && !same {
+                let did = "wrote another value to in another lane";
+                return Err(self.race(lane, at, actor, "writes", (actor.warp, actor.line, did)));
             }
             cell.writer = actor.warp + 1;
             cell.writer_time = time;
             cell.writer_line = actor.line;
-            cell.atomic = order == Order::Atomic;
             cell.stamp = self.stamp;
         }
         self.data[range].copy_from_slice(value);
@@ -174,23 +209,24 @@ impl SharedMemory {
     }
 
     /// Checks a write of the cell against earlier accesses. False: a harmless race of equal values, which keeps the first writer.
-    fn order_write(&self, actor: Actor, lane: usize, at: usize, order: Order, same: bool) -> Result<bool, Defect> {
+    fn order_write(&self, actor: Actor, lane: usize, at: usize, sharing: Sharing) -> Result<bool, Defect> {
         let cell = &self.cells[at];
         if cell.flight != 0 {
             return Err(self.in_flight(lane, at));
         }
-        let both_atomic = order == Order::Atomic && cell.atomic;
-        if cell.writer != 0 && !both_atomic && !self.knows(actor.warp, cell.writer - 1, cell.writer_time) {
-            if same {
+        if cell.writer != 0 && !self.knows(actor.warp, cell.writer - 1, cell.writer_time) {
+            if sharing == Sharing::SameValue {
                 return Ok(false);
             }
-            return Err(self.race(lane, at, actor, "writes", cell.writer - 1, cell.writer_line, "wrote"));
+            return Err(self.race(lane, at, actor, "writes", (cell.writer - 1, cell.writer_line, "wrote")));
         }
-        let reads = &self.reads[at * self.warps..(at + 1) * self.warps];
-        let clock = &self.clocks[actor.warp as usize];
-        let unordered = (0..self.warps).find(|&other| other != actor.warp as usize && reads[other] > clock[other]);
-        if let Some(reader) = unordered {
-            return Err(self.race(lane, at, actor, "writes", reader as u32, self.read_lines[at], "reads"));
+        if let Some(reader) = self.unknown(&self.reads, at, actor.warp) {
+            return Err(self.race(lane, at, actor, "writes", (reader, self.read_lines[at], "reads")));
+        }
+        if sharing != Sharing::Atomic
+            && let Some(other) = self.unknown(&self.atomics, at, actor.warp)
+        {
+            return Err(self.race(lane, at, actor, "writes", (other, self.atomic_lines[at], "changed atomically")));
         }
         Ok(true)
     }
@@ -199,7 +235,7 @@ impl SharedMemory {
     pub fn launch_copy(&mut self, actor: Actor, lane: usize, address: u64, bytes: u64) -> Result<(), Defect> {
         self.check(lane, address, bytes)?;
         for at in self.cell_range(address, bytes) {
-            self.order_write(actor, lane, at, Order::Plain, false)?;
+            self.order_write(actor, lane, at, Sharing::Write)?;
             self.cells[at].flight = actor.warp + 1;
             self.cells[at].flight_line = actor.line;
         }
@@ -244,8 +280,7 @@ impl SharedMemory {
     }
 
     #[cold]
-    #[expect(clippy::too_many_arguments, reason = "the words of one message")]
-    fn race(&self, lane: usize, at: usize, actor: Actor, does: &str, other: u32, line: u32, did: &str) -> Defect {
+    fn race(&self, lane: usize, at: usize, actor: Actor, does: &str, (other, line, did): (u32, u32, &str)) -> Defect {
         let detail = format!(
             "warp {} {does} what warp {other} {did} (PTX line {line}), with no barrier between the two",
             actor.warp

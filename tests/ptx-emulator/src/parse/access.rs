@@ -79,7 +79,9 @@ fn shape(statement: &mut Statement) -> Result<(AddressSpace, usize, Type), PtxEr
     modifiers.drop_hints(&["L1::", "L2::"]);
     let space = modifiers.choose(&SPACES).unwrap_or(AddressSpace::Generic);
     let count = modifiers.choose(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
-    Ok((space, count, modifiers.ty()?))
+    let ty = modifiers.ty()?;
+    modifiers.finish()?;
+    Ok((space, count, ty))
 }
 
 pub(super) fn load(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {

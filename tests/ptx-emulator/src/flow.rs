@@ -2,7 +2,7 @@
 //!
 //! A warp that splits at a branch runs one side up to the nearest instruction that every path from the branch passes, then the
 //! other side, then goes on as one. Lanes that leave the kernel on the way do not keep the others from meeting: an edge to a bare
-//! return counts as no path. The order of blocks in the text plays no part: compilers place a meeting point before, inside
+//! return counts as no path, unless it is the only way out of a loop. The order of blocks in the text plays no part: compilers place a meeting point before, inside
 //! or behind the code that leads to it.
 
 use crate::instruction::{Code, Operation};
@@ -11,7 +11,8 @@ use crate::instruction::{Code, Operation};
 ///
 /// A branch none of whose paths meet, or that never leads to an exit, gets the end of the code.
 pub(crate) fn set_reconvergence(code: &mut [Code]) {
-    let blocks = blocks(code);
+    let mut blocks = blocks(code);
+    forget_early_exits(code, &mut blocks);
     let post_dominators = immediate_post_dominators(&blocks);
     for (block, &dominator) in blocks.iter().zip(&post_dominators) {
         let reconverge = dominator.map_or(code.len(), |at| blocks[at].start);
@@ -45,10 +46,6 @@ fn blocks(code: &[Code]) -> Vec<Block> {
     }
     let starts: Vec<usize> = (0..code.len()).filter(|&at| leaders[at]).collect();
     let block_of = |at: usize| starts.partition_point(|&start| start <= at) - 1;
-    let bare_exit = |&at: &usize| {
-        let start = starts[at];
-        code[start].guard.is_none() && matches!(code[start].operation, Operation::Exit | Operation::Trap)
-    };
     starts
         .iter()
         .enumerate()
@@ -74,13 +71,55 @@ fn blocks(code: &[Code]) -> Vec<Block> {
                     successors.push(next);
                 }
             }
-            if !successors.iter().all(bare_exit) {
-                successors.retain(|at| !bare_exit(at));
-                exits = false;
-            }
             Block { start, end, successors, exits }
         })
         .collect()
+}
+
+/// Removes the edges by which lanes leave early, so that they do not decide where the others meet.
+///
+/// Restores those without which a loop would have no way out, from the end of the code on.
+fn forget_early_exits(code: &[Code], blocks: &mut [Block]) {
+    let bare: Vec<bool> = blocks
+        .iter()
+        .map(|block| {
+            let first = &code[block.start];
+            first.guard.is_none() && matches!(first.operation, Operation::Exit | Operation::Trap)
+        })
+        .collect();
+    let mut forgotten: Vec<Option<(Vec<usize>, bool)>> = vec![None; blocks.len()];
+    for (block, forgotten) in blocks.iter_mut().zip(&mut forgotten) {
+        if block.successors.iter().any(|&at| !bare[at]) {
+            *forgotten = Some((block.successors.clone(), block.exits));
+            block.successors.retain(|&at| !bare[at]);
+            block.exits = false;
+        }
+    }
+    loop {
+        let reaching = reaching_exit(blocks);
+        let stuck = (0..blocks.len()).rev().find(|&at| !reaching[at] && forgotten[at].is_some());
+        let Some(at) = stuck else { return };
+        if let Some((successors, exits)) = forgotten[at].take() {
+            blocks[at].successors = successors;
+            blocks[at].exits = exits;
+        }
+    }
+}
+
+/// Which blocks have a path to an exit.
+fn reaching_exit(blocks: &[Block]) -> Vec<bool> {
+    let mut reaching: Vec<bool> = blocks.iter().map(|block| block.exits).collect();
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for at in (0..blocks.len()).rev() {
+            if !reaching[at] && blocks[at].successors.iter().any(|&successor| reaching[successor]) {
+                reaching[at] = true;
+                changed = true;
+            }
+        }
+    }
+    reaching
 }
 
 /// The iterative algorithm of Cooper, Harvey and Kennedy ("A Simple, Fast Dominance Algorithm") on the reversed graph, with a

@@ -1,7 +1,7 @@
 //! Integer arithmetic over the lanes of a warp.
 
 use super::warp::{Lanes32, Lanes64, Mask, Warp};
-use crate::instruction::{CarryOp, Dot, Half, IntegerOp, Narrow, R32, R64, RP, Sign};
+use crate::instruction::{CarryMultiply, CarryOp, CarryOut, Dot, Half, IntegerOp, Narrow, R32, R64, RP, Sign};
 
 #[inline(always)]
 pub(super) fn map32(warp: &mut Warp, d: R32, [a, b]: [R32; 2], mask: Mask, f: impl Fn(u32, u32) -> u32) {
@@ -255,6 +255,23 @@ pub(super) fn carry64(warp: &mut Warp, op: CarryOp, d: R64, [a, b]: [R64; 2], fl
     let (out, carries) = carry(op, warp.get64(a), warp.get64(b), warp.get_predicate(flag), 64);
     warp.set64(d, &out, mask, defined);
     (carries, defined)
+}
+
+pub(super) fn carry_multiply(warp: &mut Warp, operands: &CarryMultiply, mask: Mask) {
+    let CarryMultiply { half, sign, op, flag, factors: [a, b], c, bits, .. } = *operands;
+    let defined = warp.defined(a) & warp.defined(b) & warp.defined(c) & carry_defined(warp, op, flag);
+    let (x, y) = (warp.get(a), warp.get(b));
+    let product = std::array::from_fn(|lane| match (half, bits) {
+        (Half::High, 64) => long(IntegerOp::MulHigh, sign, x[lane], y[lane]),
+        (Half::High, _) => u64::from(word(IntegerOp::MulHigh, sign, x[lane] as u32, y[lane] as u32)),
+        (_, 64) => x[lane].wrapping_mul(y[lane]),
+        _ => u64::from((x[lane] as u32).wrapping_mul(y[lane] as u32)),
+    });
+    let (out, carries) = carry(op, &product, &warp.get(c), warp.get_predicate(flag), bits);
+    warp.set(operands.d, &out, mask, defined);
+    if operands.out == CarryOut::Write {
+        warp.set_predicate(flag, carries, mask, defined);
+    }
 }
 
 fn carry_defined(warp: &Warp, op: CarryOp, flag: RP) -> Mask {

@@ -140,6 +140,7 @@ fn execute(warp: &mut Warp, block: &mut Block, code: &Code, mask: Mask) -> Resul
                 warp.set_predicate(flag, carries, mask, defined);
             }
         }
+        Operation::CarryMultiply(ref operands) => integer::carry_multiply(warp, operands, mask),
         Operation::Unary32 { op, ty, d, a } => bits::unary32(warp, op, ty, d, a, mask),
         Operation::Unary64 { op, d, a } => integer::map64(warp, d, [a, a], mask, |a, _| bits::unary64(op, a)),
         Operation::Count64 { op, d, a } => {

@@ -68,6 +68,20 @@ pub(crate) enum CarryOut {
     Keep,
 }
 
+#[derive(Debug, Clone)]
+pub(crate) struct CarryMultiply {
+    pub half: Half,
+    pub sign: Sign,
+    /// With or without the carry that comes in.
+    pub op: CarryOp,
+    pub out: CarryOut,
+    pub flag: RP,
+    pub d: Register,
+    pub factors: [Register; 2],
+    pub c: Register,
+    pub bits: u32,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnaryOp {
     Not,

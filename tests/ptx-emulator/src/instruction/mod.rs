@@ -163,6 +163,8 @@ pub(crate) enum Operation {
         flag: RP,
         out: CarryOut,
     },
+    /// `mad.cc` and `madc`: half of the product of `a` and `b`, added with carry to `c`.
+    CarryMultiply(Box<CarryMultiply>),
     Unary32 {
         op: UnaryOp,
         ty: Narrow,

@@ -60,7 +60,7 @@ pub(super) struct Builder<'m> {
     placed: HashMap<String, u64>,
     fills32: HashMap<Fill, R32>,
     fills64: HashMap<Fill, R64>,
-    true_predicate: Option<RP>,
+    constant_predicates: [Option<RP>; 2],
     carry: Option<RP>,
 }
 
@@ -83,7 +83,7 @@ impl<'m> Builder<'m> {
             placed: HashMap::new(),
             fills32: HashMap::new(),
             fills64: HashMap::new(),
-            true_predicate: None,
+            constant_predicates: [None; 2],
             carry: None,
         }
     }
@@ -166,14 +166,15 @@ impl<'m> Builder<'m> {
         self.fill64(Fill::Value(value), "a constant")
     }
 
-    /// A predicate that always holds.
-    pub fn always(&mut self) -> Result<RP, PtxError> {
-        if let Some(register) = self.true_predicate {
+    /// A predicate that always or never holds: a number in a predicate's place, true unless zero.
+    fn constant_predicate(&mut self, number: u64) -> Result<RP, PtxError> {
+        let at = usize::from(number != 0);
+        if let Some(register) = self.constant_predicates[at] {
             return Ok(register);
         }
-        let register = self.new_predicate("true")?;
-        self.slots.constants_predicate.push((register.0, true));
-        self.true_predicate = Some(register);
+        let register = self.new_predicate("a constant")?;
+        self.slots.constants_predicate.push((register.0, number != 0));
+        self.constant_predicates[at] = Some(register);
         Ok(register)
     }
 
@@ -360,7 +361,7 @@ impl<'m> Builder<'m> {
     /// A predicate register.
     pub fn predicate(&mut self, operand: &Operand) -> Result<RP, PtxError> {
         match *operand {
-            Operand::Integer(1) => self.always(),
+            Operand::Integer(number) => self.constant_predicate(number),
             Operand::Name(name) => match self.declared(name)? {
                 Found::Predicate(register) => Ok(register),
                 found => self.mismatch(name, found, Type::Predicate),

@@ -4,7 +4,7 @@ use super::builder::Builder;
 use super::statement::Statement;
 use super::types::Type;
 use crate::error::PtxError;
-use crate::instruction::{CarryOp, CarryOut, Dot, Half, IntegerOp, Narrow, Operation, Sign};
+use crate::instruction::{CarryMultiply, CarryOp, CarryOut, Dot, Half, IntegerOp, Narrow, Operation, Sign};
 
 pub(super) fn binary(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {
     statement.expect(3)?;
@@ -72,7 +72,27 @@ fn multiply_wide(statement: &mut Statement, builder: &mut Builder) -> Result<Ope
 pub(super) fn mad(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {
     statement.expect(4)?;
     let half = statement.modifiers.require(&[("lo", Half::Low), ("hi", Half::High), ("wide", Half::Wide16)])?;
+    let out = if statement.modifiers.flag("cc") { CarryOut::Write } else { CarryOut::Keep };
     let ty = statement.modifiers.ty()?;
+    let op = if statement.modifiers.root == "madc" { CarryOp::AddWithCarry } else { CarryOp::Add };
+    if out == CarryOut::Write || op == CarryOp::AddWithCarry {
+        if half == Half::Wide16 || ty.bits() < 32 {
+            return builder.error(format!("`mad` with carry of {ty:?} does not exist"));
+        }
+        let operands = &statement.operands;
+        let (a, b) = (builder.source(&operands[1], ty)?, builder.source(&operands[2], ty)?);
+        return Ok(Operation::CarryMultiply(Box::new(CarryMultiply {
+            half,
+            sign: ty.sign(),
+            op,
+            out,
+            flag: builder.carry_flag()?,
+            d: builder.destination(&operands[0], ty)?,
+            factors: [a, b],
+            c: builder.source(&operands[3], ty)?,
+            bits: ty.bits(),
+        })));
+    }
     let operands = &statement.operands;
     if ty.bits() == 64 && half != Half::Wide16 {
         let a = builder.source64(&operands[1], ty)?;

@@ -38,10 +38,7 @@ pub(super) fn mov(statement: &mut Statement, builder: &mut Builder) -> Result<Op
         }
         _ if ty == Type::Predicate => {
             let d = builder.predicate(to)?;
-            match from {
-                Operand::Integer(0) => Ok(Operation::PredicateNot { d, a: builder.always()? }),
-                _ => Ok(Operation::MovePredicate { d, a: builder.predicate(from)? }),
-            }
+            Ok(Operation::MovePredicate { d, a: builder.predicate(from)? })
         }
         _ if ty.bits() == 64 => {
             Ok(Operation::Move64 { d: builder.destination64(to, ty)?, a: builder.source64(from, ty)? })
@@ -150,7 +147,6 @@ fn optional(operand: &Operand, builder: &mut Builder) -> Result<Option<RP>, PtxE
 pub(super) fn negatable(operand: &Operand, builder: &mut Builder) -> Result<(RP, Negation), PtxError> {
     match operand {
         Operand::Not(inner) => Ok((builder.predicate(inner)?, Negation::Negated)),
-        Operand::Integer(0) => Ok((builder.always()?, Negation::Negated)),
         other => Ok((builder.predicate(other)?, Negation::Plain)),
     }
 }

@@ -122,6 +122,7 @@ fn operation(statement: &mut Statement, builder: &mut Builder) -> Result<Operati
         "rem" | "mul24" => integer::binary(statement, builder),
         "mad" | "fma" if float::is_float(statement) => float::fma(statement, builder),
         "mad" => integer::mad(statement, builder),
+        "madc" => integer::mad(statement, builder),
         "addc" | "subc" => integer::carry(statement, builder),
         "sad" => integer::sad(statement, builder),
         "dp4a" | "dp2a" => integer::dot(statement, builder),

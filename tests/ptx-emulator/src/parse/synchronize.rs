@@ -171,6 +171,8 @@ pub(super) fn nothing(statement: &mut Statement) -> Result<Operation, PtxError> 
         "async",
         "launch_dependents",
         "wait",
+        "shared::cta",
+        "global",
         "u32",
     ]);
     Ok(Operation::Nothing)

@@ -84,6 +84,25 @@ fn lanes_that_leave_early_do_not_hold_up_the_rest() {
 }
 
 #[test]
+fn a_loop_that_returns_at_its_end() {
+    // The only way out of the last loop is the return itself; what comes before still meets.
+    let body = "mov.u32 %r1, 0; setp.lt.u32 %p1, %t, 5; @%p1 bra A; mov.u32 %r1, 1; A: bar.sync 0;
+        setp.ge.u32 %p2, %t, 20; @%p2 bra RET; L: add.u32 %r1, %r1, 1; st.global.u32 [%rd2], %r1; setp.lt.u32 %p3, %r1, %t;
+        @%p3 bra L; RET:";
+    let (_, out) = run(32, body).unwrap();
+    assert_eq!(
+        out[..32],
+        lanes(|lane| if lane < 5 {
+            lane.max(1)
+        } else if lane < 20 {
+            lane
+        } else {
+            0
+        })
+    );
+}
+
+#[test]
 fn warps_of_different_lengths_and_partial_warps() {
     let body = "mov.u32 %r1, %warpid; L: add.u32 %r1, %r1, 1; setp.lt.u32 %p1, %r1, 100; @%p1 bra L; bar.sync 0; st.global.u32 [%rd2], %r1;";
     let (counters, out) = run(200, body).unwrap();

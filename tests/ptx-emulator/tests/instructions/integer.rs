@@ -107,6 +107,8 @@ fn carries_chain() {
         (add, &[0xffff_ffff, 0, 0xffff_ffff], 0),
         ("sub.cc.u32 %r4, %r1, %r2; subc.u32 %r0, %r3, 0;", &[1, 2, 10], 9),
         ("sub.cc.u32 %r4, %r1, %r2; subc.u32 %r0, %r3, 0;", &[2, 2, 10], 10),
+        ("mad.lo.cc.u32 %r4, %r1, %r2, %r3; madc.hi.u32 %r0, %r1, %r2, 5;", &[0xffff_ffff, 2, 3], 7),
+        ("mad.lo.cc.u32 %r4, %r1, %r2, %r3; madc.hi.u32 %r0, %r1, %r2, 5;", &[0xffff_ffff, 2, 1], 6),
         ("add.cc.u64 %rd4, %rd1, %rd2; addc.u64 %rd0, 0, 0;", &[u64::MAX, 1], 1),
     ]);
 }

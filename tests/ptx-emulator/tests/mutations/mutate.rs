@@ -39,7 +39,7 @@ pub fn sample(mutants: Vec<Mutant>, count: usize) -> Vec<Mutant> {
     let keep = |mutant: &Mutant| {
         let at = seen.entry(mutant.kind).or_default();
         *at += 1;
-        (*at - 1) % totals[mutant.kind].div_ceil(count) == 0
+        (*at - 1).is_multiple_of(totals[mutant.kind].div_ceil(count))
     };
     mutants.into_iter().filter(keep).collect()
 }
@@ -83,10 +83,13 @@ fn changes(statement: &str) -> Vec<(&'static str, String)> {
             list.push(("matrices swapped", swap_in_vector(rest, 0, 1, 2)));
             list.extend(offset_changed(rest, 16).map(|text| ("matrix address off by a row", text)));
         }
-        _ if opcode.starts_with("ld.") || opcode.starts_with("st.") => {
-            if rest.contains("v4") && !rest.contains("param") {
-                list.push(("vector elements swapped", rebuilt(swap_in_vector(rest, 0, 0, 1))));
-            }
+        _ if opcode.starts_with("ld.global") && opcode.contains("v4")
+            || opcode.starts_with("st.") && opcode.contains("v4") =>
+        {
+            list.push(("vector elements swapped", rebuilt(swap_in_vector(rest, 0, 0, 1))));
+        }
+        _ if opcode.starts_with("ld.shared.v4") => {
+            list.push(("vector elements swapped", rebuilt(swap_in_vector(rest, 0, 0, 1))));
         }
         _ if opcode.starts_with("shfl") => {
             let parts: Vec<&str> = rest.split(',').collect();

@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{CASES, matmul_shape};
+use common::{CASES, OWN_CASES, matmul_shape};
 use llmc_ptx_emulator::Module;
 
 #[test]
 fn triton_kernels_give_the_reference_numbers() {
-    for case in CASES {
+    for case in CASES.into_iter().chain(OWN_CASES) {
         let module = Module::parse(case.text).unwrap();
         assert_eq!(module.kernels().collect::<Vec<_>>(), [case.kernel]);
         let outcome = (case.run)(&module).unwrap_or_else(|error| panic!("{error}"));

@@ -55,7 +55,8 @@ fn changes(statement: &str) -> Vec<(&'static str, String)> {
     let opcode = rest.split(|character: char| character.is_whitespace() || character == ';').next().unwrap_or("");
     if !guard.is_empty() {
         list.push(("guard dropped", rest.to_string()));
-        list.push(("guard negated", format!("@!{guard} {rest}")));
+        let negated = guard.strip_prefix('!').map_or_else(|| format!("!{guard}"), str::to_string);
+        list.push(("guard negated", format!("@{negated} {rest}")));
     }
     let rebuilt = |new: String| if guard.is_empty() { new } else { format!("@{guard} {new}") };
     match opcode {
@@ -119,6 +120,9 @@ fn changes(statement: &str) -> Vec<(&'static str, String)> {
 fn number_changed(statement: &str, by: i64) -> Option<String> {
     let body = statement.trim_end_matches(';');
     let start = body.rfind(|character: char| !character.is_ascii_digit() && character != '-')? + 1;
+    if !body[..start].ends_with(char::is_whitespace) {
+        return None;
+    }
     let value: i64 = body[start..].parse().ok()?;
     Some(format!("{}{};", &body[..start], value + by))
 }

@@ -1,0 +1,45 @@
+//! A warp's local memory: one array of bytes per lane.
+
+use crate::error::{FaultKind, Space};
+use crate::shadow::Shadow;
+
+#[derive(Debug, Clone)]
+pub(crate) struct LocalMemory {
+    bytes: u64,
+    data: Vec<u8>,
+    defined: Shadow,
+}
+
+impl LocalMemory {
+    /// `bytes` bytes for each of 32 lanes.
+    pub fn new(bytes: u64) -> Self {
+        LocalMemory { bytes, data: vec![0; 32 * bytes as usize], defined: Shadow::undefined(32 * bytes) }
+    }
+
+    pub fn clear(&mut self) {
+        self.defined.forget(0, 32 * self.bytes);
+    }
+
+    fn place(&self, lane: usize, address: u64, bytes: u64) -> Result<usize, FaultKind> {
+        if address.checked_add(bytes).is_some_and(|end| end <= self.bytes) {
+            return Ok((lane as u64 * self.bytes + address) as usize);
+        }
+        let nearest = format!("each thread has {} bytes", self.bytes);
+        Err(FaultKind::OutOfBounds { space: Space::Local, address, bytes, nearest })
+    }
+
+    pub fn read(&self, lane: usize, address: u64, bytes: u64) -> Result<&[u8], FaultKind> {
+        let at = self.place(lane, address, bytes)?;
+        if !self.defined.is_defined(at as u64, bytes) {
+            return Err(FaultKind::UninitialisedMemory { space: Space::Local, address, bytes });
+        }
+        Ok(&self.data[at..at + bytes as usize])
+    }
+
+    /// The bytes to be written, which count as written from here on.
+    pub fn write(&mut self, lane: usize, address: u64, bytes: u64) -> Result<&mut [u8], FaultKind> {
+        let at = self.place(lane, address, bytes)?;
+        self.defined.define(at as u64, bytes);
+        Ok(&mut self.data[at..at + bytes as usize])
+    }
+}

@@ -1,0 +1,217 @@
+//! A kernel's body: scopes, labels, guards, and the dispatch of instructions to their families.
+
+use super::builder::{Builder, Scope};
+use super::cursor::{Cursor, describe};
+use super::modifiers::Modifiers;
+use super::operand::{Operand, operands};
+use super::types::Type;
+use super::{access, bits, convert, declaration, float, integer, matrix, moves, synchronize};
+use crate::error::PtxError;
+use crate::flow;
+use crate::instruction::{Branch, Code, Guard, Operation};
+use crate::lexer::Token;
+
+/// An instruction as written.
+pub(super) struct Statement<'t> {
+    pub modifiers: Modifiers<'t>,
+    pub operands: Vec<Operand<'t>>,
+}
+
+impl<'t> Statement<'t> {
+    /// Checks the number of operands.
+    pub fn expect(&self, count: usize) -> Result<(), PtxError> {
+        self.expect_between(count, count)
+    }
+
+    pub fn expect_between(&self, least: usize, most: usize) -> Result<(), PtxError> {
+        let found = self.operands.len();
+        if (least..=most).contains(&found) {
+            return Ok(());
+        }
+        let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        self.modifiers.error(format!("`{}` takes {wanted} operands, found {found}", self.modifiers.root))
+    }
+}
+
+/// Parses `{ ... }` into the builder.
+pub(super) fn body(cursor: &mut Cursor, builder: &mut Builder) -> Result<(), PtxError> {
+    cursor.expect(b'{')?;
+    let mut depth = 1;
+    while depth > 0 {
+        builder.line = cursor.line();
+        match cursor.peek() {
+            None => return cursor.error("a kernel without its closing `}`"),
+            Some(Token::Symbol(b'{')) => {
+                cursor.next();
+                depth += 1;
+                builder.scopes.push(Scope::default());
+            }
+            Some(Token::Symbol(b'}')) => {
+                cursor.next();
+                depth -= 1;
+                builder.scopes.pop();
+            }
+            Some(Token::Symbol(b';')) => {
+                cursor.next();
+            }
+            Some(Token::Dotted("reg")) => {
+                cursor.next();
+                declaration::registers(cursor, builder)?;
+            }
+            Some(Token::Dotted("shared" | "local")) => declaration::kernel_variables(cursor, builder)?,
+            Some(Token::Dotted("pragma")) => cursor.skip_statement(),
+            Some(Token::Dotted(directive)) => {
+                return cursor.error(format!("the directive `.{directive}` is not implemented inside of a kernel"));
+            }
+            Some(Token::Name(name)) if cursor.peek_second() == Some(Token::Symbol(b':')) => {
+                cursor.next();
+                cursor.next();
+                let at = builder.code.len() as u32;
+                if builder.labels.insert(name.to_string(), at).is_some() {
+                    return builder.error(format!("the label `{name}` is there twice"));
+                }
+            }
+            Some(Token::Name(_) | Token::Symbol(b'@')) => instruction(cursor, builder)?,
+            other => return cursor.error(format!("expected an instruction, found {}", describe(other))),
+        }
+    }
+    Ok(())
+}
+
+fn instruction(cursor: &mut Cursor, builder: &mut Builder) -> Result<(), PtxError> {
+    let line = cursor.line();
+    builder.line = line;
+    let mut guard = None;
+    if cursor.take(b'@') {
+        let negated = cursor.take(b'!');
+        let name = cursor.name()?;
+        guard = Some(Guard { predicate: builder.predicate(&Operand::Name(name))?, negated });
+    }
+    let root = cursor.name()?;
+    let mut words = Vec::new();
+    while let Some(Token::Dotted(word)) = cursor.peek() {
+        cursor.next();
+        words.push(word);
+    }
+    let kind = kind(root, &words);
+    let mut statement = Statement { modifiers: Modifiers::new(root, words, line), operands: operands(cursor)? };
+    let operation = operation(&mut statement, builder)?;
+    statement.modifiers.finish()?;
+    let kind = builder.kind(kind);
+    builder.code.push(Code { line, kind, guard, operation });
+    Ok(())
+}
+
+fn operation(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {
+    match statement.modifiers.root {
+        "mov" => moves::mov(statement, builder),
+        "selp" => moves::selp(statement, builder),
+        "setp" => moves::setp(statement, builder),
+        "set" => moves::set(statement, builder),
+        "cvta" => moves::cvta(statement, builder),
+        "isspacep" => moves::isspacep(statement, builder),
+        "createpolicy" => moves::createpolicy(statement, builder),
+        "cvt" => convert::cvt(statement, builder),
+        "add" | "sub" | "mul" | "div" | "min" | "max" => {
+            if float::is_float(statement) {
+                float::binary(statement, builder)
+            } else {
+                integer::binary(statement, builder)
+            }
+        }
+        "rem" | "mul24" => integer::binary(statement, builder),
+        "mad" | "fma" if float::is_float(statement) => float::fma(statement, builder),
+        "mad" => integer::mad(statement, builder),
+        "madc" => integer::mad(statement, builder),
+        "addc" | "subc" => integer::carry(statement, builder),
+        "sad" => integer::sad(statement, builder),
+        "dp4a" | "dp2a" => integer::dot(statement, builder),
+        "neg" | "abs" if float::is_float(statement) => float::unary(statement, builder),
+        "sqrt" | "rsqrt" | "rcp" | "ex2" | "lg2" | "sin" | "cos" | "tanh" => float::unary(statement, builder),
+        "copysign" => float::binary(statement, builder),
+        "neg" | "abs" | "not" | "cnot" | "brev" => bits::unary(statement, builder),
+        "popc" | "clz" | "bfind" => bits::count(statement, builder),
+        "and" | "or" | "xor" => bits::logic(statement, builder),
+        "shl" | "shr" => bits::shift(statement, builder),
+        "shf" => bits::funnel(statement, builder),
+        "bfe" => bits::extract(statement, builder),
+        "bfi" => bits::insert(statement, builder),
+        "prmt" => bits::permute(statement, builder),
+        "lop3" => bits::lop3(statement, builder),
+        "ld" | "ldu" => access::load(statement, builder),
+        "st" => access::store(statement, builder),
+        "atom" | "red" => access::atomic(statement, builder),
+        "cp" => access::copy(statement, builder),
+        "prefetch" | "prefetchu" | "discard" | "applypriority" => access::hint(statement),
+        "ldmatrix" => matrix::ldmatrix(statement, builder),
+        "stmatrix" => matrix::stmatrix(statement, builder),
+        "mma" => matrix::mma(statement, builder),
+        "shfl" => synchronize::shuffle(statement, builder),
+        "vote" => synchronize::vote(statement, builder),
+        "match" => synchronize::matching(statement, builder),
+        "redux" => synchronize::redux(statement, builder),
+        "elect" => synchronize::elect(statement, builder),
+        "activemask" => synchronize::activemask(statement, builder),
+        "bar" | "barrier" => synchronize::barrier(statement, builder),
+        "membar" | "fence" | "griddepcontrol" | "nanosleep" | "pmevent" => synchronize::nothing(statement),
+        "bra" => branch(statement, builder),
+        "ret" | "exit" => {
+            statement.modifiers.flag("uni");
+            statement.expect(0)?;
+            Ok(Operation::Exit)
+        }
+        "trap" => Ok(Operation::Trap),
+        root => builder.error(format!("the instruction `{root}` is not implemented")),
+    }
+}
+
+fn branch(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {
+    statement.expect(1)?;
+    statement.modifiers.flag("uni");
+    let Operand::Name(label) = statement.operands[0] else {
+        return builder.error("`bra` takes a label");
+    };
+    builder.branches.push((builder.code.len(), label.to_string(), builder.line));
+    Ok(Operation::Branch(Branch { target: 0, reconverge: 0 }))
+}
+
+/// The name under which executions are counted: the instruction with the word that tells most about it.
+fn kind(root: &str, words: &[&str]) -> String {
+    let spaces = ["global", "shared", "local", "param", "const"];
+    let word = match root {
+        "ld" | "st" | "atom" | "red" => words.iter().find_map(|word| {
+            let space = word.split("::").next().unwrap_or(word);
+            spaces.contains(&space).then_some(space)
+        }),
+        "cp" if words.first() == Some(&"async") => {
+            return match words.get(1) {
+                Some(word @ (&"commit_group" | &"wait_group" | &"wait_all")) => format!("cp.async.{word}"),
+                _ => "cp.async".to_string(),
+            };
+        }
+        "mma" => words.iter().find(|word| word.starts_with("m16")).copied(),
+        "ldmatrix" | "stmatrix" => words.iter().find(|word| word.len() == 2 && word.starts_with('x')).copied(),
+        "bra" | "ret" => None,
+        _ => words.iter().rev().find(|word| Type::parse(word).is_some()).or(words.first()).copied(),
+    };
+    let word = match root {
+        "shfl" | "vote" | "bar" | "barrier" | "redux" | "match" => words.first().copied(),
+        _ => word,
+    };
+    word.map_or_else(|| root.to_string(), |word| format!("{root}.{word}"))
+}
+
+/// Resolves labels, appends the implicit return, and finds where diverged lanes meet again.
+pub(super) fn finish(builder: &mut Builder) -> Result<(), PtxError> {
+    let line = builder.line;
+    let kind = builder.kind("ret".to_string());
+    builder.code.push(Code { line, kind, guard: None, operation: Operation::Exit });
+    for (at, label, line) in std::mem::take(&mut builder.branches) {
+        let Some(&target) = builder.labels.get(&label) else {
+            return Err(PtxError::new(line, format!("no label `{label}`")));
+        };
+        builder.code[at].operation = Operation::Branch(Branch { target, reconverge: 0 });
+    }
+    flow::set_reconvergence(&mut builder.code);
+    Ok(())
+}

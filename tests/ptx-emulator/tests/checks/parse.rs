@@ -1,0 +1,76 @@
+//! What the emulator does not know is an error with its line, never skipped.
+
+use crate::HEAD;
+use llmc_ptx_emulator::Module;
+
+fn message(statement: &str) -> String {
+    let text = format!(
+        "{HEAD}.visible .entry k(.param .u64 p) {{ .reg .b32 %r<9>; .reg .b64 %rd<9>; .reg .b16 %h<9>; .reg .pred %p<9>;\n{statement}\nret; }}"
+    );
+    match Module::parse(&text) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("`{statement}` was accepted"),
+    }
+}
+
+#[test]
+fn unknown_things_are_named() {
+    let cases = [
+        ("wgmma.fence.sync.aligned;", "PTX line 5: the instruction `wgmma` is not implemented"),
+        ("add.foo.s32 %r1, %r2, %r3;", "PTX line 5: `add`: the modifier `.foo` is not implemented"),
+        ("ld.global.v3.u32 {%r1, %r2, %r3}, [%rd1];", "PTX line 5: `ld`: the modifier `.v3` is not implemented"),
+        ("cp.async.bulk.commit_group;", "PTX line 5: `cp`: the modifier `.bulk` is not implemented"),
+        (
+            "mov.u32 %r1, %clock;",
+            "PTX line 5: `%clock` is neither declared nor a special register that the emulator has",
+        ),
+        ("mov.u32 %r9, 1;", "PTX line 5: `%r9` is not declared"),
+        ("add.s32 %r1, %rd2, %r3;", "PTX line 5: `%rd2` has 64 bits, the instruction wants 32 bits"),
+        ("add.u16 %h1, %r2, %h3;", "PTX line 5: `%r2` has 32 bits, the instruction wants 16 bits"),
+        ("@%r1 bra L;", "PTX line 5: `%r1` has 32 bits, the instruction wants a predicate"),
+        ("bra L;", "PTX line 5: no label `L`"),
+        ("L: L: bra L;", "PTX line 5: the label `L` is there twice"),
+        ("add.s32 %r1, %r2;", "PTX line 5: `add` takes 3 operands, found 2"),
+        ("call.uni foo, (%r1);", "PTX line 5: expected an operand, found `(`"),
+        ("call.uni foo;", "PTX line 5: the instruction `call` is not implemented"),
+        ("cvt.s32.f32 %r1, %r2;", "PTX line 5: `cvt` from F32 to Signed(32) needs a rounding"),
+        (
+            "mma.sync.aligned.m16n8k4.row.col.f32.bf16.bf16.f32 {%r1}, {%r1}, {%r1}, {%r1};",
+            "PTX line 5: `mma.m16n8k4` of Bf16 and Bf16 into F32 does not exist",
+        ),
+        ("ld.global.u32 %r1, [%r2];", "PTX line 5: `%r2` has not the width of an address in this memory"),
+        ("add.s32 %r1, %r2, %r3", "PTX line 6: expected `,`, found `ret`"),
+        (".maxnreg 5;", "PTX line 5: the directive `.maxnreg` is not implemented inside of a kernel"),
+    ];
+    for (statement, expected) in cases {
+        assert_eq!(message(statement), expected);
+    }
+}
+
+#[test]
+fn modules_without_a_kernel_or_an_end() {
+    assert!(Module::parse("hello").unwrap_err().to_string().contains("expected a directive, found `hello`"));
+    assert!(
+        Module::parse(&format!("{HEAD}.visible .entry k() {{ ret;"))
+            .unwrap_err()
+            .to_string()
+            .contains("without its closing")
+    );
+    let module = Module::parse(HEAD).unwrap();
+    assert_eq!((module.version(), module.target(), module.kernels().count()), ((8, 5), "sm_80", 0));
+}
+
+#[test]
+fn a_kernel_says_what_a_launch_needs() {
+    let text = format!(
+        "{HEAD}.global .align 4 .b8 g[12]; .visible .entry k(.param .u64 .ptr .global .align 16 a, .param .f32 b, .param .align 8 .b8 c[24])
+         .maxntid 256 {{ .shared .align 4 .b8 s[20]; .local .align 8 .b8 l[16]; .reg .b64 %rd<3>; .reg .b32 %r<3>;
+         {{ .reg .b32 %r<3>; mov.u32 %r1, s; }} mov.u64 %rd1, l; ret; }}"
+    );
+    let module = Module::parse(&text).unwrap();
+    let kernel = module.kernel("k").unwrap();
+    assert_eq!(kernel.parameters().collect::<Vec<_>>(), [8, 4, 24]);
+    assert_eq!((kernel.static_shared_bytes(), kernel.local_bytes(), kernel.maximum_threads()), (20, 16, Some(256)));
+    assert_eq!((kernel.name(), kernel.required_block(), kernel.instructions()), ("k", None, 4));
+    assert_eq!(module.variables().collect::<Vec<_>>(), [("g", 12)]);
+}

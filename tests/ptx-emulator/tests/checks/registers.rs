@@ -1,0 +1,62 @@
+//! Registers that nothing was written to: moving them about is fine, depending on them is not.
+
+use crate::{fault, sound};
+use llmc_ptx_emulator::FaultKind;
+
+fn culprit(body: &str) -> String {
+    match fault(32, body).kind {
+        FaultKind::UninitialisedRegister { register } => register,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn values_that_were_never_written_reach_nothing() {
+    assert_eq!(culprit("st.global.u32 [%rd2], %r7;"), "%r7");
+    assert_eq!(culprit("add.s32 %r1, %r7, 1; st.global.u32 [%rd2], %r1;"), "%r1");
+    assert_eq!(culprit("ld.global.u32 %r1, [%rd7];"), "%rd7");
+    assert_eq!(culprit("@%p3 add.s32 %r1, %t, 1;"), "%p3");
+    assert_eq!(culprit("setp.eq.s32 %p1, %r7, 0; @%p1 bra END; END:"), "%p1");
+    assert_eq!(culprit("red.global.add.u32 [%rd2], %r7;"), "%r7");
+    assert_eq!(culprit("bar.sync %r7;"), "%r7");
+    assert_eq!(culprit("vote.sync.any.pred %p1, %p2, -1;"), "%p2");
+    assert_eq!(culprit("cp.async.ca.shared.global [%own], [%rd2], 4, %r7;"), "%r7");
+    assert_eq!(
+        culprit(
+            "mov.u32 %r1, 0; mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%r2, %r3, %r4, %r5}, {%r1, %r9}, {%r1},
+             {%r1, %r1, %r1, %r1};"
+        ),
+        "%r9"
+    );
+}
+
+#[test]
+fn a_lane_that_was_left_out_is_found() {
+    let body = "setp.lt.u32 %p1, %t, 30; @%p1 mov.u32 %r1, 5; st.global.u32 [%rd2], %r1;";
+    assert_eq!(fault(32, body).lane, Some(30));
+    sound(32, &body.replace("st.global", "@%p1 st.global"));
+}
+
+#[test]
+fn a_shuffle_hands_the_mark_on() {
+    // Lanes below 16 take the value of lanes that never wrote it.
+    let body = "setp.lt.u32 %p1, %t, 16; @%p1 mov.u32 %r1, 5; shfl.sync.bfly.b32 %r2, %r1, 16, 31, -1; st.global.u32 [%rd2], %r2;";
+    assert_eq!(fault(32, body).lane, Some(0));
+    sound(32, &body.replace("st.global", "@!%p1 st.global"));
+}
+
+#[test]
+fn shared_memory_hands_the_mark_on() {
+    let body = "setp.lt.u32 %p1, %t, 30; @%p1 mov.u32 %r1, 5; st.shared.u32 [%own], %r1; ld.shared.u32 %r2, [%own];";
+    assert!(matches!(fault(32, body).kind, FaultKind::UninitialisedMemory { .. }));
+    sound(32, &body.replace("ld.shared", "@%p1 ld.shared"));
+}
+
+#[test]
+fn copies_and_choices_that_cannot_matter_are_fine() {
+    sound(32, "mov.b32 %r1, %r7; mov.b64 %rd3, {%r7, %t}; add.s32 %r1, %r1, 1;");
+    sound(32, "setp.lt.u32 %p1, %t, 99; selp.b32 %r1, %t, %r7, %p1; st.global.u32 [%rd2], %r1;");
+    // A conjunction with something false is false whatever the other side is.
+    sound(32, "setp.gt.u32 %p1, %t, 99; and.pred %p2, %p1, %p7; @%p2 bra END; END:");
+    sound(32, "setp.lt.u32 %p1, %t, 99; or.pred %p2, %p7, %p1; @%p2 bra END; END:");
+}

@@ -9,7 +9,7 @@ use common::Outcome;
 use llmc_ptx_emulator::Module;
 
 /// Times that each of the small kernels is launched.
-const LAUNCHES: usize = 50;
+const LAUNCHES: usize = 400;
 
 fn main() {
     for case in common::CASES {

@@ -64,7 +64,7 @@ impl Traffic {
         self.requests += 1;
         self.requested_bytes += addresses.len() as u64 * bytes;
         let Some(&first) = addresses.first() else { return };
-        if addresses.iter().enumerate().all(|(at, &address)| address == first.wrapping_add(at as u64 * bytes)) {
+        if is_run(addresses, bytes) {
             let length = addresses.len() as u64 * bytes;
             self.sectors += (first + length - 1) / SECTOR - first / SECTOR + 1;
             self.ideal_sectors += length.div_ceil(SECTOR);
@@ -101,7 +101,15 @@ impl Wavefronts {
     }
 }
 
+/// Whether each access starts where the one before it ends.
+fn is_run(addresses: &[u64], bytes: u64) -> bool {
+    addresses.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(bytes))
+}
+
 fn phase_wavefronts(addresses: &[u64], words: u64) -> u64 {
+    if is_run(addresses, 4 * words) {
+        return 1;
+    }
     let mut first_word = [u64::MAX; BANKS as usize];
     let mut conflict = false;
     for &address in addresses {

@@ -2,18 +2,27 @@
 
 mod common;
 
-use common::{CASES, OWN_CASES, matmul_shape};
+use common::{CASES, attention, matmul_shape};
 use llmc_ptx_emulator::Module;
 
 #[test]
 fn triton_kernels_give_the_reference_numbers() {
-    for case in CASES.into_iter().chain(OWN_CASES) {
+    for case in CASES.into_iter().chain(attention::CASES) {
         let module = Module::parse(case.text).unwrap();
         assert_eq!(module.kernels().collect::<Vec<_>>(), [case.kernel]);
         let outcome = (case.run)(&module).unwrap_or_else(|error| panic!("{error}"));
         println!("{}: error {}, {}", case.kernel, outcome.error, serde_json::to_string(&outcome.counters).unwrap());
         assert!(outcome.error < 1.0, "{}: {}", case.kernel, outcome.error);
     }
+}
+
+#[test]
+fn counters_survive_json() {
+    let module = Module::parse(CASES[1].text).unwrap();
+    let counters = (CASES[1].run)(&module).unwrap().counters;
+    let text = serde_json::to_string_pretty(&counters).unwrap();
+    assert_eq!(serde_json::from_str::<llmc_ptx_emulator::Counters>(&text).unwrap(), counters);
+    insta::assert_snapshot!("gemv_counters", text);
 }
 
 #[test]

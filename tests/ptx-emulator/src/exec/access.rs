@@ -3,7 +3,7 @@
 use super::atomic::combine;
 use super::block::Block;
 use super::copies::Batch;
-use super::shared::{Actor, active};
+use super::shared::{Actor, active, transfer};
 use super::warp::{Defect, Lanes64, Mask, Warp, lanes};
 use crate::error::{FaultKind, Space};
 use crate::instruction::{Address, AddressSpace, Atomic, CopyAsync, Extend, Load, Store};
@@ -199,13 +199,13 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
             let address = addresses[lane];
             let mut buffer = [0; LONGEST];
             for (place, &source) in buffer.chunks_exact_mut(element).zip(&store.sources) {
-                place.copy_from_slice(&warp.get_lane(source, lane).to_le_bytes()[..element]);
+                transfer(place, &warp.get_lane(source, lane).to_le_bytes()[..element]);
             }
             let value = &buffer[..bytes as usize];
             match space {
                 Space::Global => {
                     check_alignment(lane, space, address, bytes)?;
-                    global_mut(block, lane, address, bytes)?.copy_from_slice(value);
+                    transfer(global_mut(block, lane, address, bytes)?, value);
                 }
                 Space::Shared => {
                     block.shared.write(actor, lane, address, value)?;
@@ -312,7 +312,7 @@ pub(super) fn copy_async(
         if length > 0 {
             reading |= 1 << lane;
             check_alignment(lane, Space::Global, sources[lane], bytes)?;
-            batch.data[lane][..length as usize].copy_from_slice(global(block, lane, sources[lane], length)?);
+            transfer(&mut batch.data[lane][..length as usize], global(block, lane, sources[lane], length)?);
         }
     }
     warp.copies.push(batch);

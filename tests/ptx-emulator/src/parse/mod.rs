@@ -130,7 +130,12 @@ fn kernel(cursor: &mut Cursor, symbols: &HashMap<String, builder::Symbol>) -> Re
             "minnctapersm" | "maxnreg" | "maxnctapersm" => {
                 cursor.count()?;
             }
-            "noreturn" => {}
+            "noreturn" | "explicitcluster" => {}
+            "reqnctapercluster" => {
+                if extent(cursor)? != [1; 3] {
+                    return cursor.error("clusters of more than one block are not implemented");
+                }
+            }
             "pragma" => cursor.skip_statement(),
             _ => return cursor.error(format!("the kernel directive `.{directive}` is not implemented")),
         }

@@ -29,7 +29,8 @@ pub(super) fn special(name: &str) -> Option<Special> {
         "%lanemask_ge" => Special::LaneMaskGreaterEqual,
         "%dynamic_smem_size" => Special::DynamicSharedBytes,
         "%total_smem_size" => Special::TotalSharedBytes,
-        "%cluster_ctarank" => Special::Zero,
+        // Blocks run one after the other, as on a device with a single multiprocessor.
+        "%cluster_ctarank" | "%smid" => Special::Zero,
         _ => return None,
     })
 }

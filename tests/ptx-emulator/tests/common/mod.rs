@@ -2,9 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-mod attention;
+pub mod attention;
 
-pub use attention::CASES as OWN_CASES;
 use llmc_ptx_emulator::{Argument, Counters, LaunchConfig, LaunchError, Memory, Module, launch};
 
 /// A small generator of random numbers.

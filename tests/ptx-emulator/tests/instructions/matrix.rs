@@ -127,12 +127,16 @@ fn check(name: &str, k: usize, bits: u32, encode: fn(i32) -> u32, accumulator: f
         c[row * 8 + column]
     });
     let out = mma(&format!("mma.sync.aligned.m16n8k{k}.row.col.{name}"), [&a, &b, &c], c.len());
+    let result = |lane: usize, i: usize| match c_bits {
+        32 => out[i][lane],
+        _ => out[i / 2][lane] >> (16 * (i % 2)) & 0xffff,
+    };
     for lane in 0..32 {
         for i in 0..4 {
             let (row, column) = c_place(lane, i);
             let sum: f64 = (0..k).map(|at| a_values[row * k + at] * b_values[at * 8 + column]).sum();
             let expected = (c_values[row * 8 + column] + sum) as i32;
-            let got = if c_bits == 32 { out[i][lane] } else { out[i / 2][lane] >> (16 * (i % 2)) & 0xffff };
+            let got = result(lane, i);
             let value = match accumulator(1) {
                 0x3f80_0000 => f32::from_bits(got) as i32,
                 1 => got as i32,

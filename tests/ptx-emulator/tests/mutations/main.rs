@@ -8,7 +8,7 @@ mod mutate;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use common::{CASES, OWN_CASES};
+use common::{CASES, attention};
 use equivalent::{EQUIVALENT, MISSED};
 use llmc_ptx_emulator::Module;
 use mutate::{mutants, sample};
@@ -32,7 +32,7 @@ fn all_seeded_defects_are_found() {
 fn record(per_kind: usize) -> String {
     let mut kinds: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
     let mut surprises = Vec::new();
-    let [flash, ..] = OWN_CASES;
+    let [flash, ..] = attention::CASES;
     for case in CASES.into_iter().chain([flash]) {
         let sound = Module::parse(case.text).unwrap();
         assert!((case.run)(&sound).is_ok_and(|outcome| outcome.error < 1.0), "{} without a defect", case.kernel);

@@ -8,6 +8,7 @@ use llmc::error::CompileError;
 use llmc::model::Model;
 use llmc_codegen::host::HostTarget;
 use llmc_ir::dtype::DType;
+use llmc_ir::machine::Machine;
 use llmc_passes::pipeline::Options;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -123,6 +124,7 @@ fn an_interruption_at_any_point_leaves_nothing() {
         targets: vec![HostTarget::named("x86-64").unwrap()],
         max_context: Some(32),
         max_batch: 1,
+        machine: Machine::named("host").unwrap(),
         passes: Options::default(),
         dump: None,
     };

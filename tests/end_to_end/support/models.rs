@@ -1,9 +1,8 @@
 //! Checkpoints, and artifacts compiled from them once per test run.
 
 use super::binaries::{compile, succeeds};
-use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
 
 /// The tiny checkpoints of the repository.
 pub const TINY: [&str; 5] = ["llama", "llama_rope_llama3", "llama_tied", "mistral", "qwen2"];
@@ -29,17 +28,26 @@ pub fn smollm2() -> PathBuf {
     directory
 }
 
-/// An artifact of a checkpoint, compiled with the given flags by the first test that wants it.
+/// An artifact of a checkpoint, compiled with the given flags by the first test that wants it. Tests may be processes of
+/// their own, so a lock file decides which is the first; what it made stays until the compiler or the checkpoint changes.
 pub fn artifact(checkpoint: &Path, flags: &[&str]) -> PathBuf {
-    type Artifacts = BTreeMap<PathBuf, Arc<OnceLock<()>>>;
-    static ARTIFACTS: Mutex<Artifacts> = Mutex::new(BTreeMap::new());
     let name = checkpoint.file_name().unwrap().to_str().unwrap();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("end_to_end");
+    std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join(format!("{name}{}.llmc", flags.concat().replace(',', "+")));
-    let made = ARTIFACTS.lock().unwrap().entry(path.clone()).or_default().clone();
-    made.get_or_init(|| {
-        std::fs::create_dir_all(&directory).unwrap();
+    let lock = File::create(path.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    if !is_newer_than_all(&path, checkpoint) {
         succeeds(compile(checkpoint, &path).args(flags));
-    });
+    }
     path
+}
+
+/// Whether an artifact is there and was made after the compiler and every file of the checkpoint.
+fn is_newer_than_all(artifact: &Path, checkpoint: &Path) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
+    let Ok(made) = modified(artifact) else { return false };
+    let sources = std::fs::read_dir(checkpoint).unwrap().map(|entry| entry.unwrap().path());
+    let mut sources = sources.chain([PathBuf::from(env!("CARGO_BIN_EXE_llmc"))]);
+    sources.all(|source| modified(&source).unwrap() < made)
 }

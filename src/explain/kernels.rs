@@ -53,9 +53,10 @@ pub fn programs(planned: &PlannedModel, machine: &Machine, code: &[(String, BTre
 
 fn takes(bounds: &Bounds) -> String {
     let max = &bounds.max;
-    match bounds.one_token_per_sequence {
-        true => format!("one token of each of up to {} sequences", max.sequences),
-        false => format!("up to {} tokens of up to {} sequences", max.tokens, max.sequences),
+    match (bounds.one_token_per_sequence, max.sequences) {
+        (true, 1) => "one token of one sequence".to_owned(),
+        (true, sequences) => format!("one token of each of up to {sequences} sequences"),
+        (false, sequences) => format!("up to {} tokens of up to {sequences} sequences", max.tokens),
     }
 }
 
@@ -68,15 +69,19 @@ fn describe_kernel(
 ) -> Kernel {
     let (work, dtype) = work(&kernel.region, sizes);
     let price = price_of(&work, dtype, machine);
-    let (matrix, vector) = (machine.matrix_flops(dtype), machine.vector_flops);
-    let peak = if work.matrix_flops / matrix >= work.vector_flops / vector { matrix } else { vector };
+    let matrix = machine.matrix_flops(dtype);
+    let (unit_flops, peak) = match work.matrix_flops / matrix >= work.vector_flops / machine.vector_flops {
+        true => (work.matrix_flops, matrix),
+        false => (work.vector_flops, machine.vector_flops),
+    };
     let flops = work.matrix_flops + work.vector_flops;
     Kernel {
         name: kernel.name.clone(),
         anchor: kernel.region.anchor.name(),
         launches,
         price: Price { bytes: work.bytes, flops, seconds: price.seconds, bound: price.bound.to_string() },
-        intensity: if work.bytes > 0.0 { flops / work.bytes } else { 0.0 },
+        unit_flops,
+        intensity: if work.bytes > 0.0 { unit_flops / work.bytes } else { 0.0 },
         peak,
         code_bytes,
     }

@@ -5,6 +5,7 @@ use super::report::Report;
 
 const PAGE: &str = include_str!("assets/page.html");
 const STYLE: &str = include_str!("assets/page.css");
+const LICENCES: &str = include_str!("assets/LICENSES.txt");
 const LIBRARIES: &str = include_str!("assets/libraries.js");
 const SCRIPTS: [&str; 4] = [
     include_str!("assets/base.js"),
@@ -22,6 +23,7 @@ pub fn page(report: &Report) -> Result<String, serde_json::Error> {
     // Placeholders are looked for in the template alone, never in what was put in.
     let parts = [
         ("{{style}}", STYLE.to_owned()),
+        ("{{licences}}", LICENCES.replace('<', "&lt;")),
         ("{{data}}", data),
         ("{{libraries}}", LIBRARIES.to_owned()),
         ("{{script}}", SCRIPTS.concat()),

@@ -237,9 +237,11 @@ pub struct Kernel {
     pub launches: usize,
     /// Of one launch.
     pub price: Price,
-    /// Operations per byte.
+    /// Operations of the unit that it keeps busiest: matrix products or elementwise work.
+    pub unit_flops: f64,
+    /// Those per byte.
     pub intensity: f64,
-    /// The rate of arithmetic that bounds it, in operations per second.
+    /// The machine's rate of them, per second.
     pub peak: f64,
     /// Bytes of machine code by target; 0 where it is part of the entry point.
     pub code_bytes: BTreeMap<String, u64>,

@@ -7,6 +7,7 @@ use super::saturation::{known_rules, saturations};
 use super::{ExplainError, kernels, origin};
 use llmc_artifact::Artifact;
 use llmc_codegen::disassemble::kernel_sizes;
+use llmc_ir::module::SpecializedModule;
 use llmc_ir::plan::{PackedWeight, Plan, WeightLayout};
 use llmc_ir::region::PlannedModel;
 use llmc_passes::instrument::{self, Instrument, Moment, Statistics, Verify};
@@ -147,12 +148,11 @@ fn size(statistics: &Statistics) -> Size {
     Size { functions, nodes, dots, regions }
 }
 
+/// The programs before and behind a pass.
+type Around<'a> = (&'a [SpecializedModule], &'a [SpecializedModule]);
+
 /// The programs before and behind equality saturation, if it ran.
-#[allow(clippy::type_complexity)]
-fn around_saturation<'a>(
-    states: &'a [State],
-    passes: &instrument::Report,
-) -> Option<(&'a [llmc_ir::module::SpecializedModule], &'a [llmc_ir::module::SpecializedModule])> {
+fn around_saturation<'a>(states: &'a [State], passes: &instrument::Report) -> Option<Around<'a>> {
     let position = passes.passes.iter().position(|pass| pass.name == "eqsat")?;
     match (states.get(position)?, states.get(position + 1)?) {
         (State::Programs(before), State::Programs(after)) => Some((before, after)),

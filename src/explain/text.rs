@@ -105,9 +105,16 @@ fn saturation(out: &mut String, report: &Report) -> fmt::Result {
         saturation.forms.iter().try_for_each(|form| write_form(out, report, saturation, form))?;
     }
     if !unchanged.is_empty() {
-        let mut names: Vec<String> = unchanged.iter().map(|saturation| format!("@{}", saturation.function)).collect();
-        names.dedup();
-        writeln!(out, "  nothing to rewrite in {}", names.join(", "))?;
+        let all = report.programs.len();
+        let name = |saturation: &&Saturation| match saturation.forms.len() {
+            count if count == all => format!("@{}", saturation.function),
+            _ => {
+                let programs: Vec<&str> = saturation.forms.iter().map(|form| form.program.as_str()).collect();
+                format!("@{} of {}", saturation.function, programs.join(", "))
+            }
+        };
+        let names: Vec<String> = unchanged.iter().map(name).collect();
+        writeln!(out, "  no rule applies to {}", names.join("; "))?;
     }
     Ok(())
 }
@@ -145,9 +152,9 @@ fn programs(out: &mut String, report: &Report) -> fmt::Result {
         writeln!(out, "\nPROGRAM {}: {}", program.name, program.takes)?;
         writeln!(
             out,
-            "  a step of {} tokens of {} sequences, context {}: {} predicted, {} launches, {} barriers",
-            sizes.tokens,
-            sizes.sequences,
+            "  a step of {} of {}, context {}: {} predicted, {} launches, {} barriers",
+            counted(sizes.tokens, "token"),
+            counted(sizes.sequences, "sequence"),
             sizes.context,
             seconds(program.seconds),
             program.launches,
@@ -182,6 +189,11 @@ fn programs(out: &mut String, report: &Report) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// `1 token`, `2 tokens`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What bounds a kernel, with the number that says so.

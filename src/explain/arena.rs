@@ -5,7 +5,8 @@
 
 use super::report::{Arena, ArenaFunction, Buffer};
 use llmc_ir::plan::{Operand, Program};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 /// A value in a step as it runs, calls unrolled.
 struct Live {
@@ -23,8 +24,8 @@ pub fn arena(program: &Program) -> Arena {
     let mut launches = Vec::new();
     for call in &program.calls {
         let function = &program.functions[call.function];
-        if !first_launch.contains_key(&call.function) {
-            first_launch.insert(call.function, launches.len());
+        if let Entry::Vacant(entry) = first_launch.entry(call.function) {
+            entry.insert(launches.len());
             functions.push(ArenaFunction {
                 name: function.name.clone(),
                 calls: program.calls.iter().filter(|other| other.function == call.function).count(),

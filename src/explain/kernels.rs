@@ -14,8 +14,11 @@ use llmc_passes::eqsat::analysis::Dependence;
 use llmc_passes::eqsat::cost::{Term, Work, price_of, typical};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The programs of a planned model. `code` has the sizes of each target's functions by symbol.
-pub fn programs(planned: &PlannedModel, machine: &Machine, code: &[(String, BTreeMap<String, u64>)]) -> Vec<Program> {
+/// A target's name, and the bytes of its functions by symbol.
+pub type CodeSizes = (String, BTreeMap<String, u64>);
+
+/// The programs of a planned model.
+pub fn programs(planned: &PlannedModel, machine: &Machine, code: &[CodeSizes]) -> Vec<Program> {
     let describe = |(program, of_program): (&plan::Program, &Vec<region::Kernel>)| {
         let sizes = typical(&program.bounds);
         let mut launches: BTreeMap<&str, usize> = BTreeMap::new();

@@ -15,7 +15,6 @@ use llmc_passes::pass::{Context, State};
 use llmc_passes::phase;
 use llmc_passes::pipeline::{pipeline, run_pipeline};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Reads an artifact, runs its passes again and reports.
@@ -178,7 +177,7 @@ fn notes(kept: &Kept, plan: &Plan, planned: Option<&PlannedModel>, version: &str
     notes
 }
 
-fn code_sizes(artifact: &Artifact) -> Result<Vec<(String, BTreeMap<String, u64>)>, ExplainError> {
+fn code_sizes(artifact: &Artifact) -> Result<Vec<kernels::CodeSizes>, ExplainError> {
     let sizes = artifact.manifest().targets.iter().map(|target| {
         let sizes = kernel_sizes(artifact.tensor(&target.tensor).unwrap_or_default());
         let failed = |detail| ExplainError::Code { target: target.name.clone(), detail };

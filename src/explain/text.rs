@@ -100,7 +100,7 @@ fn saturation(out: &mut String, report: &Report) -> fmt::Result {
         for (name, count) in &saturation.fired {
             let rule = report.rules.iter().find(|rule| rule.name == *name);
             let (family, equation) = rule.map_or(("", ""), |rule| (rule.family, rule.equation));
-            writeln!(out, "    {name} ({family}) fired {count} times: {equation}")?;
+            writeln!(out, "    {name} ({family}) fired {}: {equation}", counted(*count, "time"))?;
         }
         saturation.forms.iter().try_for_each(|form| write_form(out, report, saturation, form))?;
     }

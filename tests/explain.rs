@@ -138,6 +138,16 @@ fn it_says_what_was_left_out() {
 }
 
 #[test]
+fn families_that_were_left_out_are_no_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = compile_tiny(directory.path(), &["merge"]);
+    let report = explain(&Artifact::open(&path).unwrap()).unwrap();
+    assert_eq!(report.notes, ["compiled without merge"]);
+    assert!(report.rules.iter().all(|rule| rule.family != "merge") && !report.rules.is_empty());
+    assert!(report.saturation.iter().all(|saturation| !saturation.fired.contains_key("merge-dots")));
+}
+
+#[test]
 fn the_page_is_whole_and_asks_for_nothing() {
     let report = report();
     let page = page::page(&report).unwrap();
@@ -184,16 +194,21 @@ fn data(page: &str) -> serde_json::Value {
 fn the_command_writes_whole_pages_or_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("report.html");
-    let explain = |artifact: &Path| {
+    let explain_to_page = |artifact: &Path| {
         Command::new(env!("CARGO_BIN_EXE_llmc")).arg("explain").arg(artifact).arg("-o").arg(&page).output().unwrap()
     };
-    let output = explain(&tiny().1);
+    let output = explain_to_page(&tiny().1);
     assert!(output.status.success(), "{output:?}");
     let written = std::fs::read_to_string(&page).unwrap();
     assert!(written.starts_with("<!DOCTYPE html>") && written.trim_end().ends_with("</html>"));
+    let before = std::fs::read(&tiny().1).unwrap();
+    let mut onto_itself = Command::new(env!("CARGO_BIN_EXE_llmc"));
+    let output = onto_itself.arg("explain").arg(&tiny().1).arg("-o").arg(&tiny().1).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(std::fs::read(&tiny().1).unwrap() == before);
     let no_artifact = directory.path().join("other.llmc");
     std::fs::write(&no_artifact, "text").unwrap();
-    let output = explain(&no_artifact);
+    let output = explain_to_page(&no_artifact);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert_eq!(std::fs::read_to_string(&page).unwrap(), written);
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use llmc::explain::{self, ExplainError, page, text};
 use llmc_artifact::{Artifact, write_file};
 use llmc_console::{CliError, output};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Show what the compiler did with a model and why: passes, rewrites, chosen forms, kernels, memory.
 ///
@@ -29,6 +29,9 @@ pub struct ExplainArguments {
 /// Runs the command.
 pub fn explain(arguments: &ExplainArguments) -> Result<(), CliError> {
     let artifact = Artifact::open(&arguments.artifact).map_err(CliError::usage)?;
+    if let Some(path) = &arguments.output {
+        keep_artifact(&arguments.artifact, path)?;
+    }
     let report = explain::explain(&artifact).map_err(failed)?;
     if arguments.json {
         return output::print_json(&report);
@@ -39,6 +42,17 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), CliError> {
     let html = page::page(&report).map_err(CliError::failure)?;
     write_file(path, html.as_bytes()).map_err(CliError::failure)?;
     output::print(&format!("{}: {:.1} kB\n", path.display(), html.len() as f64 / 1e3))
+}
+
+/// Refuses to write the page in place of what it is about.
+fn keep_artifact(artifact: &Path, output: &Path) -> Result<(), CliError> {
+    match (artifact.canonicalize(), output.canonicalize()) {
+        (Ok(artifact), Ok(output)) if artifact == output => Err(CliError::Usage(format!(
+            "the page would replace the artifact {}; give it another name with -o",
+            artifact.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn failed(error: ExplainError) -> CliError {

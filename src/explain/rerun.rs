@@ -3,7 +3,7 @@
 use super::draw::{Drawn, draw};
 use super::kept::Kept;
 use super::report::{Graph, Pass, PassTime, Phase, Report, Size, Target, Timing, WeightGroup};
-use super::saturation::{known_rules, saturations};
+use super::saturation::{describe_rule, saturations, used_rules};
 use super::{ExplainError, kernels, origin};
 use llmc_artifact::Artifact;
 use llmc_codegen::disassemble::kernel_sizes;
@@ -25,7 +25,7 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
     let (kept, module) = Kept::read(artifact)?;
     let plan = &artifact.manifest().plan;
     let context =
-        Context { facts: plan.model.clone(), prefill_chunk: kept.prefill_chunk, machine: kept.machine.clone() };
+        Context { prefill_chunk: kept.prefill_chunk, ..Context::new(plan.model.clone(), kept.machine.clone()) };
     let states = Rc::new(RefCell::new(Vec::new()));
     let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify), Box::new(KeepStates(Rc::clone(&states)))];
     let (last, passes) = run_pipeline(State::Module(module), &context, &kept.options(), &mut instruments)?;
@@ -37,6 +37,7 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
         State::Planned(planned) => Some(planned),
         State::Module(_) | State::Programs(_) | State::Fused(_) => None,
     };
+    let rules = used_rules(&kept.without);
     let mut report = Report {
         artifact: artifact.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
         bytes: artifact.size_bytes(),
@@ -45,7 +46,7 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
         kv: plan.kv,
         notes: notes(&kept, plan, planned.as_deref(), &artifact.manifest().compiler_version),
         saturation: Vec::new(),
-        rules: known_rules(),
+        rules: rules.iter().map(describe_rule).collect(),
         programs: planned.map(|planned| kernels::programs(&planned, &kept.machine, &code)).unwrap_or_default(),
         weights: weight_groups(&plan.weights),
         targets: targets(artifact),
@@ -63,7 +64,7 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
                 |view: &&super::report::View| view.program.as_deref() == Some(program) && view.function == function;
             views.iter().find(of).map_or(0, |view| view.graph)
         };
-        report.saturation = saturations(before, after, &kept.machine, graph_of)?;
+        report.saturation = saturations(before, after, (&rules, &kept.machine), graph_of)?;
     }
     report.graphs = graphs.0;
     Ok(report)

@@ -7,19 +7,18 @@ use llmc_ir::module::SpecializedModule;
 use llmc_ir::text::function_text;
 use llmc_passes::eqsat::cost::{Target, typical};
 use llmc_passes::eqsat::explain::seconds;
-use llmc_passes::eqsat::rule::Numerics;
+use llmc_passes::eqsat::rule::{self, Numerics};
 use llmc_passes::eqsat::rules::rules;
 use llmc_passes::eqsat::saturate::saturate;
 
-/// The rules that there are.
-pub fn known_rules() -> Vec<Rule> {
-    let rule = |rule: llmc_passes::eqsat::rule::Rule| Rule {
-        name: rule.name,
-        family: rule.family.name(),
-        equation: rule.equation,
-        numerics: numerics(rule.numerics),
-    };
-    rules().into_iter().map(rule).collect()
+/// The rules of all families that were not left out.
+pub fn used_rules(without: &[String]) -> Vec<rule::Rule> {
+    rules().into_iter().filter(|rule| !without.iter().any(|name| name == rule.family.name())).collect()
+}
+
+/// As the report has it.
+pub fn describe_rule(rule: &rule::Rule) -> Rule {
+    Rule { name: rule.name, family: rule.family.name(), equation: rule.equation, numerics: numerics(rule.numerics) }
 }
 
 fn numerics(numerics: Numerics) -> &'static str {
@@ -37,7 +36,7 @@ fn numerics(numerics: Numerics) -> &'static str {
 pub fn saturations(
     before: &[SpecializedModule],
     after: &[SpecializedModule],
-    machine: &Machine,
+    (rules, machine): (&[rule::Rule], &Machine),
     graph_of: impl Fn(&str, &str) -> usize,
 ) -> Result<Vec<Saturation>, ExplainError> {
     let mut known: Vec<(String, Saturation)> = Vec::new();
@@ -57,7 +56,7 @@ pub fn saturations(
                 saturation.forms.push(form);
                 continue;
             }
-            let statistics = saturate(function, &rules()).map_err(ExplainError::Saturation)?.statistics;
+            let statistics = saturate(function, rules).map_err(ExplainError::Saturation)?.statistics;
             let saturation = Saturation {
                 function: function.name.clone(),
                 iterations: statistics.iterations,

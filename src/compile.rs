@@ -1,13 +1,15 @@
 //! The whole compilation in one function, from a model to a file.
 
 use crate::error::CompileError;
+use crate::explain::kept::Kept;
 use crate::model::Model;
 use crate::package::Package;
+use llmc_artifact::IMPORTED;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::{Output, compile_host, host_ir, host_listing};
 use llmc_ir::machine::Machine;
 use llmc_ir::region::{FusedProgram, PlannedModel};
-use llmc_ir::text::print_fused;
+use llmc_ir::text::{print_fused, print_module};
 use llmc_models::weights::{Limits, facts};
 use llmc_passes::instrument::{Dump, Instrument, Moment, Report, Verify};
 use llmc_passes::pass::{Context, State};
@@ -89,7 +91,7 @@ pub fn compile(
     let mut going_on = |event: Progress<'_>| if progress(event) { Ok(()) } else { Err(CompileError::Interrupted) };
     going_on(Progress::Passes)?;
     keep_checkpoint(model, output)?;
-    let Lowered { state, passes, ir } = run_passes(model, request)?;
+    let Lowered { state, passes, ir, kept } = run_passes(model, request)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
         state => return Ok(Outcome::Stopped(state.text(), passes)),
@@ -114,7 +116,7 @@ pub fn compile(
     let launches = launches.collect();
     let parameters = planned.plan.model.parameters;
     let started = Instant::now();
-    let package = Package { model, plan: planned.plan, codes, ir };
+    let package = Package { model, plan: planned.plan, codes, ir, passes: kept.json() };
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
     Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches }))
@@ -136,8 +138,10 @@ fn keep_checkpoint(model: &Model, output: &Path) -> Result<(), CompileError> {
 struct Lowered {
     state: State,
     passes: Report,
-    /// The fused IR of each program as text: what the artifact keeps for people to read.
+    /// The imported module and the fused IR of each program as text: what the artifact keeps for people to read.
     ir: Vec<(String, String)>,
+    /// What the artifact keeps for the passes to be run again.
+    kept: Kept,
 }
 
 fn run_passes(model: &Model, request: &Request) -> Result<Lowered, CompileError> {
@@ -148,15 +152,16 @@ fn run_passes(model: &Model, request: &Request) -> Result<Lowered, CompileError>
     }
     let facts = facts(&model.config, &model.module, model.numerics, limits);
     let context = Context::new(facts, request.machine.clone());
-    let kept = Rc::new(RefCell::new(Vec::new()));
-    let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify), Box::new(KeepFused(Rc::clone(&kept)))];
+    let fused = Rc::new(RefCell::new(Vec::new()));
+    let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify), Box::new(KeepFused(Rc::clone(&fused)))];
     if let Some(directory) = &request.dump {
         instruments.push(Box::new(Dump::new(directory)));
     }
     let state = State::Module(model.module.clone());
     let (state, passes) = run_pipeline(state, &context, &request.passes, &mut instruments)?;
-    let ir = kept.take();
-    Ok(Lowered { state, passes, ir })
+    let mut ir = vec![(IMPORTED.to_owned(), print_module(&model.module))];
+    ir.extend(fused.take());
+    Ok(Lowered { state, passes, ir, kept: Kept::of(&context, &request.passes) })
 }
 
 fn max_context(model: &Model, request: &Request) -> Result<usize, CompileError> {

@@ -7,9 +7,12 @@
 //!    ([`llmc_codegen`]);
 //! 3. [`package`]: code, packed weights, tokenizer and plan are streamed into one file ([`llmc_artifact`]).
 //!
+//! [`explain`] goes the way back: from an artifact to what the compiler did and why.
+//!
 //! The binary's commands (`src/commands`) only turn arguments into calls of these, and results into text.
 
 pub mod compile;
 pub mod error;
+pub mod explain;
 pub mod model;
 pub mod package;

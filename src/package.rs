@@ -3,7 +3,7 @@
 use crate::error::CompileError;
 use crate::model::Model;
 use llmc_artifact::{
-    ArtifactWriter, Entry, FORMAT_VERSION, HostCode, Manifest, TOKENIZER, code_tensor_name, ir_tensor_name,
+    ArtifactWriter, Entry, FORMAT_VERSION, HostCode, Manifest, PASSES, TOKENIZER, code_tensor_name, ir_tensor_name,
 };
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::pack;
@@ -20,8 +20,10 @@ pub struct Package<'a> {
     pub plan: Plan,
     /// Code by target, the most demanding first.
     pub codes: Vec<(&'a HostTarget, llmc_codegen::HostCode)>,
-    /// The IR of each program as text.
+    /// The IR as text: what the passes started from, and each program.
     pub ir: Vec<(String, String)>,
+    /// What the passes were told, as JSON.
+    pub passes: String,
 }
 
 impl Package<'_> {
@@ -41,6 +43,7 @@ impl Package<'_> {
         small.extend(self.codes.iter().map(|(target, code)| (code_tensor_name(&target.name), &code.shared_object[..])));
         small.extend(self.model.tokenizer.iter().map(|tokenizer| (TOKENIZER.to_owned(), &tokenizer.json[..])));
         small.extend(self.ir.iter().map(|(program, text)| (ir_tensor_name(program), text.as_bytes())));
+        small.push((PASSES.to_owned(), self.passes.as_bytes()));
         let mut entries: Vec<Entry> = small.iter().map(|(name, bytes)| Entry::raw(name, bytes.len())).collect();
         entries.extend(weights.iter().enumerate().map(|(index, weight)| Entry::weight(index, weight)));
         let targets = self.codes.iter().map(|(target, code)| HostCode {

@@ -24,7 +24,7 @@ pub struct InspectArguments {
     /// Print a JSON object
     #[arg(long, conflicts_with_all = ["ir", "asm"])]
     json: bool,
-    /// Print the IR of a program, as it was after fusion
+    /// Print the IR of a program, as it was after fusion, or what all programs were made of: imported
     #[arg(long, value_name = "PROGRAM", conflicts_with = "asm")]
     ir: Option<String>,
     /// Print the machine code of a kernel (PROGRAM.KERNEL, as listed) or of a program's entry point (PROGRAM)

@@ -1,6 +1,7 @@
 //! The commands of `llmc`; [`llmc_console`] says what goes where and which exit codes there are.
 
 mod compile;
+mod explain;
 mod import;
 mod inspect;
 mod interrupt;
@@ -25,6 +26,7 @@ enum Command {
     Compile(Box<compile::CompileArguments>),
     Opt(opt::OptArguments),
     Inspect(inspect::InspectArguments),
+    Explain(explain::ExplainArguments),
     Import(import::ImportArguments),
 }
 
@@ -35,6 +37,7 @@ pub fn main() -> ExitCode {
         Command::Compile(arguments) => compile::compile(&arguments),
         Command::Opt(arguments) => opt::opt(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
         Command::Import(arguments) => import::import(&arguments),
     })
 }

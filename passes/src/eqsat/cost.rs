@@ -170,7 +170,7 @@ impl<'a> Term<'a> {
     /// Seconds on a machine, and why.
     pub fn price(&self, target: &Target<'_>) -> Price {
         let dtype = self.operands.first().and_then(|ty| ty.as_tensor()).map_or(DType::F32, |ty| ty.dtype);
-        price(&self.work(&target.sizes), dtype, target.machine)
+        price_of(&self.work(&target.sizes), dtype, target.machine)
     }
 }
 
@@ -184,8 +184,8 @@ pub fn dependence(op: &Op, operands: impl Iterator<Item = Dependence>) -> Depend
     operands.fold(own, Dependence::max)
 }
 
-/// Seconds of the work of a node on a machine. `dtype` is the type of what a dot multiplies.
-fn price(work: &Work, dtype: DType, machine: &Machine) -> Price {
+/// Seconds of some work on a machine. `dtype` is the type of what a dot multiplies.
+pub fn price_of(work: &Work, dtype: DType, machine: &Machine) -> Price {
     let moving = work.bytes / machine.memory_bandwidth;
     let computing = (work.matrix_flops / machine.matrix_flops(dtype)).max(work.vector_flops / machine.vector_flops);
     let launching = work.launches * machine.launch_seconds;

@@ -6,7 +6,8 @@
 //!   defaults for generation and the hash of every tensor, as a string in `__metadata__`;
 //! - the packed weights, [`names`]: `weights/0000/model.embed_tokens.weight`, ...;
 //! - `tokenizer.json`, native code (`code/x86-64-v4`: an ELF shared object) and the programs' IR
-//!   (`ir/decode`: text).
+//!   (`ir/decode`: text);
+//! - what the passes started from (`ir/imported`) and were told (`passes.json`), so that they can be run again.
 //!
 //! Every tensor starts on a page, so that a mapping of the file serves as the weights' memory
 //! ([`layout`] says how that is possible although safetensors allows no gaps).
@@ -27,8 +28,9 @@ mod writer;
 
 pub use error::ArtifactError;
 pub use manifest::{FORMAT_VERSION, GenerationDefaults, HostCode, Manifest, TokenizerFacts};
-pub use names::{TOKENIZER, code_tensor_name, ir_tensor_name, weight_tensor_name};
+pub use names::{IMPORTED, PASSES, TOKENIZER, code_tensor_name, ir_tensor_name, weight_tensor_name};
 pub use reader::Artifact;
 pub use safetensors::Dtype;
+pub use temporary::write_file;
 pub use verify::VerifySummary;
 pub use writer::{ArtifactWriter, Entry};

@@ -7,6 +7,12 @@ use safetensors::Dtype;
 /// The tensor that holds tokenizer.json.
 pub const TOKENIZER: &str = "tokenizer.json";
 
+/// The tensor that says what the passes were told, as JSON.
+pub const PASSES: &str = "passes.json";
+
+/// What stands for a program in the name of the tensor with the IR that the passes started from.
+pub const IMPORTED: &str = "imported";
+
 /// Prefix of the tensors that fill pages up. They hold zeros.
 pub const PADDING_PREFIX: &str = "padding/";
 

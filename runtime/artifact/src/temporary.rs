@@ -2,7 +2,7 @@
 
 use crate::error::ArtifactError;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -64,6 +64,16 @@ impl Drop for Temporary {
     }
 }
 
+/// Writes a whole file, which appears under its name only when it is complete.
+///
+/// # Errors
+/// If the file system refuses. What was at `path` is then as it was before.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ArtifactError> {
+    let temporary = Temporary::create(path)?;
+    temporary.file().write_all(bytes).map_err(ArtifactError::io("write", temporary.path()))?;
+    temporary.persist()
+}
+
 /// Where the file goes: through a symbolic link, and never in place of what is not a file, which renaming would replace.
 fn destination(path: &Path) -> Result<PathBuf, ArtifactError> {
     let refuse = |kind, message: &str| {
@@ -116,7 +126,6 @@ fn partial_name(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn appears_only_when_persisted() {

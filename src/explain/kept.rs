@@ -1,0 +1,74 @@
+//! What an artifact keeps of its making: enough to run the passes again, and nothing that differs between two runs.
+
+use super::ExplainError;
+use llmc_artifact::{Artifact, IMPORTED, PASSES, ir_tensor_name};
+use llmc_ir::machine::Machine;
+use llmc_ir::module::Module;
+use llmc_ir::text::{Document, parse};
+use llmc_passes::pass::Context;
+use llmc_passes::pipeline::Options;
+use serde::{Deserialize, Serialize};
+
+/// What the passes were told, beside the model's facts, which the plan has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// The most tokens in one step of the prefill program.
+    pub prefill_chunk: usize,
+    /// What forms were priced for.
+    pub machine: Machine,
+    /// Passes that were left out.
+    pub without: Vec<String>,
+    /// The passes that ran instead of the pipeline, if it was not the pipeline.
+    pub only: Option<Vec<String>>,
+}
+
+impl Kept {
+    /// Of a compilation.
+    pub fn of(context: &Context, options: &Options) -> Kept {
+        Kept {
+            prefill_chunk: context.prefill_chunk,
+            machine: context.machine.clone(),
+            without: options.without.clone(),
+            only: options.only.clone(),
+        }
+    }
+
+    /// The JSON that goes into the artifact.
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("names and finite numbers have a JSON form")
+    }
+
+    /// Reads what an artifact kept, and the module that its passes started from.
+    ///
+    /// # Errors
+    /// If the artifact keeps none of it, or it does not parse.
+    pub fn read(artifact: &Artifact) -> Result<(Kept, Module), ExplainError> {
+        let text = tensor(artifact, PASSES)?;
+        let kept: Kept = serde_json::from_str(text).map_err(|error| damaged(PASSES, error))?;
+        let machine = serde_json::to_string(&kept.machine).map_err(|error| damaged(PASSES, error))?;
+        Machine::parse(&machine).map_err(|error| damaged(PASSES, error))?;
+        let name = ir_tensor_name(IMPORTED);
+        match parse(tensor(artifact, &name)?).map_err(|error| damaged(&name, error))? {
+            Document::Module(module) => Ok((kept, module)),
+            Document::Specialized(_) | Document::Fused(_) => Err(damaged(&name, "it is no module before the passes")),
+        }
+    }
+
+    /// As the pipeline takes it.
+    pub fn options(&self) -> Options {
+        Options { without: self.without.clone(), stop_after: None, only: self.only.clone() }
+    }
+}
+
+fn tensor<'a>(artifact: &'a Artifact, name: &str) -> Result<&'a str, ExplainError> {
+    if artifact.tensor(name).is_none() {
+        return Err(ExplainError::NothingKept { path: artifact.path().to_owned(), tensor: name.to_owned() });
+    }
+    let bytes = artifact.checked_tensor(name)?;
+    std::str::from_utf8(bytes).map_err(|error| damaged(name, error))
+}
+
+fn damaged(tensor: &str, detail: impl std::fmt::Display) -> ExplainError {
+    ExplainError::Damaged { tensor: tensor.to_owned(), detail: detail.to_string() }
+}

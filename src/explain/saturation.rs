@@ -1,0 +1,74 @@
+//! Equality saturation once more, with its statistics: which rules fired, and which form each program got at what price.
+
+use super::ExplainError;
+use super::report::{Form, Rule, Saturation};
+use llmc_ir::machine::Machine;
+use llmc_ir::module::SpecializedModule;
+use llmc_ir::text::function_text;
+use llmc_passes::eqsat::cost::{Target, typical};
+use llmc_passes::eqsat::explain::seconds;
+use llmc_passes::eqsat::rule::{self, Numerics};
+use llmc_passes::eqsat::rules::rules;
+use llmc_passes::eqsat::saturate::saturate;
+
+/// The rules of all families that were not left out.
+pub fn used_rules(without: &[String]) -> Vec<rule::Rule> {
+    rules().into_iter().filter(|rule| !without.iter().any(|name| name == rule.family.name())).collect()
+}
+
+/// As the report has it.
+pub fn describe_rule(rule: &rule::Rule) -> Rule {
+    Rule { name: rule.name, family: rule.family.name(), equation: rule.equation, numerics: numerics(rule.numerics) }
+}
+
+fn numerics(numerics: Numerics) -> &'static str {
+    match numerics {
+        Numerics::Exact => "the same operations",
+        Numerics::Reassociates => "sums in another order",
+    }
+}
+
+/// Every function before and behind the pass; equal functions of several programs are one entry. `graph_of` gives the
+/// index of the graph that shows a program's form.
+///
+/// # Errors
+/// If saturation fails, which it then did in the pass.
+pub fn saturations(
+    before: &[SpecializedModule],
+    after: &[SpecializedModule],
+    (rules, machine): (&[rule::Rule], &Machine),
+    graph_of: impl Fn(&str, &str) -> usize,
+) -> Result<Vec<Saturation>, ExplainError> {
+    let mut known: Vec<(String, Saturation)> = Vec::new();
+    for (program, rewritten) in before.iter().zip(after) {
+        let target = Target { machine, sizes: typical(&program.bounds) };
+        for function in &program.module.functions {
+            let Some(chosen) = rewritten.module.function(&function.name) else { continue };
+            let text = function_text(function);
+            let form = Form {
+                program: program.name.clone(),
+                seconds_before: seconds(function, &target),
+                seconds: seconds(chosen, &target),
+                changed: function_text(chosen) != text,
+                graph: graph_of(&program.name, &function.name),
+            };
+            if let Some((_, saturation)) = known.iter_mut().find(|(other, _)| *other == text) {
+                saturation.forms.push(form);
+                continue;
+            }
+            let statistics = saturate(function, rules).map_err(ExplainError::Saturation)?.statistics;
+            let saturation = Saturation {
+                function: function.name.clone(),
+                iterations: statistics.iterations,
+                nodes_before: statistics.nodes_before,
+                nodes: statistics.nodes,
+                classes: statistics.classes,
+                stop: statistics.stop.to_string(),
+                fired: statistics.fired,
+                forms: vec![form],
+            };
+            known.push((text, saturation));
+        }
+    }
+    Ok(known.into_iter().map(|(_, saturation)| saturation).collect())
+}

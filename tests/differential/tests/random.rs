@@ -11,8 +11,9 @@ use llmc_passes::pipeline::pipeline;
 
 const LIMITS: Limits = Limits { max_context: 96, max_batch: 4, prefill_chunk: 64 };
 
-/// Bounds of the intervals' mean width over many functions: a wrong operation shows far beyond it.
-const MEAN_LOOSENESS: f64 = 2e-3;
+/// How wide the intervals of most functions are at most: a wrong operation shows far beyond. (Some functions cancel,
+/// `x - x`, and then nothing is left but bounds.)
+const TYPICAL_LOOSENESS: f64 = 1e-3;
 
 /// A random function as a case; targets, omitted passes and epilogues take turns from seed to seed.
 fn case(seed: u64, config: &Config) -> Option<Case> {
@@ -49,14 +50,11 @@ fn steps(seed: u64) -> Vec<Tokens> {
 }
 
 fn check_seeds(seeds: std::ops::Range<u64>, config: &Config) {
-    let (mut checked, mut refused, mut loose) = (0, 0, 0.0f64);
+    let (mut looseness, mut refused) = (Vec::new(), 0);
     for seed in seeds.clone() {
         let Some(case) = case(seed, config) else { continue };
         match check(&case, &steps(seed), Bounds::Rigorous) {
-            Ok(sharpness) => {
-                checked += 1;
-                loose += sharpness.looseness;
-            }
+            Ok(sharpness) => looseness.push(sharpness.looseness),
             Err(Failure::Refused(message)) => {
                 refused += 1;
                 println!("seed {seed}: {message}");
@@ -64,9 +62,10 @@ fn check_seeds(seeds: std::ops::Range<u64>, config: &Config) {
             Err(failure) => panic!("seed {seed}: {failure}\n{:#?}\n{}", case.build, smallest(seed, config)),
         }
     }
-    let looseness = loose / f64::from(checked);
-    println!("{checked} checked, {refused} refused, mean looseness {looseness}");
-    assert!(looseness < MEAN_LOOSENESS, "the comparison is too loose to find anything: {looseness}");
+    looseness.sort_by(f64::total_cmp);
+    let (checked, median) = (looseness.len(), looseness[looseness.len() / 2]);
+    println!("{checked} checked, {refused} refused, half of them looser than {median}");
+    assert!(median < TYPICAL_LOOSENESS, "the comparison is too loose to find anything: {median}");
     assert!(refused * 20 <= checked, "{refused} of {} functions were refused", checked + refused);
 }
 

@@ -24,7 +24,7 @@ fn a_loop_with_everything() {
     let sums: Vec<f32> =
         (0..THREADS).map(|t| input.chunks(4).fold(0.0, |sum: f32, quad| step(quad).mul_add(t as f32, sum))).collect();
     // The local array holds every eighth element's step; the last write to its first place counts.
-    let kept = (0..count).step_by(8).map(|at| step(&input[at..at + 4])).last().unwrap();
+    let kept = (0..count).step_by(8).map(|at| step(&input[at..at + 4])).next_back().unwrap();
     let crossed = |t: usize| sums[t ^ 37];
     for (t, &word) in download32(&memory, to, THREADS).iter().enumerate() {
         let warp = t / 32 * 32..t / 32 * 32 + 32;

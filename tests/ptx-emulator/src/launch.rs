@@ -38,7 +38,7 @@ impl LaunchConfig {
 
     /// Threads per block.
     pub fn threads(&self) -> u32 {
-        self.block.iter().product()
+        self.block.iter().fold(1, |threads: u32, &extent| threads.saturating_mul(extent))
     }
 }
 

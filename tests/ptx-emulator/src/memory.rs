@@ -173,8 +173,10 @@ impl Memory {
     pub fn copy(&mut self, to: u64, from: u64, length: u64) -> Result<(), MemoryError> {
         let bytes = self.read(from, length)?.to_vec();
         let (source, source_at) = self.host(from, length)?;
-        let undefined: Vec<u64> =
-            (0..length).filter(|byte| !source.defined.is_defined(source_at as u64 + byte, 1)).collect();
+        let defined = source.defined.is_defined(source_at as u64, length);
+        let undefined: Vec<u64> = (0..if defined { 0 } else { length })
+            .filter(|byte| !source.defined.is_defined(source_at as u64 + byte, 1))
+            .collect();
         self.write(to, &bytes)?;
         let (allocation, at) = self.host_mut(to, length)?;
         for byte in undefined {

@@ -110,7 +110,7 @@ impl Kernel {
 
     /// The threads that `.maxntid` allows per block.
     pub fn maximum_threads(&self) -> Option<u32> {
-        self.maximum_block.or(self.required_block).map(|[x, y, z]| x * y * z)
+        self.maximum_block.or(self.required_block).map(|[x, y, z]| x.saturating_mul(y).saturating_mul(z))
     }
 
     /// Number of instructions.

@@ -74,7 +74,6 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
         if mask == 0 {
             continue;
         }
-        count(block, space, &addresses, mask, bytes, Direction::Load);
         for lane in lanes(mask) {
             let address = addresses[lane];
             match space {
@@ -106,6 +105,7 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
                 }
             }
         }
+        count(block, space, &addresses, mask, bytes, Direction::Load);
     }
     for target in load.targets.iter().flatten() {
         warp.mark(target.register, mask);
@@ -166,6 +166,7 @@ enum Direction {
     Store,
 }
 
+/// Counts an access whose lanes have all passed their checks.
 fn count(block: &mut Block, space: Space, addresses: &Lanes64, mask: Mask, bytes: u64, direction: Direction) {
     let mut packed = [0; 32];
     let count = active(addresses, mask, &mut packed);
@@ -194,7 +195,6 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
                 warp.demand(source, mask, block.kernel)?;
             }
         }
-        count(block, space, &addresses, mask, bytes, Direction::Store);
         for lane in lanes(mask) {
             let address = addresses[lane];
             let mut buffer = [0; LONGEST];
@@ -223,6 +223,7 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
                 Space::Parameter => return Err(Defect::lane(lane as u32, FaultKind::ReadOnly { address })),
             }
         }
+        count(block, space, &addresses, mask, bytes, Direction::Store);
     }
     Ok(())
 }
@@ -250,8 +251,6 @@ pub(super) fn atomic(warp: &mut Warp, block: &mut Block, atomic: &Atomic, mask: 
         if mask == 0 {
             continue;
         }
-        let direction = if atomic.d.is_some() { Direction::Load } else { Direction::Store };
-        count(block, space, &addresses, mask, bytes, direction);
         for lane in lanes(mask) {
             let address = addresses[lane];
             let (b, c) = (warp.get_lane(atomic.b, lane), atomic.c.map_or(0, |c| warp.get_lane(c, lane)));
@@ -278,6 +277,8 @@ pub(super) fn atomic(warp: &mut Warp, block: &mut Block, atomic: &Atomic, mask: 
                 warp.set_lane(d.register, lane, old);
             }
         }
+        let direction = if atomic.d.is_some() { Direction::Load } else { Direction::Store };
+        count(block, space, &addresses, mask, bytes, direction);
     }
     if let Some(d) = atomic.d {
         warp.mark(d.register, mask);

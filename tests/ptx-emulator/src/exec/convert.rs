@@ -38,6 +38,7 @@ fn quick(convert: &Convert, source: &Lanes32) -> Option<Lanes32> {
         (Format::F32, Format::Bf16) => lanes!(|bits| f32_to_bf16(f32::from_bits(bits))),
         (Format::F32, Format::F16) => lanes!(|bits| f32_to_f16(f32::from_bits(bits))),
         (Format::Integer(Sign::Signed, 32), Format::F32) => lanes!(|bits| (bits as i32 as f32).to_bits()),
+        (Format::Integer(Sign::Unsigned, 32), Format::F32) => lanes!(|bits: u32| (bits as f32).to_bits()),
         (Format::Integer(Sign::Signed, 8), Format::F32) => lanes!(|bits| f32::from(bits as i8).to_bits()),
         _ => return None,
     }

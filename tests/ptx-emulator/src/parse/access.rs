@@ -81,7 +81,15 @@ fn shape(statement: &mut Statement) -> Result<(AddressSpace, usize, Type), PtxEr
     let count = modifiers.choose(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
     let ty = modifiers.ty()?;
     modifiers.finish()?;
+    in_memory(statement, ty)?;
     Ok((space, count, ty))
+}
+
+fn in_memory(statement: &Statement, ty: Type) -> Result<(), PtxError> {
+    match ty {
+        Type::Predicate => statement.modifiers.error("a predicate has no place in memory"),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn load(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {
@@ -130,6 +138,7 @@ pub(super) fn atomic(statement: &mut Statement, builder: &mut Builder) -> Result
     ];
     let word = modifiers.require(&words)?;
     let ty = modifiers.ty()?;
+    in_memory(statement, ty)?;
     let signed = ty.sign() == Sign::Signed;
     let op = match (word, ty) {
         (0, _) => AtomicOp::And,

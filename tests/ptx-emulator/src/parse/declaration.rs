@@ -38,8 +38,8 @@ pub(super) fn parameters(cursor: &mut Cursor) -> Result<(Vec<Parameter>, u64), P
             }
         }
         let name = cursor.name()?.to_string();
-        let element = u64::from(ty.bits() / 8);
-        let bytes = element * dimensions(cursor)?.unwrap_or(1);
+        let (element, count) = (element_bytes(cursor, ty)?, dimensions(cursor)?);
+        let bytes = total_bytes(cursor, element, count)?;
         let offset = end.next_multiple_of(align.unwrap_or(element));
         end = offset + bytes;
         list.push(Parameter { name, offset, bytes });
@@ -78,11 +78,11 @@ pub(super) fn module_variables(cursor: &mut Cursor) -> Result<Vec<Declared>, Ptx
         align = Some(cursor.count()?.max(1));
     }
     let ty = declared_type(cursor)?;
-    let element = u64::from(ty.bits() / 8);
+    let element = element_bytes(cursor, ty)?;
     loop {
         let name = cursor.name()?.to_string();
         let count = dimensions(cursor)?;
-        let (mut bytes, mut references) = (vec![0; (element * count.unwrap_or(1)) as usize], Vec::new());
+        let (mut bytes, mut references) = (vec![0; total_bytes(cursor, element, count)? as usize], Vec::new());
         if cursor.take(b'=') {
             let mut at = 0;
             initialiser(cursor, &mut Image { bytes: &mut bytes, references: &mut references, at: &mut at, ty })?;
@@ -127,6 +127,23 @@ fn declared_type(cursor: &mut Cursor) -> Result<Type, PtxError> {
     }
 }
 
+/// Bytes that a variable may have: more than any device's constant, shared or local memory.
+const LARGEST_VARIABLE: u64 = 1 << 28;
+
+fn element_bytes(cursor: &Cursor, ty: Type) -> Result<u64, PtxError> {
+    match ty.bits() / 8 {
+        0 => cursor.error("a predicate has no place in memory"),
+        bytes => Ok(u64::from(bytes)),
+    }
+}
+
+fn total_bytes(cursor: &Cursor, element: u64, count: Option<u64>) -> Result<u64, PtxError> {
+    match element.saturating_mul(count.unwrap_or(1)) {
+        bytes @ 0..=LARGEST_VARIABLE => Ok(bytes),
+        bytes => cursor.error(format!("a variable of {bytes} bytes; {LARGEST_VARIABLE} are the most")),
+    }
+}
+
 /// `[2][3]` as a number of elements; `[]` counts none.
 fn dimensions(cursor: &mut Cursor) -> Result<Option<u64>, PtxError> {
     let mut total = None;
@@ -138,7 +155,7 @@ fn dimensions(cursor: &mut Cursor) -> Result<Option<u64>, PtxError> {
             cursor.expect(b']')?;
             length
         };
-        total = Some(total.unwrap_or(1) * length);
+        total = Some(u64::saturating_mul(total.unwrap_or(1), length));
     }
     Ok(total)
 }

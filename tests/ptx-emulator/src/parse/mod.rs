@@ -101,6 +101,9 @@ pub(crate) fn module(text: &str) -> Result<Module, PtxError> {
     Ok(module)
 }
 
+/// Local memory that a thread may have in bytes, on every device.
+const LARGEST_LOCAL: u64 = 512 * 1024;
+
 /// Device functions are skipped: a kernel that calls one is an error at the call.
 fn skip_function(cursor: &mut Cursor) -> Result<(), PtxError> {
     while let Some(token) = cursor.peek() {
@@ -143,6 +146,12 @@ fn kernel(cursor: &mut Cursor, symbols: &HashMap<String, builder::Symbol>) -> Re
     let mut builder = Builder::new(symbols, parameters);
     statement::body(cursor, &mut builder)?;
     statement::finish(&mut builder)?;
+    if builder.local_bytes > LARGEST_LOCAL {
+        return builder.error(format!(
+            "`{name}` has {} bytes of local memory; {LARGEST_LOCAL} are the most",
+            builder.local_bytes
+        ));
+    }
     Ok(Kernel {
         name,
         parameters: builder.parameters,

@@ -151,3 +151,18 @@ fn traps_and_endless_loops_end_the_launch() {
     assert_eq!(fault(1, partial).kind, FaultKind::Operand("cp.async reads 6 bytes of a copy of 4".to_string()));
     assert!(run(1, &partial.replace(" 6;", " 4;")).is_ok());
 }
+
+#[test]
+fn wild_addresses_are_faults_and_no_panic() {
+    for address in
+        ["0xffffffffffffffff", "0xfffffffffffffff0", "0x7f0000000000", "0x7effffffffff", "0x8000000000000000"]
+    {
+        for access in ["ld.u8 %r1, [%rd3];", "st.global.v4.u32 [%rd3], {%t, %t, %t, %t};", "red.u32 [%rd3], 1;"] {
+            let access = access.replace("red.u32", "red.add.u32");
+            fault(32, &format!("mov.u64 %rd3, {address}; {access}"));
+        }
+        fault(32, &format!("mov.u64 %rd3, {address}; st.shared.u32 [%rd3], 1;"));
+        fault(32, &format!("mov.u64 %rd3, {address}; cp.async.ca.shared.global [%own], [%rd3], 4;"));
+        fault(32, &format!("mov.u64 %rd3, {address}; ld.param.u64 %rd4, [%rd3];"));
+    }
+}

@@ -74,3 +74,41 @@ fn a_kernel_says_what_a_launch_needs() {
     assert_eq!((kernel.name(), kernel.required_block(), kernel.instructions()), ("k", None, 4));
     assert_eq!(module.variables().collect::<Vec<_>>(), [("g", 12)]);
 }
+
+#[test]
+fn damaged_text_is_an_error_and_no_panic() {
+    let texts = [
+        include_str!("../triton/flash_d64.sm80.ptx"),
+        include_str!("../triton/q8gemv.sm80.ptx"),
+        include_str!("../cuda/kernels.sm80.ptx"),
+        include_str!("../llvm/loop.sm80.ptx"),
+    ];
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for text in texts {
+        for _ in 0..60 {
+            let words: Vec<&str> = text.split_inclusive([' ', '\t', '\n', ',', '.']).collect();
+            let mut damaged: Vec<&str> = words.clone();
+            for _ in 0..3 {
+                let (at, from) = (random(damaged.len()), random(words.len()));
+                match random(3) {
+                    0 => drop(damaged.remove(at)),
+                    1 => damaged.insert(at, words[from]),
+                    _ => damaged[at] = words[from],
+                }
+            }
+            let _ = Module::parse(&damaged.concat());
+        }
+        for _ in 0..20 {
+            let _ = Module::parse(&text[..random(text.len())]);
+        }
+    }
+    for odd in [".param .pred x", ".param .u64 x[2000000000][2000000000]", ".param .align 0 .b8 x[4]"] {
+        let _ = Module::parse(&format!("{HEAD}.visible .entry k({odd}) {{ ret; }}"));
+    }
+    assert!(message("ld.global.pred %p1, [%rd1];").ends_with("a predicate has no place in memory"));
+    assert!(message(".local .b8 l[1000000]; mov.u64 %rd1, l;").ends_with("524288 are the most"));
+}

@@ -34,7 +34,7 @@ pub struct HostCode {
     pub name: String,
     /// CPU features that the code uses, under their names in /proc/cpuinfo or in LLVM.
     pub cpu_features: Vec<String>,
-    /// Name of the tensor that holds the ELF shared object, see [`code_tensor_name`].
+    /// Name of the tensor that holds the ELF shared object, see [`crate::code_tensor_name`].
     pub tensor: String,
     /// Working memory that each thread needs ([`llmc_ir::abi::StepArgs::scratch`]).
     pub scratch_bytes: u64,

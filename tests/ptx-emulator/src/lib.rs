@@ -5,7 +5,7 @@
 //! 1. [`Module::parse`] turns text into kernels: `lexer` makes tokens, `parse` resolves names and checks types, `instruction` holds the
 //!    typed result, and `flow` finds where diverged lanes meet again. What the emulator does not know is an error with its line.
 //! 2. [`Memory`] is the device's memory: allocations with a mark (`shadow`) on every byte that was written.
-//! 3. [`launch`] runs a kernel over a grid. Inside `exec`, `step` issues a warp's instructions; `warp` holds its registers, 32 lanes each;
+//! 3. [`launch()`] runs a kernel over a grid. Inside `exec`, `step` issues a warp's instructions; `warp` holds its registers, 32 lanes each;
 //!    `shared` is the block's shared memory with its race detector; `barrier` lets warps wait for each other; the other files hold one
 //!    family of instructions each, with the arithmetic of formats in `numeric`.
 //! 4. A defect ends the launch with a [`Fault`] that names kernel, line, block, warp and lane; a launch that ends well returns its

@@ -19,9 +19,6 @@ use crate::instruction::{
 };
 use crate::numeric::{canonical32, decode, encode, f16_to_f32};
 
-/// The largest k.
-const MAX_K: usize = 32;
-
 /// Fails unless all 32 lanes take part.
 fn whole_warp(mask: Mask) -> Result<(), Defect> {
     if mask == Mask::MAX {
@@ -107,13 +104,17 @@ pub(super) fn mma(warp: &mut Warp, block: &mut Block, mma: &Mma, mask: Mask) -> 
     Ok(())
 }
 
-/// Spreads the registers of A and B over matrices, `split` yielding the elements of a register.
-fn gather<T: Copy + Default, const E: usize>(
+/// A (16 x k) and B (k x 8) written out; `K` is the largest k of the element type: 8 elements times those in a register.
+type Matrices<T, const K: usize> = ([[T; K]; 16], [[T; 8]; K]);
+
+/// Spreads the registers of A and B over matrices, `split` yielding the `E` elements of a register.
+#[inline(always)]
+fn gather<T: Copy + Default, const E: usize, const K: usize>(
     warp: &Warp,
     mma: &Mma,
     split: [impl Fn(u32) -> [T; E]; 2],
-) -> ([[T; MAX_K]; 16], [[T; 8]; MAX_K]) {
-    let (mut a, mut b) = ([[T::default(); MAX_K]; 16], [[T::default(); 8]; MAX_K]);
+) -> Matrices<T, K> {
+    let (mut a, mut b) = ([[T::default(); K]; 16], [[T::default(); 8]; K]);
     for (r, &register) in mma.a.iter().enumerate() {
         for (lane, &value) in warp.get32(register).iter().enumerate() {
             let column = 4 * E * (r / 2) + E * (lane % 4);
@@ -130,36 +131,45 @@ fn gather<T: Copy + Default, const E: usize>(
     (a, b)
 }
 
-fn float(warp: &mut Warp, mma: &Mma) {
-    let (a, b) = match mma.a_element {
-        MmaElement::Bf16 => {
-            let split = |value: u32| [f32::from_bits(value << 16), f32::from_bits(value & 0xffff_0000)];
-            gather(warp, mma, [split; 2])
-        }
-        MmaElement::F16 => {
-            let split = |value: u32| [f16_to_f32(value & 0xffff), f16_to_f32(value >> 16)];
-            gather(warp, mma, [split; 2])
-        }
-        // The hardware reads the upper 19 bits.
-        MmaElement::Tf32 => gather(warp, mma, [|value: u32| [f32::from_bits(value & 0xffff_e000)]; 2]),
-        MmaElement::E4m3 | MmaElement::E5m2 | MmaElement::Integer(_) => {
-            let split = |element| {
-                let format = if element == MmaElement::E4m3 { Format::E4m3 } else { Format::E5m2 };
-                move |value: u32| value.to_le_bytes().map(|byte| decode(u32::from(byte), format) as f32)
-            };
-            gather(warp, mma, [split(mma.a_element), split(mma.b_element)])
-        }
-    };
-    let mut sums = if mma.accumulator == Accumulator::F32 { accumulators(warp, &mma.c) } else { halves(warp, &mma.c) };
-    for (sums, row) in sums.iter_mut().zip(&a) {
+/// Adds A times B to the sums.
+#[inline(always)]
+fn multiply<const K: usize>((a, b): &Matrices<f32, K>, k: u32, sums: &mut [[f32; 8]; 16]) {
+    for (sums, row) in sums.iter_mut().zip(a) {
         // A local copy stays in registers over the loop.
         let mut sum = *sums;
-        for (&left, right) in row.iter().zip(&b).take(mma.k as usize) {
+        for (&left, right) in row.iter().zip(b).take(k as usize) {
             for column in 0..8 {
                 sum[column] += left * right[column];
             }
         }
         *sums = sum;
+    }
+}
+
+fn float(warp: &mut Warp, mma: &Mma) {
+    let mut sums = if mma.accumulator == Accumulator::F32 { accumulators(warp, &mma.c) } else { halves(warp, &mma.c) };
+    match mma.a_element {
+        MmaElement::Bf16 => {
+            let split = |value: u32| [f32::from_bits(value << 16), f32::from_bits(value & 0xffff_0000)];
+            multiply::<16>(&gather(warp, mma, [split; 2]), mma.k, &mut sums);
+        }
+        MmaElement::F16 => {
+            let split = |value: u32| [f16_to_f32(value & 0xffff), f16_to_f32(value >> 16)];
+            multiply::<16>(&gather(warp, mma, [split; 2]), mma.k, &mut sums);
+        }
+        // The hardware reads the upper 19 bits.
+        MmaElement::Tf32 => {
+            let split = |value: u32| [f32::from_bits(value & 0xffff_e000)];
+            multiply::<8>(&gather(warp, mma, [split; 2]), mma.k, &mut sums);
+        }
+        MmaElement::E4m3 | MmaElement::E5m2 | MmaElement::Integer(_) => {
+            let split = |element| {
+                let format = if element == MmaElement::E4m3 { Format::E4m3 } else { Format::E5m2 };
+                move |value: u32| value.to_le_bytes().map(|byte| decode(u32::from(byte), format) as f32)
+            };
+            let split = [split(mma.a_element), split(mma.b_element)];
+            multiply::<32>(&gather(warp, mma, split), mma.k, &mut sums);
+        }
     }
     if mma.accumulator == Accumulator::F32 {
         return scatter(warp, &mma.d, &sums.map(|row| row.map(canonical32)));
@@ -216,7 +226,7 @@ fn integer(warp: &mut Warp, mma: &Mma) {
             })
         }
     };
-    let (a, b) = gather(warp, mma, [split(mma.a_element), split(mma.b_element)]);
+    let (a, b): Matrices<i64, 32> = gather(warp, mma, [split(mma.a_element), split(mma.b_element)]);
     let mut sums = words(warp, &mma.c).map(|row| row.map(|value| i64::from(value as i32)));
     for (sums, row) in sums.iter_mut().zip(&a) {
         for (&left, right) in row.iter().zip(&b).take(mma.k as usize) {

@@ -16,6 +16,7 @@ use llmc_passes::fuse::Epilogues;
 
 const ROWS: usize = 43;
 const LIMITS: Limits = Limits { max_context: 1100, max_batch: 7, prefill_chunk: 512 };
+const MANY: Limits = Limits { max_batch: 40, ..LIMITS };
 
 /// `x [tokens, inputs]` times a pair of `[inner, inputs]` with a gate, times `[outputs, inner]` with a bias.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +61,7 @@ fn module(sizes: Sizes, dtype: DType) -> Module {
     Module { name: "Products".into(), functions: vec![embed, gated, head], calls }
 }
 
-fn run(sizes: Sizes, dtype: DType, target: usize, counts: &[&[usize]]) -> Sharpness {
+fn run(sizes: Sizes, dtype: DType, target: usize, limits: Limits, counts: &[&[usize]]) -> Sharpness {
     let module = module(sizes, dtype);
     let mut random = Random::new(sizes.inputs as u64);
     let weights = weight_types(&module).into_iter().map(|(name, ty)| {
@@ -73,7 +74,7 @@ fn run(sizes: Sizes, dtype: DType, target: usize, counts: &[&[usize]]) -> Sharpn
     let target = targets[target % targets.len()].clone();
     let name = target.name.clone();
     let epilogues = if sizes.outputs.is_multiple_of(2) { Epilogues::Fused } else { Epilogues::Separate };
-    let case = Case { module, weights, limits: LIMITS, build: Build { target, without: vec![], epilogues } };
+    let case = Case { module, weights, limits, build: Build { target, without: vec![], epilogues } };
     let mut tokens = |count: usize| (0..count).map(|_| random.below(ROWS) as i32).collect();
     let steps: Vec<Tokens> =
         counts.iter().map(|counts| (0..).zip(*counts).map(|(id, &count)| (id, tokens(count))).collect()).collect();
@@ -85,7 +86,7 @@ fn check_all(all: &[Sizes], counts: &[&[usize]], max_looseness: f64) {
     for (number, &sizes) in all.iter().enumerate() {
         for (turn, dtype) in [DType::F32, DType::BF16].into_iter().enumerate() {
             let started = std::time::Instant::now();
-            let sharpness = run(sizes, dtype, number + 2 * turn, counts);
+            let sharpness = run(sizes, dtype, number + 2 * turn, LIMITS, counts);
             println!("{sizes:?} {dtype} {sharpness:?} {:?}", started.elapsed());
             sharpness.assert(dtype, sizes.inputs, max_looseness);
         }
@@ -120,4 +121,14 @@ fn long_sums() {
         // The bound of a sum grows with its length, and the second sum adds up the bounds of the first ones.
         0.2,
     );
+}
+
+#[test]
+fn many_sequences() {
+    // Decode steps of more rows than a register block holds, for each size of decode program.
+    let sizes = Sizes { inputs: 70, inner: 40, outputs: 33 };
+    for (target, dtype) in [(3, DType::BF16), (4, DType::F32), (2, DType::BF16)] {
+        let counts: [&[usize]; 5] = [&[1], &[1; 13], &[1; 16], &[1; 25], &[1; 40]];
+        run(sizes, dtype, target, MANY, &counts).assert(dtype, sizes.inputs, 5e-3);
+    }
 }

@@ -168,18 +168,18 @@ fn code_for_a_cpu_that_this_one_is_not() {
     let path = directory.path().join("other.llmc");
     // No CPU is both of these.
     let others = ["graniterapids", "znver5"].map(|target| {
-        succeeds(compile(tiny("llama"), &path).args(["--target", target]));
+        succeeds(compile(tiny("llama"), &path).args(["--max-batch", "1", "--target", target]));
         let output = llmrt().arg("run").arg(&path).args(["--prompt-ids", "1", "-n", "1"]).output().unwrap();
         (output.status.success(), target)
     });
     let other = others.iter().find(|(runs, _)| !runs).expect("a CPU is at most one of them").1;
-    succeeds(compile(tiny("llama"), &path).args(["--target", other]));
+    succeeds(compile(tiny("llama"), &path).args(["--max-batch", "1", "--target", other]));
     fails_saying(
         llmrt().arg("run").arg(&path).args(["--prompt-ids", "1"]),
         &["other.llmc", "runs on this CPU", &format!("{other} needs "), "llmc compile --target x86-64"],
     );
     // Beside code that every CPU runs it does no harm.
-    succeeds(compile(tiny("llama"), &path).args(["--target", &format!("{other},x86-64")]));
+    succeeds(compile(tiny("llama"), &path).args(["--max-batch", "1", "--target", &format!("{other},x86-64")]));
     let run = json(llmrt().arg("run").arg(&path).args(["--prompt-ids", "1", "-n", "1"]));
     assert_eq!(run["target"], "x86-64");
 }

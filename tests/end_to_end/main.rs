@@ -8,12 +8,14 @@
 //! | `checkpoints` | damaged and hostile checkpoints are refused with one clear error |
 //! | `artifacts`   | damaged, hostile and unsuitable artifacts are refused, and prompts that do not fit |
 //! | `outputs`     | nothing half-written, whatever happens |
+//! | `compile`     | flags, targets, passes and phases of the compiler |
 //! | `import`      | `llmc import` rebuilds the original model |
 //! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
 //! | `support`     | models, binaries and numbers for all of them |
 
 mod artifacts;
 mod checkpoints;
+mod compile;
 mod context;
 mod import;
 mod outputs;

@@ -12,6 +12,7 @@ use llmc_models::weights::{Limits, facts};
 use llmc_passes::eqsat::cost::Target;
 use llmc_passes::eqsat::explain;
 use llmc_passes::eqsat::extract::{extract, function};
+use llmc_passes::eqsat::is_worthwhile;
 use llmc_passes::eqsat::rules::rules;
 use llmc_passes::eqsat::saturate::saturate;
 use llmc_passes::pass::{Context, State};
@@ -57,6 +58,10 @@ fn report(config: &ModelConfig, machine: &str) -> String {
             let (before, after) = (explain::seconds(&original, &target), explain::seconds(&form, &target));
             writeln!(out, "=== @{} for {name}: {:.2} us -> {:.2} us", original.name, 1e6 * before, 1e6 * after)
                 .unwrap();
+            if !is_worthwhile(before, after) {
+                writeln!(out, "stays as it was: the gain is less than the prices are exact\n").unwrap();
+                continue;
+            }
             let text = llmc_ir::text::function_text(&form);
             match forms.iter().find(|(_, known)| llmc_ir::text::function_text(known) == text) {
                 Some((known, _)) => writeln!(out, "the same form as for {known}").unwrap(),

@@ -77,7 +77,7 @@ fn artifacts_that_are_cut_or_continued() {
         refused(&place.damaged(&good[..length]), &[]);
     }
     refused(&place.damaged(&good[..good.len() - 1]), &["truncated", &good.len().to_string(), "recompile"]);
-    refused(&place.damaged(&[&good[..], b"!"].concat()), &["1 bytes follow"]);
+    refused(&place.damaged(&[good, b"!"].concat()), &["1 bytes follow"]);
 }
 
 #[test]

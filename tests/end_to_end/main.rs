@@ -11,6 +11,7 @@
 //! | `compile`     | flags, targets, passes and phases of the compiler |
 //! | `import`      | `llmc import` rebuilds the original model |
 //! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
+//! | `talk`        | what users and scripts see of a real model |
 //! | `support`     | models, binaries and numbers for all of them |
 
 mod artifacts;
@@ -22,4 +23,5 @@ mod outputs;
 mod smollm2;
 mod steps;
 mod support;
+mod talk;
 mod tiny;

@@ -6,3 +6,4 @@ pub mod golden;
 pub mod logits;
 pub mod models;
 pub mod resign;
+pub mod terminal;

@@ -50,9 +50,7 @@ pub fn eqsat(state: State, context: &Context) -> Result<State, String> {
         let target = Target { machine: &context.machine, sizes: typical(&program.bounds) };
         for function in &mut program.module.functions {
             let saturated = saturated(&mut known, function, &rules)?;
-            if let Some(cheaper) = cheaper(saturated, function, &target)? {
-                *function = cheaper;
-            }
+            *function = best_form(saturated, function, &target)?;
         }
     }
     Ok(State::Programs(programs))
@@ -75,15 +73,16 @@ fn saturated<'k>(
     Ok(&known[index].1)
 }
 
-/// The cheapest form, unless the function as it is costs hardly more.
-fn cheaper(saturated: &Saturated, function: &Function, target: &Target<'_>) -> Result<Option<Function>, String> {
-    let choice = extract::extract(saturated, target)?;
-    let before = saturate(function, &[])?;
-    let unchanged = extract::extract(&before, target)?;
-    if !is_worthwhile(unchanged.seconds(), choice.seconds()) {
-        return Ok(None);
-    }
-    let mut cheaper = extract::function(saturated, &choice)?;
-    sweep(&mut cheaper)?;
-    Ok(Some(cheaper))
+/// The cheapest form, or the function's own where that costs hardly more. Either way nodes come in the order in which
+/// results need them, which is the same however the function came into being.
+fn best_form(saturated: &Saturated, function: &Function, target: &Target<'_>) -> Result<Function, String> {
+    let cheapest = extract::extract(saturated, target)?;
+    let as_it_is = saturate(function, &[])?;
+    let own = extract::extract(&as_it_is, target)?;
+    let mut form = match is_worthwhile(own.seconds(), cheapest.seconds()) {
+        true => extract::function(saturated, &cheapest)?,
+        false => extract::function(&as_it_is, &own)?,
+    };
+    sweep(&mut form)?;
+    Ok(form)
 }

@@ -1,6 +1,6 @@
 //! What each family of rewrite rules is worth: per kind of step the predicted and the measured time, with all rules,
 //! without each family and without equality saturation, in interleaved runs. Artifacts with the same code differ by up to
-//! 8 % of a decode step (where the pages of their weights lie), so smaller differences say nothing.
+//! 8 % of a decode step (where their pages lie, probably), so smaller differences say nothing.
 //!
 //! ```text
 //! cargo run --release --example ablation -- MODEL_DIRECTORY [ROUNDS]

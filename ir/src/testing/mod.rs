@@ -16,12 +16,14 @@
 mod example;
 mod grow;
 mod random;
+mod steps;
 #[cfg(test)]
 mod tests;
 
 pub use example::{example_module, example_weight};
 pub use grow::random_function;
 pub use random::Random;
+pub use steps::{StepSizes, random_module};
 
 use crate::dtype::DType;
 use crate::eval::{KvCache, StepInputs, Tensor, Value};

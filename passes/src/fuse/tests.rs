@@ -1,6 +1,6 @@
 //! What fusion makes of layers and of odd functions.
 
-use super::random::{self, Random};
+use super::random;
 use super::sample;
 use super::*;
 use llmc_ir::dtype::DType;
@@ -8,6 +8,7 @@ use llmc_ir::eval::{KvState, Mode, StepInputs, Tensor, eval_fused_module, eval_m
 use llmc_ir::module::Module;
 use llmc_ir::op::Op;
 use llmc_ir::region::Anchor;
+use llmc_ir::testing::Random;
 use llmc_ir::text::print_fused;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -76,7 +77,7 @@ fn weights(program: &SpecializedModule) -> BTreeMap<String, Tensor> {
             let ty = ty.as_tensor().unwrap();
             let sizes = ty.shape.evaluate(&program.bounds.max);
             let mut random =
-                Random(key.bytes().fold(7_u64, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into())));
+                Random::new(key.bytes().fold(7_u64, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into())));
             let mut value = || ty.dtype.round(random.below(200) as f64 / 100.0 - 1.0);
             let data = (0..sizes.iter().product()).map(|_| value()).collect();
             weights.insert(key, Tensor::new(ty.dtype, sizes, data).unwrap());

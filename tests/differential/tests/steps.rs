@@ -1,0 +1,62 @@
+//! Random steps: several functions, each called for one layer or two, that pass values on, overwrite and swap them, with
+//! caches that some calls write and read. What is between the kernels is at stake: places, lifetimes and barriers.
+
+use llmc_differential::case::{Build, Case, Limits, random_weight, weight_types};
+use llmc_differential::check::{Bounds, Tokens, check};
+use llmc_differential::targets;
+use llmc_ir::dtype::DType;
+use llmc_ir::testing::{Random, StepSizes, random_module};
+use llmc_passes::fuse::Epilogues;
+
+const LIMITS: Limits = Limits { max_context: 64, max_batch: 3, prefill_chunk: 40 };
+const VOCAB: usize = 23;
+
+/// Groups that fill vectors and that do not.
+const SIZES: [StepSizes; 4] = [
+    StepSizes { groups: 4, group: 4, vocab: VOCAB },
+    StepSizes { groups: 3, group: 6, vocab: VOCAB },
+    StepSizes { groups: 2, group: 32, vocab: VOCAB },
+    StepSizes { groups: 5, group: 18, vocab: VOCAB },
+];
+
+fn case(seed: u64) -> Case {
+    let module = random_module(seed, SIZES[(seed % 4) as usize]);
+    let mut random = Random::new(seed);
+    let types = weight_types(&module).into_iter();
+    let weights = types.map(|(name, ty)| (name, random_weight(&mut random, &ty, 1.0))).collect();
+    let targets = targets::runnable();
+    let target = targets[(seed % targets.len() as u64) as usize].clone();
+    let epilogues = if seed % 3 == 0 { Epilogues::Separate } else { Epilogues::Fused };
+    Case { module, weights, limits: LIMITS, build: Build { target, without: vec![], epilogues } }
+}
+
+fn check_seeds(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let mut random = Random::new(seed);
+        let mut tokens = |count: usize| (0..count).map(|_| random.below(VOCAB) as i32).collect::<Vec<i32>>();
+        let steps: [Tokens; 3] = [
+            vec![(0, tokens(2)), (1, tokens(33))],
+            vec![(1, tokens(1)), (0, tokens(1))],
+            vec![(0, tokens(1)), (2, tokens(1)), (1, tokens(5))],
+        ];
+        // Everything is rounded to bf16 again and again, and compiled code rounds alike.
+        let case = case(seed);
+        let sharpness = check(&case, &steps, Bounds::Noise(8.0)).unwrap_or_else(|failure| {
+            let text = llmc_ir::text::print_module(&case.module);
+            panic!("seed {seed}, {}, {:?}: {failure}\n{text}", case.build.target.name, case.build.epilogues)
+        });
+        println!("{seed} {sharpness:?}");
+        sharpness.assert(DType::BF16, 0, f64::INFINITY);
+    }
+}
+
+#[test]
+fn random_steps() {
+    check_seeds(0..20);
+}
+
+#[test]
+#[ignore = "minutes of seeds, for after changes to passes or code generation"]
+fn many_random_steps() {
+    check_seeds(100..400);
+}

@@ -26,7 +26,7 @@ fn case(seed: u64) -> Case {
     let weights = types.map(|(name, ty)| (name, random_weight(&mut random, &ty, 1.0))).collect();
     let targets = targets::runnable();
     let target = targets[(seed % targets.len() as u64) as usize].clone();
-    let epilogues = if seed % 3 == 0 { Epilogues::Separate } else { Epilogues::Fused };
+    let epilogues = if seed.is_multiple_of(3) { Epilogues::Separate } else { Epilogues::Fused };
     Case { module, weights, limits: LIMITS, build: Build { target, without: vec![], epilogues } }
 }
 

@@ -400,7 +400,7 @@ fn literal(dtype: DType, value: f64) -> Value {
     match dtype {
         DType::I32 => int_of(super::text::I32, value as i64),
         DType::Bool => Value { text: (value != 0.0).to_string(), ty: int(0).ty.with_scalar(Scalar::I1) },
-        _ => float_of(super::text::F32, value),
+        _ => float_of(super::text::F32, dtype.round(value)),
     }
 }
 

@@ -198,7 +198,8 @@ pub fn constant(module: &mut ModuleText, dtype: DType, values: &[f64]) -> Value 
             module.constant("i8", &values)
         }
         _ => {
-            let values: Vec<_> = values.iter().map(|&v| format!("0x{:016X}", f64::from(v as f32).to_bits())).collect();
+            let bits = |&value: &f64| format!("0x{:016X}", f64::from(dtype.round(value) as f32).to_bits());
+            let values: Vec<_> = values.iter().map(bits).collect();
             module.constant("float", &values)
         }
     }

@@ -7,12 +7,14 @@ use llmc_differential::enclosure::error::{SMALLEST, UNIT, of_function};
 use llmc_differential::pool::Pool;
 use llmc_differential::targets;
 use llmc_ir::builder::{FunctionBuilder, Numerics};
+use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::{StepInputs, Tensor};
 use llmc_ir::graph::NodeId;
 use llmc_ir::module::{Call, LOGITS, Module};
 use llmc_ir::op::{BinaryOp, Op, ReduceOp, UnaryOp};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, StepInput};
+use llmc_ir::shape::Shape;
 use llmc_ir::testing::Random;
 use llmc_passes::fuse::Epilogues;
 
@@ -202,5 +204,25 @@ fn nan_is_never_lost() {
                 assert!(same, "{target}: of {a:?} and {b:?} come {found:?}, should be {expected:?}");
             }
         }
+    });
+}
+
+#[test]
+fn constants_are_what_their_type_holds() {
+    // 0.1 is neither a bf16 nor an f32.
+    let body: Body = |b, x| {
+        let tokens = Dim::from(Symbol::Tokens);
+        let uniform =
+            Op::Constant { values: vec![0.1.into()], dtype: DType::BF16, shape: Shape::of(&[tokens, 2.into()]) };
+        let listed =
+            Op::Constant { values: vec![0.1.into(), 0.3.into()], dtype: DType::BF16, shape: Shape::of(&[1, 2]) };
+        let (uniform, listed) = (b.add(uniform, &[]), b.add(listed, &[]));
+        let listed = b.add(Op::Broadcast { shape: Shape::of(&[tokens, 2.into()]) }, &[listed]);
+        let constants = [uniform, listed].map(|constant| b.convert(constant, DType::F32));
+        constants.into_iter().fold(x, |sum, constant| b.plus(sum, constant))
+    };
+    for_targets(&[0.0, 0.0], 2, body, |target, results| {
+        let [tenth, three] = [0.1, 0.3].map(|value| DType::BF16.round(value) as f32);
+        assert_eq!(results, [tenth + tenth, tenth + three], "{target}");
     });
 }

@@ -45,6 +45,7 @@ pub mod decompose;
 pub mod dim;
 pub mod dtype;
 pub mod eval;
+pub mod gpu;
 pub mod graph;
 pub mod infer;
 pub mod machine;

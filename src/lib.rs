@@ -16,3 +16,4 @@ pub mod error;
 pub mod explain;
 pub mod model;
 pub mod package;
+mod recipe;

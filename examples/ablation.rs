@@ -14,7 +14,7 @@ use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
 use llmc_models::weights::{Limits, facts};
-use llmc_passes::eqsat::explain::step_seconds;
+use llmc_passes::eqsat::form::step_seconds;
 use llmc_passes::eqsat::rule::Family;
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;

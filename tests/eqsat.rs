@@ -2,7 +2,7 @@
 //! decode step, a batched one and a prompt, with the price of every line. The snapshots are meant to be read.
 
 use llmc_ir::builder::Numerics;
-use llmc_ir::dim::{Bindings, Bounds};
+use llmc_ir::dim::{Bindings, Bounds, Promise};
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
 use llmc_ir::module::{Function, Module};
@@ -10,11 +10,10 @@ use llmc_models::architecture::Architecture;
 use llmc_models::config::ModelConfig;
 use llmc_models::weights::{Limits, facts};
 use llmc_passes::eqsat::cost::Target;
-use llmc_passes::eqsat::explain;
-use llmc_passes::eqsat::extract::{extract, function};
-use llmc_passes::eqsat::is_worthwhile;
+use llmc_passes::eqsat::form::form_cost;
 use llmc_passes::eqsat::rules::rules;
 use llmc_passes::eqsat::saturate::saturate;
+use llmc_passes::eqsat::{best_form, explain};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, run_pipeline};
@@ -22,10 +21,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// The steps that forms are shown for.
-const STEPS: [(&str, Bindings); 3] = [
-    ("decode 1", Bindings { tokens: 1, samples: 1, sequences: 1, context: 1024 }),
-    ("decode 64", Bindings { tokens: 64, samples: 64, sequences: 64, context: 1024 }),
-    ("prefill 2048", Bindings { tokens: 2048, samples: 1, sequences: 1, context: 2048 }),
+const STEPS: [(&str, Bindings, Promise); 3] = [
+    ("decode 1", Bindings { tokens: 1, samples: 1, sequences: 1, context: 1024 }, Promise::OneTokenPerSequence),
+    ("decode 64", Bindings { tokens: 64, samples: 64, sequences: 64, context: 1024 }, Promise::OneTokenPerSequence),
+    ("prefill 2048", Bindings { tokens: 2048, samples: 1, sequences: 1, context: 2048 }, Promise::None),
 ];
 
 fn canonical(config: &ModelConfig, layers: usize) -> Module {
@@ -52,13 +51,14 @@ fn report(config: &ModelConfig, machine: &str) -> String {
         }
         writeln!(out, "{}", explain::statistics(&original.name, &saturated.statistics)).unwrap();
         let mut forms: Vec<(String, Function)> = Vec::new();
-        for (name, sizes) in STEPS {
-            let target = Target { machine: &machine, sizes };
-            let form = function(&saturated, &extract(&saturated, &target).unwrap()).unwrap();
-            let (before, after) = (explain::seconds(&original, &target), explain::seconds(&form, &target));
+        for (name, sizes, promise) in STEPS {
+            let target = Target { machine: &machine, sizes, promise };
+            let form = best_form(&saturated, &original, &target).unwrap();
+            let [original_cost, cost] = [&original, &form].map(|function| form_cost(function, &target));
+            let [before, after] = [original_cost, cost].map(|cost| cost.seconds);
             writeln!(out, "=== @{} for {name}: {:.2} us -> {:.2} us", original.name, 1e6 * before, 1e6 * after)
                 .unwrap();
-            if !is_worthwhile(before, after) {
+            if !cost.is_better_than(&original_cost) {
                 writeln!(out, "stays as it was: the gain is less than the prices are exact\n").unwrap();
                 continue;
             }

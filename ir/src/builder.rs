@@ -246,7 +246,7 @@ impl FunctionBuilder {
     /// `x W^T` for `x[rows, k]` and `W[n, k]`.
     pub fn dot(&mut self, x: NodeId, weight: NodeId) -> NodeId {
         let weight = self.to_matrix_type(weight);
-        self.add(Op::Dot { left: 1, right: 1, batch: 0 }, &[x, weight])
+        self.add(Op::PRODUCT, &[x, weight])
     }
 
     /// Rows of a table, in f32.

@@ -85,7 +85,7 @@ fn tensor_op(op: &Op, operands: &[&TensorType]) -> Result<TensorType, String> {
             shape.0[*axis] = Dim::fixed(1);
             Ok(with_shape(shape))
         }
-        Op::Dot { left, right, batch } => dot(first, operands[1], *left, *right, *batch),
+        Op::Dot { left, right, batch, .. } => dot(first, operands[1], *left, *right, *batch),
         Op::Reshape { shape } => match (first.shape.elements(), shape.elements()) {
             (Some(from), Some(to)) if from == to => Ok(with_shape(shape.clone())),
             _ => Err(format!("reshape must keep the number of elements: {} to {shape}", first.shape)),

@@ -5,8 +5,8 @@ use super::report::{Form, Rule, Saturation};
 use llmc_ir::machine::Machine;
 use llmc_ir::module::SpecializedModule;
 use llmc_ir::text::function_text;
-use llmc_passes::eqsat::cost::{Target, typical};
-use llmc_passes::eqsat::explain::seconds;
+use llmc_passes::eqsat::cost::Target;
+use llmc_passes::eqsat::form::form_cost;
 use llmc_passes::eqsat::rule::{self, Numerics};
 use llmc_passes::eqsat::rules::rules;
 use llmc_passes::eqsat::saturate::saturate;
@@ -41,14 +41,14 @@ pub fn saturations(
 ) -> Result<Vec<Saturation>, ExplainError> {
     let mut known: Vec<(String, Saturation)> = Vec::new();
     for (program, rewritten) in before.iter().zip(after) {
-        let target = Target { machine, sizes: typical(&program.bounds) };
+        let target = Target::of(machine, &program.bounds);
         for function in &program.module.functions {
             let Some(chosen) = rewritten.module.function(&function.name) else { continue };
             let text = function_text(function);
             let form = Form {
                 program: program.name.clone(),
-                seconds_before: seconds(function, &target),
-                seconds: seconds(chosen, &target),
+                seconds_before: form_cost(function, &target).seconds,
+                seconds: form_cost(chosen, &target).seconds,
                 changed: function_text(chosen) != text,
                 graph: graph_of(&program.name, &function.name),
             };

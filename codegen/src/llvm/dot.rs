@@ -14,7 +14,7 @@ use super::{KernelContext, KernelParams};
 use crate::kernel::domain::Domain;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
-use llmc_ir::op::Op;
+use llmc_ir::op::{DotMethod, Op};
 use llmc_ir::plan::WeightLayout;
 use llmc_ir::region::{Part, Region};
 use std::collections::HashMap;
@@ -147,7 +147,7 @@ fn left_operand(region: &Region) -> Result<NodeId, String> {
     let body = &region.body;
     let nodes = body.topological();
     let mut lefts = nodes.iter().filter(|&&node| matches!(body.op(node), Op::Dot { .. })).map(|&node| {
-        let plain = matches!(body.op(node), Op::Dot { left: 1, right: 1, batch: 0 });
+        let plain = matches!(body.op(node), Op::Dot { left: 1, right: 1, batch: 0, .. });
         plain.then(|| body.operands(node)[0])
     });
     let Some(first) = lefts.next() else { return Err("a dot region without a dot".into()) };
@@ -176,7 +176,7 @@ fn section<'r>(context: &KernelContext<'_>, part: &'r Part) -> Result<Section<'r
         .any(|&node| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. }));
     let together = domain.inner.unwrap_or(if rearranges { n } else { 1 });
     let unit = least_common_multiple(PANEL, together);
-    let target = if context.few_rows { PANEL } else { 2 * PANEL };
+    let target = if context.method == DotMethod::Gemv { PANEL } else { 2 * PANEL };
     let columns = unit * target.div_ceil(unit);
     Ok(Section { part, domain, dots, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() })
 }
@@ -278,12 +278,12 @@ fn multiply_block(
     let panels = f.min(&left, &int(block_panels as i64));
     let tiles = context.tiles();
     let mut start = 0;
-    for part in sum_parts(padded_k, context.few_rows) {
+    for part in sum_parts(padded_k, context.method) {
         let layout = match bf16 {
             true => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
             false => Tiles::F32 { tile_stride: 64, k_stride: 128 },
         };
-        let prefetch = if context.few_rows { PREFETCH } else { 0 };
+        let prefetch = if context.method == DotMethod::Gemv { PREFETCH } else { 0 };
         let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
         let shape = Shape { k: part, tiles, layout, a_stride, c_stride, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
@@ -306,8 +306,8 @@ fn multiply_block(
 }
 
 /// The lengths in which a sum over k is computed.
-fn sum_parts(k: usize, few_rows: bool) -> Vec<usize> {
-    if few_rows || k <= LONGEST_SUM {
+fn sum_parts(k: usize, method: DotMethod) -> Vec<usize> {
+    if method == DotMethod::Gemv || k <= LONGEST_SUM {
         return vec![k];
     }
     let part = k.div_ceil(k.div_ceil(SUM_PART)).next_multiple_of(32);

@@ -19,6 +19,24 @@ pub struct Machine {
     pub vector_flops: f64,
     /// Seconds from the end of one kernel to the start of the next one that depends on it.
     pub launch_seconds: f64,
+    /// Cores or multiprocessors: blocks of work that run at once.
+    pub units: f64,
+    /// Blocks that products of many rows are cut into.
+    pub gemm_tile: Tile,
+    /// Columns of a block of a product of few rows.
+    pub gemv_columns: f64,
+}
+
+/// A block of a matrix product's result.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tile {
+    /// Rows of a block.
+    pub rows: f64,
+    /// Columns of a block.
+    pub columns: f64,
+    /// Rows that take the time of one: those of a matrix instruction.
+    pub least_rows: f64,
 }
 
 /// Operations per second of matrix products with sums in f32.
@@ -65,10 +83,13 @@ impl Machine {
         let machine: Machine = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let Machine { memory_bandwidth, matrix_flops: MatrixFlops { f32, bf16 }, vector_flops, launch_seconds, .. } =
             machine;
-        let positive = [memory_bandwidth, f32, bf16, vector_flops, launch_seconds];
+        let Tile { rows, columns, least_rows } = machine.gemm_tile;
+        let sizes = [machine.units, rows, columns, least_rows, machine.gemv_columns];
+        let rates = [memory_bandwidth, f32, bf16, vector_flops, launch_seconds];
+        let positive = [sizes, rates].concat();
         match positive.iter().all(|value| value.is_finite() && *value > 0.0) {
             true => Ok(machine),
-            false => Err("all rates and times of a machine must be positive numbers".into()),
+            false => Err("all rates, times and sizes of a machine must be positive numbers".into()),
         }
     }
 

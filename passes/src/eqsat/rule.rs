@@ -38,11 +38,13 @@ pub enum Family {
     Merge,
     /// Narrow weights are widened where they are used, or once.
     Dequant,
+    /// How kernels divide their work.
+    Choose,
 }
 
 impl Family {
     /// Every family, in declaration order.
-    pub const ALL: [Family; 3] = [Family::Prune, Family::Merge, Family::Dequant];
+    pub const ALL: [Family; 4] = [Family::Prune, Family::Merge, Family::Dequant, Family::Choose];
 
     /// The name used in reports.
     pub fn name(self) -> &'static str {
@@ -50,6 +52,7 @@ impl Family {
             Family::Prune => "prune",
             Family::Merge => "merge",
             Family::Dequant => "dequant",
+            Family::Choose => "choose",
         }
     }
 }
@@ -61,6 +64,7 @@ impl Family {
             Family::Prune => "rows that nobody looks at are not computed",
             Family::Merge => "products of one operand become one product",
             Family::Dequant => "narrow weights are widened in the product that reads them, or once",
+            Family::Choose => "gemm or gemv, attention whole or split over the context",
         }
     }
 }

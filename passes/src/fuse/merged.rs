@@ -14,7 +14,7 @@ pub(super) fn split(function: &Function) -> (Function, Vec<Vec<NodeId>>) {
     let mut split = function.clone();
     let mut parts: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
     let rebuilt = rebuild(&mut split, |graph, op, operands| match op {
-        Op::Dot { left: 1, right: 1, batch: 0 } => {
+        Op::Dot { left: 1, right: 1, batch: 0, .. } => {
             let weights = joined_weights(graph, operands[1]);
             if weights.is_empty() {
                 return graph.add(op, operands);

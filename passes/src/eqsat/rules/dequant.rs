@@ -11,7 +11,7 @@ use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::Graph;
 use llmc_ir::module::{Function, Param};
-use llmc_ir::op::Op;
+use llmc_ir::op::{DotMethod, Op};
 use llmc_ir::shape::Type;
 
 /// The family's rules.
@@ -27,7 +27,9 @@ pub fn rules() -> Vec<Rule> {
 }
 
 fn in_dot(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
-    let (Op::Dot { .. }, &[x, weight]) = (&node.op, &node.operands[..]) else { return Vec::new() };
+    let (Op::Dot { method: DotMethod::Gemm, .. }, &[x, weight]) = (&node.op, &node.operands[..]) else {
+        return Vec::new();
+    };
     if terms.dependence(weight) != Dependence::Weights {
         return Vec::new();
     }
@@ -50,7 +52,7 @@ fn example(seed: u64) -> Function {
         let weight = Op::Weight { name: "w".into(), ty: Type::tensor(narrow, &[5, 8]) };
         let weight = graph.add(weight, &[])?;
         let wide = graph.add(Op::Convert { to: DType::F32 }, &[weight])?;
-        graph.add(Op::Dot { left: 1, right: 1, batch: 0 }, &[x, wide])
+        graph.add(Op::PRODUCT, &[x, wide])
     };
     let result = build().expect("examples are well-typed");
     Function { name: "example".into(), params: vec![Param { name: "x".into(), ty }], graph, results: vec![result] }

@@ -8,7 +8,7 @@ use llmc::model::Model;
 use llmc_codegen::host::HostTarget;
 use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
-use llmc_passes::eqsat::rule::Family;
+use llmc_passes::eqsat::rule::{Family, Numerics};
 use llmc_passes::instrument::Report;
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, pipeline};
@@ -60,6 +60,10 @@ pub struct CompileArguments {
     /// Leave out an optional pass or a family of rewrite rules; may be given several times
     #[arg(long, value_name = "PASS", long_help = without_help())]
     without: Vec<String>,
+    /// How far rewrite rules may go: exact (the same operations), reassociates (sums in another order) or rounds (results
+    /// may be rounded to bf16 at other places)
+    #[arg(long, value_name = "CLASS", default_value = "reassociates")]
+    numerics: Numerics,
     /// Print a JSON object about the result
     #[arg(long)]
     json: bool,
@@ -138,7 +142,12 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
         max_context: arguments.max_context,
         max_batch: arguments.max_batch,
         machine: machine::read(&arguments.machine)?,
-        passes: Options { without: arguments.without.clone(), stop_after: arguments.stop_after, only: None },
+        passes: Options {
+            without: arguments.without.clone(),
+            stop_after: arguments.stop_after,
+            only: None,
+            numerics: arguments.numerics,
+        },
         dump: arguments.dump.clone(),
     };
     let interrupted = interrupt::install()?;

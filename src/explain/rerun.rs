@@ -3,13 +3,14 @@
 use super::draw::{Drawn, draw};
 use super::kept::Kept;
 use super::report::{Graph, Pass, PassTime, Phase, Report, Size, Target, Timing, WeightGroup};
-use super::saturation::{describe_rule, saturations, used_rules};
+use super::saturation::{describe_rule, saturations};
 use super::{ExplainError, kernels, origin};
 use llmc_artifact::Artifact;
 use llmc_codegen::disassemble::kernel_sizes;
 use llmc_ir::module::SpecializedModule;
 use llmc_ir::plan::{PackedWeight, Plan, WeightLayout};
 use llmc_ir::region::PlannedModel;
+use llmc_passes::eqsat::rules::selected;
 use llmc_passes::instrument::{self, Instrument, Moment, Statistics, Verify};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase;
@@ -37,7 +38,8 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
         State::Planned(planned) => Some(planned),
         State::Module(_) | State::Programs(_) | State::Fused(_) => None,
     };
-    let rules = used_rules(&kept.without);
+    let options = kept.options();
+    let rules = selected(&options.families(), options.numerics);
     let mut report = Report {
         artifact: artifact.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
         bytes: artifact.size_bytes(),

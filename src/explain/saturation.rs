@@ -8,13 +8,7 @@ use llmc_ir::text::function_text;
 use llmc_passes::eqsat::cost::Target;
 use llmc_passes::eqsat::form::form_cost;
 use llmc_passes::eqsat::rule::{self, Numerics};
-use llmc_passes::eqsat::rules::rules;
 use llmc_passes::eqsat::saturate::saturate;
-
-/// The rules of all families that were not left out.
-pub fn used_rules(without: &[String]) -> Vec<rule::Rule> {
-    rules().into_iter().filter(|rule| !without.iter().any(|name| name == rule.family.name())).collect()
-}
 
 /// As the report has it.
 pub fn describe_rule(rule: &rule::Rule) -> Rule {
@@ -25,6 +19,7 @@ fn numerics(numerics: Numerics) -> &'static str {
     match numerics {
         Numerics::Exact => "the same operations",
         Numerics::Reassociates => "sums in another order",
+        Numerics::Rounds => "rounded elsewhere",
     }
 }
 

@@ -275,7 +275,10 @@ impl Grower<'_> {
         let outputs = 2 * self.size();
         let magnitude = x.magnitude * size as f64;
         if shape.rank() == 2 {
-            let weight = self.weight(dtype, &[outputs, size]);
+            // Weights may be narrower than the rows.
+            let narrow = if self.random.below(2) == 0 { self.dtype() } else { dtype };
+            let narrow = if dtype == DType::F32 { narrow } else { dtype };
+            let weight = self.weight(narrow, &[outputs, size]);
             return Row { node: self.add(Op::PRODUCT, &[x.node, weight]), magnitude };
         }
         match (self.config.kinds.contains(&Kind::Permute), shape.0[0].as_fixed()) {

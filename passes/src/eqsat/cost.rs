@@ -203,7 +203,9 @@ impl<'a> Term<'a> {
         let dtype = self.operands.first().and_then(|ty| ty.as_tensor()).map_or(DType::F32, |ty| ty.dtype);
         let rates = Rates::of(target.machine, dtype);
         let rates = match self.op {
-            Op::Dot { method, .. } if self.dependence == Dependence::Runtime => self.dot_rates(*method, rates, target),
+            Op::Dot { left: 1, right: 1, batch: 0, method } if self.dependence == Dependence::Runtime => {
+                self.dot_rates(*method, rates, target)
+            }
             Op::Attend(attention) => match (attention.method, target.promise) {
                 (AttendMethod::Split, Promise::None) => {
                     return Price { seconds: f64::INFINITY, bound: Bound::Impossible };

@@ -35,8 +35,7 @@ pub fn eqsat(state: State, context: &Context) -> Result<State, String> {
     let State::Programs(mut programs) = state else {
         return Err(format!("it takes specialised modules, found {}; run `specialize` first", state.kind()));
     };
-    let mut rules = rules::rules();
-    rules.retain(|rule| context.families.contains(&rule.family));
+    let rules = rules::selected(&context.families, context.numerics);
     let mut known: Vec<(String, Saturated)> = Vec::new();
     for program in &mut programs {
         let target = Target::of(&context.machine, &program.bounds);

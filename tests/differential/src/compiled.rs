@@ -8,6 +8,8 @@ use llmc_codegen::error::CodegenError;
 use llmc_codegen::pack::pack;
 use llmc_codegen::{HostCode, compile_host};
 use llmc_ir::abi::{StepArgs, StepFunction};
+use llmc_ir::eval::{Mode, StepInputs, Tensor, eval_function};
+use llmc_ir::module::Function;
 use llmc_ir::plan::{PackedWeight, Plan};
 use llmc_ir::region::PlannedModel;
 use std::ffi::c_void;
@@ -38,7 +40,13 @@ impl Compiled {
     /// If the code does not load or a weight is missing.
     pub fn new(case: &Case, model: PlannedModel) -> Result<Compiled, CodegenError> {
         let HostCode { shared_object, scratch_bytes } = compile_host(&model, &case.build.target)?;
-        let weights = model.plan.weights.iter().map(|weight| packed(case, weight)).collect::<Result<_, _>>()?;
+        let tensor = |weight: &PackedWeight| match model.recipes.get(&weight.name) {
+            Some(recipe) => computed(case, recipe),
+            None => case.weights.get(&weight.name).cloned(),
+        };
+        let packed =
+            |weight| packed(&tensor(weight).unwrap_or_else(|| panic!("there is no weight `{}`", weight.name)), weight);
+        let weights = model.plan.weights.iter().map(packed).collect::<Result<_, _>>()?;
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         file.write_all(&shared_object).expect("room for the code");
         // SAFETY: the code was just made; shared objects of the compiler run nothing on loading.
@@ -124,8 +132,14 @@ unsafe extern "C" fn meet(state: *const c_void, _thread: u32) {
     barrier.wait();
 }
 
-fn packed(case: &Case, weight: &PackedWeight) -> Result<Guarded, CodegenError> {
-    let tensor = case.weights.get(&weight.name).unwrap_or_else(|| panic!("there is no weight `{}`", weight.name));
+/// What a recipe makes of the case's weights.
+fn computed(case: &Case, recipe: &Function) -> Option<Tensor> {
+    let weights = |name: &str| case.weights.get(name).cloned();
+    let mut results = eval_function(recipe, &mut [], &weights, &StepInputs::batch(&[]), Mode::AsTyped).ok()?;
+    results.pop()?.as_tensor().cloned()
+}
+
+fn packed(tensor: &Tensor, weight: &PackedWeight) -> Result<Guarded, CodegenError> {
     let mut memory = Guarded::new(weight.bytes as usize, 64, UNWRITTEN);
     let mut written = 0;
     pack::<CodegenError>(

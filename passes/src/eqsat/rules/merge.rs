@@ -34,6 +34,7 @@ fn merge_dots(terms: &mut Terms<'_>, class: Id, node: &Node) -> Vec<Id> {
         .into_iter()
         .filter(|(_, user)| user.operands.first() == Some(&x))
         .filter_map(|(dot, user)| Some((dot, mergeable(terms, &user)?)))
+        .filter(|&(_, other)| terms.tensor(other).map(|ty| ty.dtype) == terms.tensor(weight).map(|ty| ty.dtype))
         .collect();
     let (class, weight) = (terms.find(class), terms.find(weight));
     let position = siblings.iter().position(|&(dot, operand)| (dot, operand) == (class, weight));

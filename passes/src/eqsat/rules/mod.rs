@@ -7,10 +7,16 @@ mod choose;
 mod dequant;
 mod merge;
 mod prune;
+mod reassociate;
 
-use super::rule::Rule;
+use super::rule::{Family, Numerics, Rule};
 
 /// Every rule, by family.
 pub fn rules() -> Vec<Rule> {
-    [prune::rules(), merge::rules(), dequant::rules(), choose::rules()].concat()
+    [prune::rules(), merge::rules(), reassociate::rules(), dequant::rules(), choose::rules()].concat()
+}
+
+/// The rules of some families that are no looser with numbers than asked for.
+pub fn selected(families: &[Family], loosest: Numerics) -> Vec<Rule> {
+    rules().into_iter().filter(|rule| families.contains(&rule.family) && rule.numerics <= loosest).collect()
 }

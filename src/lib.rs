@@ -9,10 +9,14 @@
 //!
 //! [`explain`] goes the way back: from an artifact to what the compiler did and why.
 //!
+//! What is cheapest depends on the machine: [`mod@calibrate`] measures this one, and [`machine`] knows which one a name means.
+//!
 //! The binary's commands (`src/commands`) only turn arguments into calls of these, and results into text.
 
+pub mod calibrate;
 pub mod compile;
 pub mod error;
 pub mod explain;
+pub mod machine;
 pub mod model;
 pub mod package;

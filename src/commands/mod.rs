@@ -1,5 +1,6 @@
 //! The commands of `llmc`; [`llmc_console`] says what goes where and which exit codes there are.
 
+mod calibrate;
 mod compile;
 mod explain;
 mod import;
@@ -28,6 +29,7 @@ enum Command {
     Inspect(inspect::InspectArguments),
     Explain(explain::ExplainArguments),
     Import(import::ImportArguments),
+    Calibrate(calibrate::CalibrateArguments),
 }
 
 /// Parses the command line and does what it says.
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Import(arguments) => import::import(&arguments),
+        Command::Calibrate(arguments) => calibrate::calibrate(&arguments),
     })
 }
 

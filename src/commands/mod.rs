@@ -8,6 +8,7 @@ mod inspect;
 mod interrupt;
 mod machine;
 mod opt;
+mod shapes;
 
 use clap::{Parser, Subcommand};
 use llmc_console::{exit_code, signals};

@@ -7,6 +7,7 @@ use llmc_ir::module::SpecializedModule;
 use llmc_ir::text::function_text;
 use llmc_passes::eqsat::cost::{Target, typical};
 use llmc_passes::eqsat::explain::seconds;
+use llmc_passes::eqsat::is_worthwhile;
 use llmc_passes::eqsat::rule::{self, Numerics};
 use llmc_passes::eqsat::rules::rules;
 use llmc_passes::eqsat::saturate::saturate;
@@ -45,11 +46,12 @@ pub fn saturations(
         for function in &program.module.functions {
             let Some(chosen) = rewritten.module.function(&function.name) else { continue };
             let text = function_text(function);
+            let (before, after) = (seconds(function, &target), seconds(chosen, &target));
             let form = Form {
                 program: program.name.clone(),
-                seconds_before: seconds(function, &target),
-                seconds: seconds(chosen, &target),
-                changed: function_text(chosen) != text,
+                seconds_before: before,
+                seconds: after,
+                changed: is_worthwhile(before, after),
                 graph: graph_of(&program.name, &function.name),
             };
             if let Some((_, saturation)) = known.iter_mut().find(|(other, _)| *other == text) {

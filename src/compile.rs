@@ -117,7 +117,8 @@ pub fn compile(
     let launches = launches.collect();
     let parameters = planned.plan.model.parameters;
     let started = Instant::now();
-    let package = Package { model, plan: planned.plan, codes, ir, passes: kept.json() };
+    let PlannedModel { plan, recipes, .. } = *planned;
+    let package = Package { model, plan, recipes, codes, ir, passes: kept.json() };
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
     Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches }))

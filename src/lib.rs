@@ -21,4 +21,5 @@ pub mod explain;
 pub mod machine;
 pub mod model;
 pub mod package;
+mod recipe;
 pub mod shapes;

@@ -316,6 +316,7 @@ fn launch_kind(anchor: llmc_ir::region::Anchor) -> &'static str {
         llmc_ir::region::Anchor::Rows => "reduce",
         llmc_ir::region::Anchor::Dot => "dot",
         llmc_ir::region::Anchor::Attend => "attend",
+        llmc_ir::region::Anchor::Weights => "weight",
     }
 }
 

@@ -36,17 +36,20 @@ pub enum Family {
     Prune,
     /// Products of one operand become one product.
     Merge,
+    /// Narrow weights are widened where they are used, or once.
+    Dequant,
 }
 
 impl Family {
     /// Every family, in declaration order.
-    pub const ALL: [Family; 2] = [Family::Prune, Family::Merge];
+    pub const ALL: [Family; 3] = [Family::Prune, Family::Merge, Family::Dequant];
 
     /// The name used in reports.
     pub fn name(self) -> &'static str {
         match self {
             Family::Prune => "prune",
             Family::Merge => "merge",
+            Family::Dequant => "dequant",
         }
     }
 }
@@ -57,6 +60,7 @@ impl Family {
         match self {
             Family::Prune => "rows that nobody looks at are not computed",
             Family::Merge => "products of one operand become one product",
+            Family::Dequant => "narrow weights are widened in the product that reads them, or once",
         }
     }
 }

@@ -42,9 +42,8 @@ pub(super) fn split(function: &Function) -> (Function, Vec<Vec<NodeId>>) {
 
 /// The weights that a concatenation along the rows joins.
 fn joined_weights(graph: &Graph, node: NodeId) -> Vec<NodeId> {
-    let operands = graph.operands(node);
-    let weights = operands.iter().all(|&operand| matches!(graph.op(operand), Op::Weight { .. }));
-    if *graph.op(node) == (Op::Concat { axis: 0 }) && weights { operands } else { Vec::new() }
+    // Only weights are known well enough for a rule to join their rows.
+    if *graph.op(node) == (Op::Concat { axis: 0 }) { graph.operands(node) } else { Vec::new() }
 }
 
 /// The dot that columns `start..end` of a merged product lie in, and where in it.

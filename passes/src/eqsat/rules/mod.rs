@@ -3,6 +3,7 @@
 //! Rules hold only what the winner depends on phase, shape or machine for; what is always better is a pass of
 //! [`crate::canonicalize`]. There is no general commutativity or associativity.
 
+mod dequant;
 mod merge;
 mod prune;
 
@@ -10,5 +11,5 @@ use super::rule::Rule;
 
 /// Every rule, by family.
 pub fn rules() -> Vec<Rule> {
-    [prune::rules(), merge::rules()].concat()
+    [prune::rules(), merge::rules(), dequant::rules()].concat()
 }

@@ -56,7 +56,12 @@ impl Shapes {
     /// If it is missing, no configuration, or not understood.
     pub fn load(path: &Path, dtype: DType) -> Result<Shapes, CompileError> {
         let parsed = if path.is_dir() { ModelConfig::load(path)? } else { ModelConfig::read(path)? };
-        let numerics = Numerics::new(dtype);
+        // The checkpoint would be stored as it is where that is a narrower form of the same values.
+        let stored = match (dtype, parsed.config.dtype) {
+            (DType::F32, Some(DType::BF16)) => DType::BF16,
+            _ => dtype,
+        };
+        let numerics = Numerics { stored, ..Numerics::new(dtype) };
         let module = llmc_models::build(&parsed.config, numerics)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Ok(Shapes { name, config: parsed.config, numerics, module, warnings: parsed.warnings })

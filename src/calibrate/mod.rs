@@ -74,6 +74,19 @@ pub struct Measurement {
     pub values: Vec<f64>,
 }
 
+impl Measurement {
+    /// Whether most rounds did worse than the best one by a quarter and more: something else had the machine.
+    pub fn is_disturbed(&self) -> bool {
+        let best = match self.limit {
+            Limit::Barrier => self.values.iter().map(|seconds| 1.0 / seconds).fold(0.0, f64::max) * self.median,
+            Limit::Reads | Limit::F32Products | Limit::Bf16Products | Limit::Int8Products | Limit::Elementwise => {
+                self.values.iter().copied().fold(0.0, f64::max) / self.median
+            }
+        };
+        best >= 1.25
+    }
+}
+
 /// Where operands come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -290,5 +303,23 @@ fn median(values: &[f64]) -> f64 {
         0 => 0.0,
         count if count % 2 == 1 => sorted[count / 2],
         count => (sorted[count / 2 - 1] + sorted[count / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disturbances_show_in_most_rounds() {
+        let is_disturbed = |limit: Limit, values: [f64; 4]| {
+            let (how, place) = ("", Place::Nowhere);
+            let median = median(&values);
+            Measurement { limit, how, place, bytes: 0, threads: 1, median, values: values.to_vec() }.is_disturbed()
+        };
+        assert!(!is_disturbed(Limit::Reads, [10.0, 9.0, 9.5, 1.0]));
+        assert!(is_disturbed(Limit::Reads, [10.0, 7.0, 7.5, 8.5]));
+        assert!(!is_disturbed(Limit::Barrier, [1e-7, 1.1e-7, 1.2e-7, 9e-5]));
+        assert!(is_disturbed(Limit::Barrier, [1e-7, 2e-7, 1.1e-7, 9e-5]));
     }
 }

@@ -83,6 +83,14 @@ pub fn calibrate(arguments: &CalibrateArguments) -> Result<(), CliError> {
         CalibrateError::Memory { .. } => CliError::usage(error),
         CalibrateError::Interrupted => CliError::failure(error),
     })?;
+    let disturbed = calibration.measurements.iter().filter(|measurement| measurement.is_disturbed()).count();
+    if disturbed > 0 {
+        output::note(&format!(
+            "warning: in most rounds {disturbed} of {} measurements were worse than their best by a quarter and more: the \
+             machine was busy; measure again when it is idle",
+            calibration.measurements.len()
+        ));
+    }
     let machine = describe(&calibration);
     let text = serde_json::to_string_pretty(&machine).map_err(CliError::failure)? + "\n";
     write_file(&path, text.as_bytes()).map_err(CliError::failure)?;

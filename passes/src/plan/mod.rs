@@ -31,12 +31,12 @@ use crate::pack::{WeightTable, pack};
 use crate::pass::{Context, State};
 use instance::{Binding, Instance};
 use kernels::Kernels;
-use recipes::Recipes;
 use llmc_ir::dim::Bounds;
 use llmc_ir::module::{Argument, Module};
 use llmc_ir::plan::{KvLayout, ModelFacts, Plan, PlannedCall, PlannedFunction, Program, WeightLayout};
 use llmc_ir::region::{FusedFunction, FusedProgram, Kernel, PlannedModel, Region, Source};
 use llmc_ir::shape::{KvType, TensorType, Type};
+use recipes::Recipes;
 use std::collections::{BTreeMap, BTreeSet};
 use values::Values;
 

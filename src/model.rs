@@ -30,6 +30,17 @@ pub struct Model {
     pub warnings: Vec<String>,
 }
 
+/// What the passes start from: a model without its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition<'a> {
+    /// What config.json says.
+    pub config: &'a ModelConfig,
+    /// The element types that it is compiled to.
+    pub numerics: Numerics,
+    /// The definition, built for the configuration.
+    pub module: &'a Module,
+}
+
 /// A tokenizer as it goes into the artifact.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -57,6 +68,11 @@ impl Model {
         let tokenizer = read_tokenizer(directory, &config, &mut warnings)?;
         let generation = generation_defaults(&config, &GenerationConfig::load(directory)?);
         Ok(Model { config, numerics, module, checkpoint, tokenizer, generation, warnings })
+    }
+
+    /// Without the weights.
+    pub fn definition(&self) -> Definition<'_> {
+        Definition { config: &self.config, numerics: self.numerics, module: &self.module }
     }
 }
 

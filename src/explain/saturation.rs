@@ -40,11 +40,12 @@ pub fn saturations(
         for function in &program.module.functions {
             let Some(chosen) = rewritten.module.function(&function.name) else { continue };
             let text = function_text(function);
+            let [before, after] = [function, chosen].map(|form| form_cost(form, &target));
             let form = Form {
                 program: program.name.clone(),
-                seconds_before: form_cost(function, &target).seconds,
-                seconds: form_cost(chosen, &target).seconds,
-                changed: function_text(chosen) != text,
+                seconds_before: before.seconds,
+                seconds: after.seconds,
+                changed: after.is_better_than(&before),
                 graph: graph_of(&program.name, &function.name),
             };
             if let Some((_, saturation)) = known.iter_mut().find(|(other, _)| *other == text) {

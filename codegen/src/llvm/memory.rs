@@ -66,7 +66,10 @@ fn alignment(f: &FunctionText, ty: &TensorType, at: &[Index], lanes: usize) -> u
     let bytes = ty.dtype.bytes();
     match f.machine() {
         Machine::Host => bytes,
-        Machine::Device => common_divisor(common_divisor(linear_align(&ty.shape, at), lanes.next_power_of_two()) * bytes, DEVICE_ALIGNMENT),
+        Machine::Device => common_divisor(
+            common_divisor(linear_align(&ty.shape, at), lanes.next_power_of_two()) * bytes,
+            DEVICE_ALIGNMENT,
+        ),
     }
 }
 

@@ -173,7 +173,9 @@ impl DeviceContext<'_> {
 /// Blocks for `rows`, `per` of them each, and `times` blocks beside each other for the same rows.
 fn blocks(rows: Dim, per: usize, times: usize) -> Result<Extent, String> {
     let count = match rows.symbol {
-        None => return Ok(Extent { count: Count::One, per: 1, times: (rows.coefficient.div_ceil(per) * times) as u32 }),
+        None => {
+            return Ok(Extent { count: Count::One, per: 1, times: (rows.coefficient.div_ceil(per) * times) as u32 });
+        }
         Some(Symbol::Tokens) => Count::Tokens,
         Some(Symbol::Sequences) => Count::Sequences,
         Some(Symbol::Samples) => Count::Samples,

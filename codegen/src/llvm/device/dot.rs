@@ -1,95 +1,169 @@
 //! Dot regions: products of rows with rows of weights, and the work behind them.
+//!
+//! A block takes some rows and some columns, of all products that are combined with each other. Their results go through
+//! shared memory as f32, where the block does the region's work on them. Where columns that belong together are too many
+//! for a block, results go to the workspace and another kernel does the work.
 
-use super::thread::special_wide;
-use super::{DeviceContext, Geometry, blocks, rows};
+mod epilogue;
+mod pad;
+mod stream;
+mod tile;
+
+use super::matrix::PANEL;
+use super::{DeviceContext, rows};
+use crate::kernel::domain::Domain;
 use crate::llvm::expression::{Tile, tensor};
-use crate::llvm::index::Index;
-use crate::llvm::memory;
-use crate::llvm::step_args::size;
-use crate::llvm::text::{F32, float_of, int};
+use crate::llvm::index::common_divisor;
+use crate::llvm::text::int;
+use llmc_ir::dim::Dim;
+use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
 use llmc_ir::op::Op;
 use llmc_ir::plan::WeightLayout;
-use std::collections::BTreeMap;
+use llmc_ir::region::{Part, Region};
 
-/// Threads of a block that multiplies.
-const THREADS: usize = 128;
+/// Rows up to which a product is bound by reading weights.
+const FEW_ROWS: usize = 32;
+
+/// The left operand of a region's products.
+struct Left {
+    /// Index of the region's input.
+    input: usize,
+    dtype: DType,
+    rows: Dim,
+    k: usize,
+    /// Elements from one row to the next, and where rows lie if not in the input: an offset into the workspace.
+    stride: usize,
+    padded: Option<usize>,
+}
+
+/// Columns of their own: products that are combined with each other, and what happens to them.
+struct Section<'a> {
+    /// Index of each product's weight among the region's inputs, and the product.
+    dots: Vec<(usize, NodeId)>,
+    n: usize,
+    /// Columns of a block.
+    columns: usize,
+    epilogue: Epilogue<'a>,
+}
+
+enum Epilogue<'a> {
+    /// The work of a part of the region.
+    Part(&'a Part, Domain),
+    /// Results are kept as f32 rows at an offset into the workspace.
+    Keep(usize),
+}
+
+impl Section<'_> {
+    fn blocks(&self) -> usize {
+        self.n.div_ceil(self.columns)
+    }
+
+    /// Panels of a block, per product.
+    fn panels(&self) -> usize {
+        self.columns / PANEL
+    }
+}
 
 /// Emits the kernels of a dot region.
 pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
-    let region = &context.kernel.region;
-    let is_dot = |node: &NodeId| matches!(region.body.op(*node), Op::Dot { .. });
-    let dots: Vec<NodeId> = region.body.topological().into_iter().filter(is_dot).collect();
-    let mut products = BTreeMap::new();
-    for dot in dots {
-        let ty = tensor(&region.body, dot)?.clone();
-        let n = ty.shape.0[1].as_fixed().ok_or("a weight has fixed sizes")?;
-        let offset = context.reserve(context.bounds.max_of(ty.shape.0[0]) * n * 4);
-        products.insert(dot, (offset, n));
-        multiply(context, dot, offset, n)?;
+    let kernel = context.kernel;
+    let parts = kernel.region.parts();
+    let mut left = left_operand(&kernel.region)?;
+    let few = context.bounds.max_of(left.rows) <= FEW_ROWS;
+    let limit = |dots: usize| if few || left.dtype == DType::F32 { stream::most_columns(dots) } else { tile::COLUMNS / dots };
+    let mut sections = Vec::new();
+    let mut later = Vec::new();
+    for part in &parts {
+        let (section, unit) = section(context, part)?;
+        let most = limit(section.dots.len());
+        if unit <= most {
+            let columns = if few { unit } else { most / unit * unit };
+            sections.push(Section { columns, ..section });
+            continue;
+        }
+        let mut kept = Vec::new();
+        for (weight, dot) in section.dots {
+            let offset = context.reserve(context.bounds.max_of(left.rows) * section.n * 4);
+            kept.push((dot, offset, section.n));
+            let columns = if few { PANEL } else { limit(1) };
+            let (dots, epilogue) = (vec![(weight, dot)], Epilogue::Keep(offset));
+            sections.push(Section { dots, n: section.n, columns, epilogue });
+        }
+        later.push((part, kept));
     }
-    for part in context.kernel.region.parts() {
-        rows::emit_part(context, &part, "epilogue", |f, params| {
-            let mut tiles = Vec::new();
-            for (&dot, &(offset, n)) in &products {
+    if left.dtype == DType::BF16 && !left.k.is_multiple_of(PANEL) {
+        pad::emit(context, &mut left)?;
+    }
+    match (left.dtype, few) {
+        (DType::BF16, false) => tile::emit(context, &left, &sections)?,
+        _ => stream::emit(context, &left, &sections)?,
+    }
+    for (part, kept) in later {
+        rows::emit_part(context, part, "epilogue", |f, params| {
+            let tile = |(dot, offset, n): (NodeId, usize, usize)| {
                 let base = f.offset(&params.workspace, &int(offset as i64));
-                tiles.push((dot, Tile { base, row: int(0), column: int(0), stride: n * 4 }));
-            }
-            tiles
+                (dot, Tile { base, row: int(0), column: int(0), stride: n * 4, summands: 1, summand_stride: 0 })
+            };
+            kept.into_iter().map(tile).collect()
         })?;
     }
     Ok(())
 }
 
-/// A product, one thread per element, as f32 rows in the workspace.
-fn multiply(context: &mut DeviceContext<'_>, dot: NodeId, offset: usize, n: usize) -> Result<(), String> {
-    let body = &context.kernel.region.body;
-    let Op::Dot { left: 1, right: 1, batch: 0 } = body.op(dot) else {
-        return Err("dots must multiply rows with rows of weights".into());
-    };
-    let operands = body.operands(dot);
-    let (Op::Input { index: left, .. }, Op::Input { index: right, .. }) = (body.op(operands[0]), body.op(operands[1]))
-    else {
-        return Err("the operands of a dot must be inputs of its region".into());
-    };
-    let (left_ty, right_ty) = (tensor(body, operands[0])?, tensor(body, operands[1])?);
-    let rows_dim = left_ty.shape.0[0];
-    let k = left_ty.shape.0[1].as_fixed().ok_or("the rows of a dot's operands have fixed sizes")?;
-    let layout = context.kernel.weight_layouts[*right].unwrap_or(WeightLayout::RowMajor);
-    let column_blocks = n.div_ceil(THREADS);
-    let geometry = Geometry { blocks: blocks(rows_dim, 1, column_blocks)?, threads: THREADS, shared_bytes: 0 };
-    context.launch("multiply", &geometry, |_, f, params| {
-        let rows = size(f, &params.args, rows_dim)?;
-        let block = special_wide(f, "ctaid.x");
-        let thread = special_wide(f, "tid.x");
-        let row = f.binary("udiv", &block, &int(column_blocks as i64));
-        let column = f.binary("urem", &block, &int(column_blocks as i64));
-        let column = f.scale(&column, THREADS as i64);
-        let column = f.add(&column, &thread);
-        let row_inside = f.compare("icmp slt", &row, &rows);
-        let column_inside = f.compare("icmp slt", &column, &int(n as i64));
-        let inside = f.binary("and", &row_inside, &column_inside);
-        let mut result = Ok(());
-        f.when(&inside, |f| {
-            let sums = f.fold(&int(0), &int(k as i64), 1, &[float_of(F32, 0.0)], |f, at, sums| {
-                let at = Index::Scalar(at.clone());
-                let (row, column) = (Index::Scalar(row.clone()), Index::Scalar(column.clone()));
-                let row_major = WeightLayout::RowMajor;
-                let a = memory::load(f, &params.inputs[*left], left_ty, row_major, &[row, at.clone()], 1);
-                let b = memory::load(f, &params.inputs[*right], right_ty, layout, &[column, at], 1);
-                match (a, b) {
-                    (Ok(a), Ok(b)) => vec![f.intrinsic("fma", &[a, b, sums[0].clone()])],
-                    (Err(error), _) | (_, Err(error)) => {
-                        result = Err(error);
-                        sums.to_vec()
-                    }
+/// The left operand that all dots of a region share.
+fn left_operand(region: &Region) -> Result<Left, String> {
+    let body = &region.body;
+    let mut found: Option<NodeId> = None;
+    for node in body.topological() {
+        match body.op(node) {
+            Op::Dot { left: 1, right: 1, batch: 0 } => {
+                let operand = body.operands(node)[0];
+                if *found.get_or_insert(operand) != operand {
+                    return Err("dots of one region must multiply the same rows".into());
                 }
-            });
-            let base = f.offset(&params.workspace, &int(offset as i64));
-            let line = f.element(&base, &row, (n * 4) as i64);
-            let address = f.element(&line, &column, 4);
-            f.store(&sums[0], &address, 4);
-        });
-        result
-    })
+            }
+            Op::Dot { .. } => return Err("dots must multiply rows with rows of weights".into()),
+            _ => {}
+        }
+    }
+    let node = found.ok_or("a dot region without a dot")?;
+    let Op::Input { index, .. } = body.op(node) else {
+        return Err("the left operand of a dot must be an input of the region".into());
+    };
+    let ty = tensor(body, node)?;
+    let k = ty.shape.0[1].as_fixed().ok_or("the rows of a dot's operands have fixed sizes")?;
+    if !matches!(ty.dtype, DType::F32 | DType::BF16) {
+        return Err(format!("{} has no products on a device; compile for bf16 or f32", ty.dtype));
+    }
+    Ok(Left { input: *index, dtype: ty.dtype, rows: ty.shape.0[0], k, stride: k, padded: None })
+}
+
+/// A part as a section, its block still without a size, and how many columns must stay together, in whole panels.
+fn section<'a>(context: &DeviceContext<'_>, part: &'a Part) -> Result<(Section<'a>, usize), String> {
+    let region = &context.kernel.region;
+    let body = &region.body;
+    let domain = Domain::of(region, part)?;
+    let mut dots = Vec::new();
+    let mut n = 0;
+    for &node in part.nodes.iter().filter(|&&node| matches!(body.op(node), Op::Dot { .. })) {
+        let weight = body.operands(node)[1];
+        let Op::Input { index, .. } = body.op(weight) else {
+            return Err("the right operand of a dot must be a weight".into());
+        };
+        if context.kernel.weight_layouts[*index] != Some(WeightLayout::Panels) {
+            return Err("the right operand of a dot must be packed in panels".into());
+        }
+        n = tensor(body, node)?.shape.0[1].as_fixed().ok_or("a weight has fixed sizes")?;
+        dots.push((*index, node));
+    }
+    let Some(&(_, first)) = dots.first() else { return Err("a part of a dot region without a dot".into()) };
+    if dots.iter().any(|&(_, dot)| body.ty(dot) != body.ty(first)) {
+        return Err("dots that are combined must multiply with equally many weight rows".into());
+    }
+    // Columns that must stay together: a group, or all where columns are rearranged without groups.
+    let rearranges = |&node: &NodeId| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. });
+    let together = domain.inner.unwrap_or(if part.nodes.iter().any(rearranges) { n } else { 1 });
+    let unit = together / common_divisor(together, PANEL) * PANEL;
+    Ok((Section { dots, n, columns: unit, epilogue: Epilogue::Part(part, domain) }, unit))
 }

@@ -5,10 +5,12 @@
 //! | `rows`   | rows of elementwise work and reductions; also the work behind products that no product kernel takes along |
 //! | `dot`    | which kernels a dot region becomes |
 //! | `attend` | attention |
+//! | `matrix` | the matrix instruction and its operands |
 //! | `thread` | numbers of threads, shuffles, barriers |
 
 mod attend;
 mod dot;
+mod matrix;
 mod rows;
 mod thread;
 

@@ -51,7 +51,7 @@ pub fn emit_part(
         let row = f.scale(&row_block, teams as i64);
         let row = f.add(&row, &team);
         let exchange = f.shared_memory();
-        let team = Threads { member, members, exchange };
+        let team = Threads { member, members, lanes: LANES, exchange };
         let tiles = tiles(f, params);
         let kernel = context.kernel;
         let outputs = Outputs::of(kernel, part, &params.outputs, context.kv, &params.slots);

@@ -61,13 +61,15 @@ pub struct Threads {
     pub member: Value,
     /// How many they are, a multiple of [`WARP`].
     pub members: usize,
+    /// Lanes of the vectors that each takes.
+    pub lanes: usize,
     /// For a block, shared memory of 4 bytes per warp.
     pub exchange: Value,
 }
 
 impl Team for Threads {
     fn lanes(&self) -> usize {
-        LANES
+        self.lanes
     }
 
     fn member(&self) -> Option<(Value, usize)> {

@@ -6,9 +6,11 @@
 //! | `dot`    | which kernels a dot region becomes |
 //! | `attend` | attention |
 //! | `matrix` | the matrix instruction and its operands |
+//! | `copy`   | asynchronous copies to shared memory |
 //! | `thread` | numbers of threads, shuffles, barriers |
 
 mod attend;
+mod copy;
 mod dot;
 mod matrix;
 mod rows;

@@ -331,6 +331,12 @@ impl FunctionText {
         self.call_text(&format!("@{name}"), result, arguments)
     }
 
+    /// An instruction of the machine's own language that returns nothing.
+    pub fn assembly(&mut self, instruction: &str, constraints: &str, arguments: &[Value]) {
+        let list: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        self.line(&format!("call void asm sideeffect \"{instruction}\", \"{constraints}\"({})", list.join(", ")));
+    }
+
     /// The block's dynamic shared memory.
     pub fn shared_memory(&mut self) -> Value {
         self.declarations.insert("@shared = external addrspace(3) global [0 x i8], align 16".to_owned());

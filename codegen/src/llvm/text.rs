@@ -337,6 +337,11 @@ impl FunctionText {
         self.line(&format!("call void asm sideeffect \"{instruction}\", \"{constraints}\"({})", list.join(", ")));
     }
 
+    /// An instruction of the machine's own language that returns a value. It is neither moved nor done once for several.
+    pub fn assembly_value(&mut self, instruction: &str, constraints: &str, ty: Ty) -> Value {
+        self.define(ty, &format!("call {ty} asm sideeffect \"{instruction}\", \"{constraints}\"()"))
+    }
+
     /// The block's dynamic shared memory.
     pub fn shared_memory(&mut self) -> Value {
         self.declarations.insert("@shared = external addrspace(3) global [0 x i8], align 16".to_owned());

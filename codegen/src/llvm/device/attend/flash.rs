@@ -101,9 +101,13 @@ struct Segment {
     /// Its rows, from the first to behind the last, as `i32`.
     begin: Value,
     after: Value,
+    /// What a row's number is less than its position.
+    shift: Value,
     /// Where this thread's pieces of a stage are read from, without the block, and written to, without the stage.
     source: Value,
     target: Value,
+    /// The first chunk that any of its rows sees, the first that not all see whole, and the first that none sees.
+    chunks: [Value; 3],
 }
 
 /// Whether a chunk may hold positions that a row does not see.
@@ -153,23 +157,19 @@ impl Flash<'_> {
         let [first_sequence, end_sequence] =
             [&first_sequence, &end_sequence].map(|sequence| f.cast("trunc", sequence, I32));
         let rows = 2 * self.row_tiles();
+        let sums = self.sums(f, place);
+        f.store(&float_of(F32.with_lanes(rows), 0.0), &sums, 4 * rows);
         let mut initial = vec![float_of(F32, NO_MAXIMUM); rows];
-        initial.extend(vec![float_of(F32, 0.0); rows + self.depths() * rows * 4]);
+        initial.extend(vec![float_of(F32, 0.0); self.depths() * rows * 4]);
         let state = f.fold(&first_sequence, &end_sequence, 1, &initial, |f, sequence, state| {
-            self.sequence(f, sequence, state, (&addresses, kept.as_deref()))
+            self.walk(f, sequence, state, kept.as_deref())
         });
         let place = self.place(f);
         self.finish(f, &place, &state, rows);
     }
 
-    /// Folds what the block's rows of one sequence see.
-    fn sequence(
-        &self,
-        f: &mut FunctionText,
-        sequence: &Value,
-        state: &[Value],
-        queries: (&[Value], Option<&[Vec<Value>]>),
-    ) -> Vec<Value> {
+    /// What the block has of a sequence.
+    fn segment(&self, f: &mut FunctionText, sequence: &Value) -> Segment {
         let args = &self.params.args;
         let place = self.place(f);
         let positions = step_input(f, args, StepInput::Positions);
@@ -210,25 +210,33 @@ impl Flash<'_> {
             None => f.select(&alone, &seen, &int(0)),
         };
         let last_block = f.binary("lshr", &highest, &int(POSITIONS.trailing_zeros().into()));
-        let [last_block, begin, after, first, whole, end] =
-            [&last_block, &begin, &after, &first, &whole, &end].map(|value| f.cast("trunc", value, I32));
-        let segment = Segment { table, last_block, begin, after, source, target };
-        self.walk(f, &segment, [&first, &whole, &end], state, queries)
-    }
-
-    /// The token of a row of this warp; rows that there are too many stand for the last token.
-    fn token(&self, f: &mut FunctionText, place: &Place, row: &Value) -> Value {
-        let warp = f.scale(&place.warp, rows_per_warp(self.attend) as i64);
-        let row = f.add(&warp, row);
-        let token = f.binary("udiv", &row, &int(self.attend.group() as i64));
-        let token = f.add(&place.first, &token);
-        let last = f.add(&place.end, &int(-1));
-        f.min(&token, &last)
+        let shift = f.binary("sub nsw", &lowest, &begin);
+        let [last_block, begin, after, shift, first, whole, end] =
+            [&last_block, &begin, &after, &shift, &first, &whole, &end].map(|value| f.cast("trunc", value, I32));
+        let chunks = [first, whole, end];
+        Segment { table, last_block, begin, after, shift, source, target, chunks }
     }
 
     /// Where queries lie in shared memory.
     fn queries(&self, f: &mut FunctionText) -> Value {
         f.offset(&self.stages, &int((STAGES * self.stage_bytes) as i64))
+    }
+
+    /// Where a thread keeps the sums of its rows' weights: behind the elements of a row of queries, which leaves as many
+    /// bytes free. They are needed twice a chunk, and registers are short.
+    fn sums(&self, f: &mut FunctionText, place: &Place) -> Value {
+        let queries = self.queries(f);
+        let rows = f.offset(&queries, &int(self.attend.padded as i64 * 2));
+        // With 16 rows per warp two threads share what one row leaves.
+        match self.row_tiles() {
+            2 => f.element(&rows, &place.thread, query_stride(self.attend) as i64),
+            _ => {
+                let row = f.binary("lshr", &place.thread, &int(1));
+                let half = f.binary("and", &place.thread, &int(1));
+                let row = f.element(&rows, &row, query_stride(self.attend) as i64);
+                f.element(&row, &half, 8)
+            }
+        }
     }
 
     /// Brings the block's queries to shared memory, one row per thread and turn, zeros behind the head's elements.
@@ -329,45 +337,57 @@ impl Flash<'_> {
         copy::commit(f);
     }
 
-    /// Walks over chunks: those up to `whole` are seen by all rows.
+    /// Folds the chunks that the block's rows of a sequence see: first those that all see whole.
     fn walk(
         &self,
         f: &mut FunctionText,
-        segment: &Segment,
-        [first, whole, end]: [&Value; 3],
+        sequence: &Value,
         state: &[Value],
-        queries: (&[Value], Option<&[Vec<Value>]>),
+        kept: Option<&[Vec<Value>]>,
     ) -> Vec<Value> {
-        // What the segment before has read is read.
+        // What was read for the sequence before is read.
         barrier(f);
-        let blocks = self.chunk_blocks(f, segment, first);
-        self.copy(f, segment, &blocks, &int(0));
+        let whole = self.segment(f, sequence);
+        let [first, end, _] = &whole.chunks;
+        let blocks = self.chunk_blocks(f, &whole, first);
+        self.copy(f, &whole, &blocks, &int(0));
         let second = f.add(first, &int_of(I32, 1));
         let mut carried = vec![int(0)];
-        carried.extend(self.chunk_blocks(f, segment, &second));
+        carried.extend(self.chunk_blocks(f, &whole, &second));
         carried.extend(state.iter().cloned());
-        let place = self.place(f);
-        for (from, to, mask) in [(first, whole, Mask::None), (whole, end, Mask::Needed)] {
-            let limits = match mask {
-                Mask::None => None,
-                Mask::Needed => Some(self.limits(f, segment)),
-            };
-            carried = f.fold(from, to, 1, &carried, |f, chunk, carried| {
-                copy::wait(f, 0);
-                barrier(f);
-                let stage = &carried[0];
-                let next_stage = f.binary("xor", stage, &int(self.stage_bytes as i64));
-                self.copy(f, segment, &carried[1..=BLOCKS], &next_stage);
-                let later = f.add(chunk, &int_of(I32, 2));
-                let mut next = vec![next_stage];
-                next.extend(self.chunk_blocks(f, segment, &later));
-                let limits = limits.as_deref();
-                next.extend(self.chunk(f, &place, (chunk, stage, limits), &carried[1 + BLOCKS..], queries));
-                next
-            });
-        }
+        let carried = self.walk_over(f, &whole, [first, end], carried, Mask::None, kept);
+        let masked = self.segment(f, sequence);
+        let [_, first, end] = &masked.chunks;
+        let carried = self.walk_over(f, &masked, [first, end], carried, Mask::Needed, kept);
         copy::wait(f, 0);
         carried[1 + BLOCKS..].to_vec()
+    }
+
+    /// `carried`: the stage to read, the blocks of the chunk behind it, then the state.
+    fn walk_over(
+        &self,
+        f: &mut FunctionText,
+        segment: &Segment,
+        [first, end]: [&Value; 2],
+        carried: Vec<Value>,
+        mask: Mask,
+        kept: Option<&[Vec<Value>]>,
+    ) -> Vec<Value> {
+        let place = self.place(f);
+        let addresses = self.query_addresses(f, &place);
+        f.fold(first, end, 1, &carried, |f, chunk, carried| {
+            copy::wait(f, 0);
+            barrier(f);
+            let stage = &carried[0];
+            let next_stage = f.binary("xor", stage, &int(self.stage_bytes as i64));
+            self.copy(f, segment, &carried[1..=BLOCKS], &next_stage);
+            let later = f.add(chunk, &int_of(I32, 2));
+            let mut next = vec![next_stage];
+            next.extend(self.chunk_blocks(f, segment, &later));
+            let masked = (mask == Mask::Needed).then_some(segment);
+            next.extend(self.chunk(f, &place, (chunk, stage, masked), &carried[1 + BLOCKS..], (&addresses, kept)));
+            next
+        })
     }
 
     /// Folds a chunk into maxima, sums and weighted values.
@@ -375,20 +395,22 @@ impl Flash<'_> {
         &self,
         f: &mut FunctionText,
         place: &Place,
-        (chunk, stage, limits): (&Value, &Value, Option<&[Value]>),
+        (chunk, stage, masked): (&Value, &Value, Option<&Segment>),
         state: &[Value],
         (addresses, kept): (&[Value], Option<&[Vec<Value>]>),
     ) -> Vec<Value> {
         let rows = 2 * self.row_tiles();
-        let (maxima, rest) = state.split_at(rows);
-        let (sums, outputs) = rest.split_at(rows);
+        let (maxima, outputs) = state.split_at(rows);
         let stage = f.offset(&self.stages, stage);
         let mut scores = self.scores(f, place, &stage, addresses, kept);
-        if let Some(limits) = limits {
-            self.hide(f, place, chunk, limits, &mut scores);
+        if let Some(segment) = masked {
+            self.hide(f, segment, chunk, &mut scores);
         }
         let scale = float_of(F32, self.attend.attention.scale.get() * std::f64::consts::LOG2_E);
-        let (mut next_maxima, mut next_sums, mut factors) = (Vec::new(), Vec::new(), Vec::new());
+        let place_of_sums = self.sums(f, place);
+        let ty = F32.with_lanes(rows);
+        let sums = f.load(ty, &place_of_sums, 4 * rows);
+        let (mut next_maxima, mut next_sums, mut factors) = (Vec::new(), sums.clone(), Vec::new());
         for row in 0..rows {
             let own: Vec<Value> = self.of_row(row).map(|at| scores[at].clone()).collect();
             let largest = own.iter().fold(maxima[row].clone(), |a, b| f.intrinsic("maxnum", &[a, b.clone()]));
@@ -397,18 +419,19 @@ impl Flash<'_> {
             let negated = f.negate(&scaled);
             let before = f.intrinsic("fma", &[maxima[row].clone(), scale.clone(), negated.clone()]);
             let factor = exp2(f, &before);
-            let mut sum = f.binary("fmul", &sums[row], &factor);
+            let sum = f.extract(&sums, row);
+            let mut sum = f.binary("fmul", &sum, &factor);
             for (at, score) in self.of_row(row).zip(&own) {
                 let lowered = f.intrinsic("fma", &[score.clone(), scale.clone(), negated.clone()]);
                 scores[at] = exp2(f, &lowered);
                 sum = f.binary("fadd", &sum, &scores[at]);
             }
             next_maxima.push(maximum);
-            next_sums.push(sum);
+            next_sums = f.insert(&next_sums, &sum, row);
             factors.push(factor);
         }
+        f.store(&next_sums, &place_of_sums, 4 * rows);
         let mut next = next_maxima;
-        next.extend(next_sums);
         next.extend(self.weigh(f, place, &stage, &scores, &factors, outputs));
         next
     }
@@ -464,37 +487,43 @@ impl Flash<'_> {
         scores
     }
 
-    /// Per row of this lane the last position that it sees, -1 for rows of other sequences.
-    fn limits(&self, f: &mut FunctionText, segment: &Segment) -> Vec<Value> {
-        let place = self.place(f);
-        let positions = step_input(f, &self.params.args, StepInput::Positions);
-        (0..2 * self.row_tiles())
-            .map(|eight| {
-                let row = f.add(&place.g, &int(8 * eight as i64));
-                let token = self.token(f, &place, &row);
-                let position = load_index(f, &positions, &token);
-                let [token, position] = [&token, &position].map(|value| f.cast("trunc", value, I32));
-                let not_before = f.compare("icmp sge", &token, &segment.begin);
-                let not_after = f.compare("icmp slt", &token, &segment.after);
-                let own = f.binary("and", &not_before, &not_after);
-                f.select(&own, &position, &int_of(I32, -1))
-            })
-            .collect()
-    }
-
-    /// Lets positions that a row does not see have no weight.
-    fn hide(&self, f: &mut FunctionText, place: &Place, chunk: &Value, limits: &[Value], scores: &mut [Value]) {
+    /// Lets positions that a row does not see have no weight. Which rows the lane has is found anew: there is no register to
+    /// spare for what does not change from chunk to chunk.
+    fn hide(&self, f: &mut FunctionText, segment: &Segment, chunk: &Value, scores: &mut [Value]) {
+        let block = special_anew(f, "ctaid.x");
+        let thread = special_anew(f, "tid.x");
+        let group = self.attend.group() as i64;
+        let tokens = (rows_per_block(self.attend) / self.attend.group()) as i64;
+        let token_block = f.binary("udiv", &block, &int(self.attend.attention.kv_heads as i64));
+        let first = f.scale(&token_block, tokens);
+        let warp = f.binary("lshr", &thread, &int(5));
+        let warp = f.scale(&warp, rows_per_warp(self.attend) as i64);
+        let lane = f.binary("and", &thread, &int(31));
+        let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
+        let own = f.add(&warp, &g);
+        let columns = f.scale(&t, 2);
+        let columns = f.cast("trunc", &columns, I32);
         let start = f.scale(chunk, CHUNK as i64);
-        let own = f.scale(&place.t, 2);
-        let own = f.cast("trunc", &own, I32);
-        let start = f.add(&start, &own);
-        for (row, limit) in limits.iter().enumerate() {
-            let oldest = self.attend.attention.window.map(|window| f.add(limit, &int_of(I32, 1 - window as i64)));
+        let start = f.add(&start, &columns);
+        for row in 0..2 * self.row_tiles() {
+            let number = f.add(&own, &int(8 * row as i64));
+            let token = f.binary("udiv", &number, &int(group));
+            let token = f.add(&first, &token);
+            let token = f.cast("trunc", &token, I32);
+            let not_before = f.compare("icmp sge", &token, &segment.begin);
+            let not_after = f.compare("icmp slt", &token, &segment.after);
+            let is_own = f.binary("and", &not_before, &not_after);
+            let position = f.add(&token, &segment.shift);
+            let limit = f.select(&is_own, &position, &int_of(I32, -1));
+            // Relative to this lane's first position.
+            let newest = f.binary("sub", &limit, &start);
+            let oldest =
+                self.attend.attention.window.map(|window| f.add(&newest, &int_of(I32, 1 - window as i64)));
             for (number, at) in self.of_row(row).enumerate() {
-                let position = f.add(&start, &int_of(I32, (number / 2 * 8 + number % 2) as i64));
-                let mut seen = f.compare("icmp sle", &position, limit);
+                let position = int_of(I32, (number / 2 * 8 + number % 2) as i64);
+                let mut seen = f.compare("icmp sge", &newest, &position);
                 if let Some(oldest) = &oldest {
-                    let not_older = f.compare("icmp sge", &position, oldest);
+                    let not_older = f.compare("icmp sle", oldest, &position);
                     seen = f.binary("and", &seen, &not_older);
                 }
                 scores[at] = f.select(&seen, &scores[at], &float_of(F32, f64::NEG_INFINITY));
@@ -555,10 +584,12 @@ impl Flash<'_> {
     /// Divides by the sums and writes the rows.
     fn finish(&self, f: &mut FunctionText, place: &Place, state: &[Value], rows: usize) {
         let attend = self.attend;
-        let inverses: Vec<Value> = state[rows..2 * rows]
-            .iter()
-            .map(|sum| {
-                let sum = butterfly(f, sum, &[1, 2], |f, a, b| f.binary("fadd", a, b));
+        let sums = self.sums(f, place);
+        let sums = f.load(F32.with_lanes(rows), &sums, 4 * rows);
+        let inverses: Vec<Value> = (0..rows)
+            .map(|row| {
+                let sum = f.extract(&sums, row);
+                let sum = butterfly(f, &sum, &[1, 2], |f, a, b| f.binary("fadd", a, b));
                 f.binary("fdiv", &float_of(F32, 1.0), &sum)
             })
             .collect();
@@ -578,7 +609,7 @@ impl Flash<'_> {
                 let token = f.add(&place.first, &token);
                 let to = attend.head_address(f, &attend.output, &token, &place.kv_head, &head);
                 let elements = (0..self.depths()).map(|tile| {
-                    let at = 2 * rows + (tile * rows + eight) * 4 + odd;
+                    let at = rows + (tile * rows + eight) * 4 + odd;
                     [at, at + 2].map(|at| f.binary("fmul", &state[at], &inverses[eight][odd]))
                 });
                 let elements: Vec<[Value; 2]> = elements.collect();

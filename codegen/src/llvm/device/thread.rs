@@ -22,12 +22,6 @@ pub fn special_wide(f: &mut FunctionText, name: &str) -> Value {
     f.cast("zext", &value, I64)
 }
 
-/// A special register as `i64`, read anew: what is derived from it lives no longer than from here on.
-pub fn special_anew(f: &mut FunctionText, name: &str) -> Value {
-    let value = f.assembly_value(&format!("mov.u32 $0, %{name};"), "=r", I32);
-    f.cast("zext", &value, I64)
-}
-
 /// Waits until all threads of the block have arrived.
 pub fn barrier(f: &mut FunctionText) {
     f.call("llvm.nvvm.barrier0", None, &[]);

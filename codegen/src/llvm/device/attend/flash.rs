@@ -11,14 +11,13 @@
 
 use super::super::copy;
 use super::super::matrix::{self, DEPTH};
-use super::super::thread::{WARP, barrier, butterfly, from_lane, special_anew};
+use super::super::thread::{WARP, barrier, butterfly, from_lane, special_wide};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
 use super::{Attend, NO_MAXIMUM, POSITIONS, exp2, sequence_of};
 use crate::llvm::memory::load_index;
-use crate::llvm::step_args::{integer, pointer, step_input};
+use crate::llvm::step_args::integer;
 use crate::llvm::text::{F32, FunctionText, I16, I32, I64, Scalar, Ty, Value, float_of, int, int_of};
 use llmc_ir::gpu::GpuStepArgs;
-use llmc_ir::plan::StepInput;
 use std::mem::offset_of;
 
 /// Warps of a block.
@@ -35,6 +34,9 @@ const KEPT_QUERY: usize = 64;
 const WIDE_WARP: usize = 128;
 /// Elements per head that registers hold at all.
 const MOST_ELEMENTS: usize = 256;
+
+/// Bytes in which a block keeps what it works on.
+const PLACE_BYTES: usize = 16;
 
 /// Whether this kernel can do it.
 pub fn takes(attend: &Attend) -> bool {
@@ -59,14 +61,32 @@ pub fn emit(context: &mut DeviceContext<'_>, attend: &Attend) -> Result<(), Stri
     let rows = rows_per_block(attend);
     let tokens = rows / attend.group();
     let stage_bytes = BLOCKS * 2 * attend.half_bytes;
-    let shared_bytes = STAGES * stage_bytes + rows * query_stride(attend);
+    let shared_bytes = STAGES * stage_bytes + rows * query_stride(attend) + PLACE_BYTES;
     let heads = attend.attention.kv_heads;
     let geometry = Geometry { blocks: blocks(attend.rows, tokens, heads)?, threads: THREADS, shared_bytes };
     context.launch("flash", &geometry, |_, f, params| {
         let flash = Flash { attend, params, stage_bytes, stages: f.shared_memory() };
-        let place = flash.place(f);
-        let any = f.compare("icmp slt", &place.first, &place.end);
-        f.when(&any, |f| flash.emit(f, &place));
+        let all = integer(f, &params.args, offset_of!(GpuStepArgs, tokens));
+        let block = special_wide(f, "ctaid.x");
+        let token_block = f.binary("udiv", &block, &int(heads as i64));
+        let kv_head = f.binary("urem", &block, &int(heads as i64));
+        let first = f.scale(&token_block, tokens as i64);
+        let end = f.add(&first, &int(tokens as i64));
+        let end = f.min(&end, &all);
+        let any = f.compare("icmp slt", &first, &end);
+        f.when(&any, |f| {
+            let mut kept = int_of(I32.with_lanes(4), 0);
+            for (lane, value) in [&first, &end, &kv_head].into_iter().enumerate() {
+                let value = f.cast("trunc", value, I32);
+                kept = f.insert(&kept, &value, lane);
+            }
+            let to = flash.kept(f);
+            let thread = special_wide(f, "tid.x");
+            let one = f.compare("icmp eq", &thread, &int(0));
+            f.when(&one, |f| f.store(&kept, &to, 16));
+            barrier(f);
+            flash.emit(f);
+        });
         Ok(())
     })
 }
@@ -79,7 +99,8 @@ struct Flash<'a> {
     stages: Value,
 }
 
-/// Which block and which thread it is. Found anew wherever it is needed, since the loop over chunks needs all registers.
+/// Which block and which thread it is. Read from shared memory wherever it is needed, since the loop over chunks needs all
+/// registers.
 struct Place {
     /// The block's tokens: from the first to behind the last.
     first: Value,
@@ -127,29 +148,34 @@ impl Flash<'_> {
         self.attend.padded / DEPTH
     }
 
+    /// Where the block keeps its tokens and head.
+    fn kept(&self, f: &mut FunctionText) -> Value {
+        let queries = rows_per_block(self.attend) * query_stride(self.attend);
+        f.offset(&self.stages, &int((STAGES * self.stage_bytes + queries) as i64))
+    }
+
     fn place(&self, f: &mut FunctionText) -> Place {
-        let tokens = (rows_per_block(self.attend) / self.attend.group()) as i64;
-        let heads = int(self.attend.attention.kv_heads as i64);
-        let all = integer(f, &self.params.args, offset_of!(GpuStepArgs, tokens));
-        let block = special_anew(f, "ctaid.x");
-        let thread = special_anew(f, "tid.x");
-        let token_block = f.binary("udiv", &block, &heads);
-        let kv_head = f.binary("urem", &block, &heads);
-        let first = f.scale(&token_block, tokens);
-        let end = f.add(&first, &int(tokens));
-        let end = f.min(&end, &all);
+        let from = self.kept(f);
+        let kept = f.load_anew(I32.with_lanes(4), &from, 16);
+        let [first, end, kv_head] = [0, 1, 2].map(|lane| {
+            let value = f.extract(&kept, lane);
+            f.cast("zext", &value, I64)
+        });
+        let thread = special_wide(f, "tid.x");
         let warp = f.binary("lshr", &thread, &int(5));
         let lane = f.binary("and", &thread, &int(31));
         let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
         Place { first, end, kv_head, thread, warp, lane, g, t }
     }
 
-    fn emit(&self, f: &mut FunctionText, place: &Place) {
+    fn emit(&self, f: &mut FunctionText) {
+        let place = &self.place(f);
         self.load_queries(f, place);
         barrier(f);
-        let addresses = self.query_addresses(f, place);
-        let kept: Option<Vec<Vec<Value>>> = (self.attend.padded <= KEPT_QUERY)
-            .then(|| (0..self.depths()).map(|depth| self.query(f, &addresses, depth)).collect());
+        let kept: Option<Vec<Vec<Value>>> = (self.attend.padded <= KEPT_QUERY).then(|| {
+            let addresses = self.query_addresses(f, place);
+            (0..self.depths()).map(|depth| self.query(f, &addresses, depth)).collect()
+        });
         let last_token = f.add(&place.end, &int(-1));
         let first_sequence = sequence_of(f, self.params, &place.first);
         let last_sequence = sequence_of(f, self.params, &last_token);
@@ -172,10 +198,14 @@ impl Flash<'_> {
     fn segment(&self, f: &mut FunctionText, sequence: &Value) -> Segment {
         let args = &self.params.args;
         let place = self.place(f);
-        let positions = step_input(f, args, StepInput::Positions);
-        let starts = pointer(f, args, offset_of!(GpuStepArgs, sequence_starts));
-        let tables = pointer(f, args, offset_of!(GpuStepArgs, block_tables));
-        let stride = integer(f, args, offset_of!(GpuStepArgs, block_table_stride));
+        let field = |f: &mut FunctionText, ty: Ty, offset: usize| {
+            let address = f.offset(args, &int(offset as i64));
+            f.load_anew(ty, &address, 8)
+        };
+        let positions = field(f, args.ty, offset_of!(GpuStepArgs, positions));
+        let starts = field(f, args.ty, offset_of!(GpuStepArgs, sequence_starts));
+        let tables = field(f, args.ty, offset_of!(GpuStepArgs, block_tables));
+        let stride = field(f, I64, offset_of!(GpuStepArgs, block_table_stride));
         let sequence = f.cast("zext", sequence, I64);
         let next = f.add(&sequence, &int(1));
         let begin = load_index(f, &starts, &sequence);
@@ -490,16 +520,9 @@ impl Flash<'_> {
     /// Lets positions that a row does not see have no weight. Which rows the lane has is found anew: there is no register to
     /// spare for what does not change from chunk to chunk.
     fn hide(&self, f: &mut FunctionText, segment: &Segment, chunk: &Value, scores: &mut [Value]) {
-        let block = special_anew(f, "ctaid.x");
-        let thread = special_anew(f, "tid.x");
+        let Place { first, warp, g, t, .. } = self.place(f);
         let group = self.attend.group() as i64;
-        let tokens = (rows_per_block(self.attend) / self.attend.group()) as i64;
-        let token_block = f.binary("udiv", &block, &int(self.attend.attention.kv_heads as i64));
-        let first = f.scale(&token_block, tokens);
-        let warp = f.binary("lshr", &thread, &int(5));
         let warp = f.scale(&warp, rows_per_warp(self.attend) as i64);
-        let lane = f.binary("and", &thread, &int(31));
-        let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
         let own = f.add(&warp, &g);
         let columns = f.scale(&t, 2);
         let columns = f.cast("trunc", &columns, I32);

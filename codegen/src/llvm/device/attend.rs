@@ -51,7 +51,8 @@ impl Attend {
         let [node] = context.kernel.region.outputs[..] else { return Err("an attend region has one output".into()) };
         let Op::Attend(attention) = *body.op(node) else { return Err("an attend region yields its attend".into()) };
         let operands = body.operands(node);
-        let (Op::Input { index: query, .. }, Op::Input { index: kv, .. }) = (body.op(operands[0]), body.op(operands[1]))
+        let (Op::Input { index: query, .. }, Op::Input { index: kv, .. }) =
+            (body.op(operands[0]), body.op(operands[1]))
         else {
             return Err("attend reads the inputs of its region".into());
         };

@@ -368,13 +368,7 @@ impl Flash<'_> {
     }
 
     /// Folds the chunks that the block's rows of a sequence see: first those that all see whole.
-    fn walk(
-        &self,
-        f: &mut FunctionText,
-        sequence: &Value,
-        state: &[Value],
-        kept: Option<&[Vec<Value>]>,
-    ) -> Vec<Value> {
+    fn walk(&self, f: &mut FunctionText, sequence: &Value, state: &[Value], kept: Option<&[Vec<Value>]>) -> Vec<Value> {
         // What was read for the sequence before is read.
         barrier(f);
         let whole = self.segment(f, sequence);
@@ -447,7 +441,9 @@ impl Flash<'_> {
             let maximum = butterfly(f, &largest, &[1, 2], |f, a, b| f.intrinsic("maxnum", &[a.clone(), b.clone()]));
             let scaled = f.binary("fmul", &maximum, &scale);
             let negated = f.negate(&scaled);
-            let before = f.intrinsic("fma", &[maxima[row].clone(), scale.clone(), negated.clone()]);
+            // Exactly 0 where the maximum stays, also where no position was seen yet.
+            let before = f.binary("fsub", &maxima[row], &maximum);
+            let before = f.binary("fmul", &before, &scale);
             let factor = exp2(f, &before);
             let sum = f.extract(&sums, row);
             let mut sum = f.binary("fmul", &sum, &factor);
@@ -540,8 +536,7 @@ impl Flash<'_> {
             let limit = f.select(&is_own, &position, &int_of(I32, -1));
             // Relative to this lane's first position.
             let newest = f.binary("sub", &limit, &start);
-            let oldest =
-                self.attend.attention.window.map(|window| f.add(&newest, &int_of(I32, 1 - window as i64)));
+            let oldest = self.attend.attention.window.map(|window| f.add(&newest, &int_of(I32, 1 - window as i64)));
             for (number, at) in self.of_row(row).enumerate() {
                 let position = int_of(I32, (number / 2 * 8 + number % 2) as i64);
                 let mut seen = f.compare("icmp sge", &newest, &position);

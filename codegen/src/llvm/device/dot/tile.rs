@@ -131,12 +131,7 @@ struct Multiply<'a> {
 }
 
 impl Multiply<'_> {
-    fn emit(
-        &self,
-        f: &mut FunctionText,
-        context: &mut DeviceContext<'_>,
-        params: &DeviceParams,
-    ) -> Result<(), String> {
+    fn emit(&self, f: &mut FunctionText, context: &mut DeviceContext<'_>, params: &DeviceParams) -> Result<(), String> {
         let shared = f.shared_memory();
         let warp = f.binary("lshr", &self.thread, &int(5));
         let lane = f.binary("and", &self.thread, &int(31));
@@ -166,7 +161,9 @@ impl Multiply<'_> {
                     let row = f.add(&row, &own);
                     let to = f.element(&to, &row, stride as i64);
                     let to = f.element(&to, &g, 8);
-                    for (half, tile) in (0..2).flat_map(|half| (0..self.shape.row_tiles()).map(move |tile| (half, tile))) {
+                    for (half, tile) in
+                        (0..2).flat_map(|half| (0..self.shape.row_tiles()).map(move |tile| (half, tile)))
+                    {
                         // Of two neighbouring columns each, the rows 2t and 2t + 1.
                         let at = ((slot * 2 + half) * self.shape.row_tiles() + tile) * 4;
                         for odd in 0..2 {
@@ -311,7 +308,9 @@ impl Multiply<'_> {
         let left_turns = self.shape.left_bytes() / line;
         let left = f.offset(stage, &copies.left);
         let slots = f.offset(stage, &copies.slots);
-        for (number, (source, offset)) in sources.iter().zip(copies.sources.iter().map(|(_, offset)| offset)).enumerate() {
+        for (number, (source, offset)) in
+            sources.iter().zip(copies.sources.iter().map(|(_, offset)| offset)).enumerate()
+        {
             let to = match number.checked_sub(left_turns) {
                 None => (&left, (number * line) as i64),
                 Some(block) => (&slots, (self.shape.left_bytes() + block * PANEL_BLOCK) as i64),
@@ -441,7 +440,8 @@ impl Multiply<'_> {
             following_state.extend(sums);
             following_state
         });
-        let tail: Vec<Value> = std::iter::once(&state[carried_sources]).chain(&state[carried_sources + 2..]).cloned().collect();
+        let tail: Vec<Value> =
+            std::iter::once(&state[carried_sources]).chain(&state[carried_sources + 2..]).cloned().collect();
         let state = f.fold(&int(full), &int(steps as i64), 1, &tail, |f, _, state| {
             copy::wait(f, stages - 2);
             barrier(f);

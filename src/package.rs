@@ -57,6 +57,7 @@ impl Package<'_> {
             compiler_version: env!("CARGO_PKG_VERSION").to_owned(),
             plan: self.plan,
             targets: targets.collect(),
+            cuda: Vec::new(),
             tokenizer: self.model.tokenizer.as_ref().map(|tokenizer| tokenizer.facts.clone()),
             generation: self.model.generation.clone(),
             tensors: BTreeMap::new(),

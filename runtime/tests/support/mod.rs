@@ -135,6 +135,7 @@ fn manifest(features: &[&str]) -> Manifest {
             tensor: code_tensor_name("toy"),
             scratch_bytes: 100,
         }],
+        cuda: Vec::new(),
         tokenizer: None,
         generation: GenerationDefaults::default(),
         tensors: BTreeMap::new(),

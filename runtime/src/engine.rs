@@ -245,7 +245,7 @@ impl Engine {
             Ok(logits) => logits,
             Err(source @ ExecutorError::NonFinite { sequence, .. }) => {
                 let sequence = scheduled.ids[sequence];
-                self.give_up(sequence);
+                self.give_up(sequence)?;
                 return Err(EngineError::Sequence { sequence, source });
             }
             Err(error) => return Err(error.into()),
@@ -265,10 +265,10 @@ impl Engine {
     }
 
     /// Removes a sequence whose blocks may hold values that would spoil others.
-    fn give_up(&mut self, sequence: SequenceId) {
+    fn give_up(&mut self, sequence: SequenceId) -> Result<(), ExecutorError> {
         let blocks = self.scheduler.discard(sequence, &mut self.kv);
-        self.executor.wipe_blocks(&blocks);
         self.sampling.remove(&sequence);
+        self.executor.wipe_blocks(&blocks)
     }
 
     fn count(&mut self, scheduled: &ScheduledStep, start: Instant) {

@@ -4,6 +4,7 @@ use super::support::binaries::{compile, fails, fails_saying, ids, json, llmc, ll
 use super::support::models::{artifact, tiny};
 use super::support::resign::{Opened, for_each_number};
 use llmc_artifact::Artifact;
+use llmrt::device::DeviceChoice;
 use llmrt::executor::{Executor, ExecutorOptions};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -135,7 +136,7 @@ fn no_number_in_a_manifest_makes_loading_crash() {
 fn load(path: &Path) -> Result<(), String> {
     let artifact = Arc::new(Artifact::open(path).map_err(|error| error.to_string())?);
     let blocks = artifact.manifest().plan.model.max_context.div_ceil(32);
-    let options = ExecutorOptions { threads: Some(1), kv_blocks: Some(blocks) };
+    let options = ExecutorOptions { device: DeviceChoice::Host, threads: Some(1), kv_blocks: Some(blocks) };
     Executor::new(artifact, options).map(|_| ()).map_err(|error| error.to_string())
 }
 

@@ -2,6 +2,7 @@
 
 use llmc_artifact::Artifact;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
+use llmrt::device::DeviceChoice;
 use llmrt::executor::{Executor, ExecutorOptions, SampleRows, Step, StepSequence};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 pub fn executor(artifact: &Path, threads: usize) -> Executor {
     let artifact = Arc::new(Artifact::open(artifact).unwrap());
     let blocks = artifact.manifest().plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS);
-    let options = ExecutorOptions { threads: Some(threads), kv_blocks: Some(4 * blocks) };
+    let options = ExecutorOptions { device: DeviceChoice::Host, threads: Some(threads), kv_blocks: Some(4 * blocks) };
     Executor::new(artifact, options).unwrap()
 }
 

@@ -5,6 +5,7 @@ use crate::guarded::Guarded;
 use crate::pool::{Batch, Pool};
 use libloading::Library;
 use llmc_codegen::error::CodegenError;
+use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::pack;
 use llmc_codegen::{HostCode, compile_host};
 use llmc_ir::abi::{StepArgs, StepFunction};
@@ -36,8 +37,8 @@ impl Compiled {
     ///
     /// # Panics
     /// If the code does not load or a weight is missing.
-    pub fn new(case: &Case, model: PlannedModel) -> Result<Compiled, CodegenError> {
-        let HostCode { shared_object, scratch_bytes } = compile_host(&model, &case.build.target)?;
+    pub fn new(case: &Case, model: PlannedModel, target: &HostTarget) -> Result<Compiled, CodegenError> {
+        let HostCode { shared_object, scratch_bytes } = compile_host(&model, target)?;
         let weights = model.plan.weights.iter().map(|weight| packed(case, weight)).collect::<Result<_, _>>()?;
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         file.write_all(&shared_object).expect("room for the code");
@@ -124,7 +125,14 @@ unsafe extern "C" fn meet(state: *const c_void, _thread: u32) {
     barrier.wait();
 }
 
-fn packed(case: &Case, weight: &PackedWeight) -> Result<Guarded, CodegenError> {
+/// A weight of a case as the plan lays it out.
+///
+/// # Errors
+/// If it cannot be packed.
+///
+/// # Panics
+/// If the case has no such weight.
+pub fn packed(case: &Case, weight: &PackedWeight) -> Result<Guarded, CodegenError> {
     let tensor = case.weights.get(&weight.name).unwrap_or_else(|| panic!("there is no weight `{}`", weight.name));
     let mut memory = Guarded::new(weight.bytes as usize, 64, UNWRITTEN);
     let mut written = 0;

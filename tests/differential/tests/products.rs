@@ -1,7 +1,7 @@
 //! Matrix products with their epilogues: sizes that are no multiple of anything, sums that are cut, every number of
 //! rows that fills register blocks differently.
 
-use llmc_differential::case::{Build, Case, Limits, random_weight, weight_types};
+use llmc_differential::case::{Build, Case, Limits, Target, random_weight, weight_types};
 use llmc_differential::check::{Bounds, Sharpness, Tokens, check};
 use llmc_differential::targets;
 use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
@@ -61,7 +61,7 @@ fn module(sizes: Sizes, dtype: DType) -> Module {
     Module { name: "Products".into(), functions: vec![embed, gated, head], calls }
 }
 
-fn run(sizes: Sizes, dtype: DType, target: usize, limits: Limits, counts: &[&[usize]]) -> Sharpness {
+fn run(sizes: Sizes, dtype: DType, target: Target, limits: Limits, counts: &[&[usize]]) -> Sharpness {
     let module = module(sizes, dtype);
     let mut random = Random::new(sizes.inputs as u64);
     let weights = weight_types(&module).into_iter().map(|(name, ty)| {
@@ -70,9 +70,7 @@ fn run(sizes: Sizes, dtype: DType, target: usize, limits: Limits, counts: &[&[us
         (name, weight)
     });
     let weights = weights.collect();
-    let targets = targets::runnable();
-    let target = targets[target % targets.len()].clone();
-    let name = target.name.clone();
+    let name = target.name().to_owned();
     let epilogues = if sizes.outputs.is_multiple_of(2) { Epilogues::Fused } else { Epilogues::Separate };
     let case = Case { module, weights, limits, build: Build { target, without: vec![], epilogues } };
     let mut tokens = |count: usize| (0..count).map(|_| random.below(ROWS) as i32).collect();
@@ -86,7 +84,9 @@ fn check_all(all: &[Sizes], counts: &[&[usize]], max_looseness: f64) {
     for (number, &sizes) in all.iter().enumerate() {
         for (turn, dtype) in [DType::F32, DType::BF16].into_iter().enumerate() {
             let started = std::time::Instant::now();
-            let sharpness = run(sizes, dtype, number + 2 * turn, LIMITS, counts);
+            let targets = targets::runnable();
+            let target = targets[(number + 2 * turn) % targets.len()].clone();
+            let sharpness = run(sizes, dtype, target, LIMITS, counts);
             println!("{sizes:?} {dtype} {sharpness:?} {:?}", started.elapsed());
             sharpness.assert(dtype, sizes.inputs, max_looseness);
         }
@@ -127,8 +127,44 @@ fn long_sums() {
 fn many_sequences() {
     // Decode steps of more rows than a register block holds, for each size of decode program.
     let sizes = Sizes { inputs: 70, inner: 40, outputs: 33 };
+    let targets = targets::runnable();
     for (target, dtype) in [(3, DType::BF16), (4, DType::F32), (2, DType::BF16)] {
+        let target = targets[target % targets.len()].clone();
         let counts: [&[usize]; 5] = [&[1], &[1; 13], &[1; 16], &[1; 25], &[1; 40]];
         run(sizes, dtype, target, MANY, &counts).assert(dtype, sizes.inputs, 5e-3);
     }
+}
+
+fn check_on_device(all: &[Sizes], counts: &[&[usize]], max_looseness: f64) {
+    for (&sizes, dtype) in all.iter().flat_map(|sizes| [(sizes, DType::F32), (sizes, DType::BF16)]) {
+        let started = std::time::Instant::now();
+        let sharpness = run(sizes, dtype, targets::device(), MANY, counts);
+        println!("{sizes:?} {dtype} {sharpness:?} {:?}", started.elapsed());
+        sharpness.assert(dtype, sizes.inputs, max_looseness);
+    }
+}
+
+#[test]
+fn odd_sizes_on_device() {
+    check_on_device(
+        &[
+            Sizes { inputs: 1, inner: 1, outputs: 1 },
+            Sizes { inputs: 31, inner: 33, outputs: 50 },
+            Sizes { inputs: 97, inner: 64, outputs: 77 },
+            Sizes { inputs: 130, inner: 15, outputs: 16 },
+            Sizes { inputs: 64, inner: 96, outputs: 160 },
+        ],
+        &[&[1], &[1, 1], &[1; 5], &[1; 25], &[7], &[23], &[5, 42], &[1, 97, 2], &[193]],
+        5e-3,
+    );
+}
+
+#[test]
+fn long_sums_on_device() {
+    let sizes = Sizes { inputs: 1537, inner: 40, outputs: 33 };
+    check_on_device(
+        &[sizes, Sizes { inputs: 1536, inner: 64, ..sizes }],
+        &[&[1], &[1, 1, 1], &[1, 30], &[160, 1]],
+        0.2,
+    );
 }

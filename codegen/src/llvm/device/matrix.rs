@@ -1,0 +1,65 @@
+//! The matrix instruction m16n8k16 on bf16 and its operands in registers.
+//!
+//! With `g = lane / 4` and `t = lane % 4` a lane holds of A the pairs (row `g` or `g + 8`, k pair `t` or `t + 4`), of B
+//! the pairs (k pair `t` or `t + 4`, column `g`), of C the elements (row `g` or `g + 8`, columns `2t` and `2t + 1`).
+//!
+//! Panels of weights and blocks of the KV cache hold 32-bit pairs of k, four columns of 16 side by side: one 16-byte load
+//! at columns `4g..4g + 4` gives a lane the pairs of four products of 8 columns, if product j has the columns `4g + j`.
+//! Then the lane's results of all four products are the 8 columns from `8t` on. Which k pairs go to which t is free as
+//! long as both operands agree.
+
+use crate::llvm::text::{F32, FunctionText, I32, Value, int};
+
+/// Rows of A in one instruction.
+pub const ROWS: usize = 16;
+/// Columns of B in one instruction.
+pub const COLUMNS: usize = 8;
+/// Elements of a sum in one instruction.
+pub const DEPTH: usize = 16;
+/// Columns of a panel of weights, and positions of a block of the cache.
+pub const PANEL: usize = 32;
+/// Bytes of 32 k of a panel.
+pub const PANEL_BLOCK: usize = PANEL * PANEL * 2;
+
+/// `C + A B`. A is (row g, pair t), (g + 8, t), (g, t + 4), (g + 8, t + 4); B is (pair t, column g), (t + 4, g).
+pub fn multiply(f: &mut FunctionText, a: [&Value; 4], b: [&Value; 2], c: &[Value]) -> Vec<Value> {
+    let mut arguments: Vec<Value> = a.into_iter().chain(b).cloned().collect();
+    arguments.extend(c.iter().cloned());
+    f.call_many("llvm.nvvm.mma.m16n8k16.row.col.bf16", F32, 4, &arguments)
+}
+
+/// A fragment of A from shared memory: `address` is that of row `lane % 16`, k `8 * (lane / 16)`.
+pub fn load_rows(f: &mut FunctionText, address: &Value) -> Vec<Value> {
+    f.call_many("llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.b16.p3", I32, 4, std::slice::from_ref(address))
+}
+
+/// Whether what is loaded may be written while the kernel runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It may.
+    Written,
+    /// It may not: weights.
+    Constant,
+}
+
+/// Four 32-bit pairs that lie side by side.
+pub fn load_pairs(f: &mut FunctionText, address: &Value, lifetime: Lifetime) -> Vec<Value> {
+    let ty = I32.with_lanes(4);
+    let vector = match lifetime {
+        Lifetime::Written => f.load(ty, address, 16),
+        Lifetime::Constant => f.load_constant(ty, address, 16),
+    };
+    (0..4).map(|lane| f.extract(&vector, lane)).collect()
+}
+
+/// Where a lane's numbers g and t put it in a block of a panel, in bytes: columns `4g..4g + 4`, first k pair
+/// `pair * t` (the lane's others follow at 64 bytes each).
+pub fn place_in_block(f: &mut FunctionText, g: &Value, t: &Value, pair: i64) -> Value {
+    let tile = f.binary("lshr", g, &int(2));
+    let column = f.binary("and", g, &int(3));
+    let place = f.scale(&tile, 1024);
+    let columns = f.scale(&column, 16);
+    let place = f.add(&place, &columns);
+    let pairs = f.scale(t, 64 * pair);
+    f.add(&place, &pairs)
+}

@@ -23,6 +23,7 @@ fn compile_tiny(directory: &Path, without: &[&str]) -> PathBuf {
     let model = Model::load(&checkpoint, DType::BF16).unwrap();
     let request = Request {
         targets: vec![HostTarget::named("x86-64-v3").unwrap()],
+        gpus: Vec::new(),
         max_context: None,
         max_batch: 64,
         machine: Machine::named("host").unwrap(),

@@ -10,10 +10,12 @@
 //! | `draw`, `origin` | functions as graphs, and where each node comes from |
 //! | `saturation` | e-graphs, rules that fired, chosen forms |
 //! | `kernels`, `arena` | what launches cost on the machine, and where their values are |
+//! | `gpu` | device kernels, grids, and estimated times |
 //! | `text`, `page` | the report for a terminal and for a browser |
 
 mod arena;
 mod draw;
+pub mod gpu;
 pub mod kept;
 mod kernels;
 mod origin;

@@ -4,7 +4,7 @@ use super::draw::{Drawn, draw};
 use super::kept::Kept;
 use super::report::{Graph, Pass, PassTime, Phase, Report, Size, Target, Timing, WeightGroup};
 use super::saturation::{describe_rule, saturations, used_rules};
-use super::{ExplainError, kernels, origin};
+use super::{ExplainError, gpu, kernels, origin};
 use llmc_artifact::Artifact;
 use llmc_codegen::disassemble::kernel_sizes;
 use llmc_ir::module::SpecializedModule;
@@ -50,6 +50,7 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
         programs: planned.map(|planned| kernels::programs(&planned, &kept.machine, &code)).unwrap_or_default(),
         weights: weight_groups(&plan.weights),
         targets: targets(artifact),
+        gpus: Vec::new(),
         timing: timing(&passes),
         machine: kept.machine.clone(),
         without: kept.without.clone(),
@@ -66,6 +67,7 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
         };
         report.saturation = saturations(before, after, (&rules, &kept.machine), graph_of)?;
     }
+    report.gpus = gpu::gpus(artifact, &report.programs);
     report.graphs = graphs.0;
     Ok(report)
 }

@@ -329,8 +329,7 @@ fn emit_epilogue(
     };
     for (dot, base) in section.dots.iter().zip(&section.tiles) {
         let (row, column) = (row.clone(), column.clone());
-        let tile =
-            Tile { base: base.clone(), row, column, stride: section.c_stride, summands: 1, summand_stride: 0 };
+        let tile = Tile { base: base.clone(), row, column, stride: section.c_stride, summands: 1, summand_stride: 0 };
         scope.tiles.insert(*dot, tile);
     }
     let outputs = Outputs::of(kernel, section.part, &params.outputs, context.kv, &params.slots);

@@ -71,7 +71,8 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let parts = kernel.region.parts();
     let mut left = left_operand(&kernel.region)?;
     let few = context.bounds.max_of(left.rows) <= FEW_ROWS;
-    let limit = |dots: usize| if few || left.dtype == DType::F32 { stream::most_columns(dots) } else { tile::COLUMNS / dots };
+    let limit =
+        |dots: usize| if few || left.dtype == DType::F32 { stream::most_columns(dots) } else { tile::COLUMNS / dots };
     let mut sections = Vec::new();
     let mut later = Vec::new();
     for part in &parts {

@@ -64,7 +64,9 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
     let wanted = if column_blocks * least < ENOUGH_WARPS { most } else { least };
     let warps = (wanted / most_jobs).max(1) * most_jobs;
     let k_blocks = left.k.div_ceil(PANEL);
-    let shared = |section: &Section<'_>| splits(section, warps, k_blocks) * section.dots.len() * rows * row_stride(section.columns);
+    let shared = |section: &Section<'_>| {
+        splits(section, warps, k_blocks) * section.dots.len() * rows * row_stride(section.columns)
+    };
     let shared_bytes = sections.iter().map(shared).max().unwrap_or(0);
     let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads: warps * WARP, shared_bytes };
     context.launch("stream", &geometry, |context, f, params| {
@@ -282,8 +284,8 @@ impl Stream<'_> {
                     .collect();
                 for (number, row) in rows.iter().enumerate() {
                     let address = f.element(row, &at, 4);
-                    let vector = (partial.is_none() && k.is_multiple_of(4))
-                        .then(|| f.load(F32.with_lanes(4), &address, 16));
+                    let vector =
+                        (partial.is_none() && k.is_multiple_of(4)).then(|| f.load(F32.with_lanes(4), &address, 16));
                     for i in 0..4 {
                         let x = match &vector {
                             Some(vector) => f.extract(vector, i),

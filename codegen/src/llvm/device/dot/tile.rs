@@ -124,12 +124,7 @@ struct Multiply<'a> {
 }
 
 impl Multiply<'_> {
-    fn emit(
-        &self,
-        f: &mut FunctionText,
-        context: &mut DeviceContext<'_>,
-        params: &DeviceParams,
-    ) -> Result<(), String> {
+    fn emit(&self, f: &mut FunctionText, context: &mut DeviceContext<'_>, params: &DeviceParams) -> Result<(), String> {
         let shared = f.shared_memory();
         let warp = f.binary("lshr", &self.thread, &int(5));
         let lane = f.binary("and", &self.thread, &int(31));
@@ -303,7 +298,9 @@ impl Multiply<'_> {
         let left_turns = self.shape.left_bytes() / line;
         let left = f.offset(stage, &copies.left);
         let slots = f.offset(stage, &copies.slots);
-        for (number, (source, offset)) in sources.iter().zip(copies.sources.iter().map(|(_, offset)| offset)).enumerate() {
+        for (number, (source, offset)) in
+            sources.iter().zip(copies.sources.iter().map(|(_, offset)| offset)).enumerate()
+        {
             let to = match number.checked_sub(left_turns) {
                 None => f.offset(&left, &int((number * line) as i64)),
                 Some(block) => f.offset(&slots, &int((self.shape.left_bytes() + block * PANEL_BLOCK) as i64)),
@@ -436,7 +433,8 @@ impl Multiply<'_> {
             following_state.extend(sums);
             following_state
         });
-        let tail: Vec<Value> = std::iter::once(&state[carried_sources]).chain(&state[carried_sources + 2..]).cloned().collect();
+        let tail: Vec<Value> =
+            std::iter::once(&state[carried_sources]).chain(&state[carried_sources + 2..]).cloned().collect();
         let state = f.fold(&int(full), &int(steps as i64), 1, &tail, |f, _, state| {
             copy::wait(f, stages - 2);
             barrier(f);

@@ -1,7 +1,7 @@
 //! Choosing a device, and what is said when it does not work: no driver, the wrong one, too little memory, bad code, and a
 //! GPU that fails.
 
-use super::support::binaries::{compile, fails_saying, json, llmc, llmrt, succeeds};
+use super::support::binaries::{compile, fails_saying, json, llmc, llmrt, succeeds, text};
 use super::support::fake::with_gpu;
 use super::support::models::{artifact, tiny};
 use serde_json::Value;
@@ -18,12 +18,20 @@ fn gpu_only() -> PathBuf {
 
 fn run(artifact: &PathBuf, flags: &[&str]) -> Command {
     let mut command = llmrt();
-    command.arg("run").arg(artifact).args(["--prompt-ids", "1,2,3", "-n", "2", "--ignore-eos"]).args(flags);
+    command.arg("run").arg(artifact).args(["--prompt-ids", "1,2,3", "-n", "6", "--ignore-eos"]).args(flags);
     command
 }
 
 fn target(command: &mut Command) -> String {
     json(command)["target"].as_str().unwrap().to_owned()
+}
+
+/// Fails as a wrong use of the command line does, with more than a line of advice.
+#[track_caller]
+fn misused(command: &mut Command, parts: &[&str]) {
+    let output = command.output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && parts.iter().all(|part| said.contains(part)), "{command:?}: {said}");
 }
 
 #[test]
@@ -60,7 +68,7 @@ fn a_gpu_that_was_asked_for_and_cannot_be_had_is_an_error() {
         with_gpu(&mut run(&host_only, &["--device", "cuda:0"]), ""),
         &["no code for GPUs", "llmc compile --target cuda:sm_80"],
     );
-    fails_saying(&mut run(&both(), &["--device", "gpu"]), &["`gpu` is no device", "auto, host, or cuda:0"]);
+    misused(&mut run(&both(), &["--device", "gpu"]), &["`gpu` is no device", "auto, host, or cuda:0"]);
 }
 
 #[test]
@@ -77,7 +85,7 @@ fn too_little_memory_is_said_in_numbers() {
     );
     succeeds(with_gpu(&mut on_gpu(&["--kv-memory", "8M"]), "memory=64"));
     fails_saying(with_gpu(&mut on_gpu(&["--kv-memory", "10K"]), ""), &["room for 0 blocks", "needs 16", "--kv-memory"]);
-    fails_saying(&mut run(&both(), &["--kv-memory", "lots"]), &["`lots` is no size"]);
+    misused(&mut run(&both(), &["--kv-memory", "lots"]), &["`lots` is no size"]);
 }
 
 #[test]
@@ -92,7 +100,7 @@ fn code_that_the_driver_does_not_take_is_shown_with_its_log() {
 #[test]
 fn a_gpu_that_fails_ends_the_program_with_an_error() {
     let output = with_gpu(&mut run(&both(), &["--device", "cuda:0"]), "fault=attend").output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for part in ["cuda:0 (llmc fake A100) was lost", "program `prefill", "CUDA_ERROR_LAUNCH_FAILED"] {
         assert!(said.contains(part), "{said}");
@@ -104,7 +112,7 @@ fn steps_are_recorded_once_and_replayed() {
     let directory = tempfile::tempdir().unwrap();
     let counters = directory.path().join("counters.json");
     let mut command = run(&both(), &["--device", "cuda:0"]);
-    command.args(["-n", "6"]).env("LLMC_FAKE_CUDA_COUNTERS", &counters);
+    command.env("LLMC_FAKE_CUDA_COUNTERS", &counters);
     succeeds(with_gpu(&mut command, ""));
     let counts: Value = serde_json::from_slice(&std::fs::read(&counters).unwrap()).unwrap();
     // One prefill and five decode steps; of the latter the first is recorded.
@@ -133,7 +141,7 @@ fn commands_take_a_device() {
     verify.arg("verify").arg(&artifact).args(["--device", "cuda:0"]);
     let output = with_gpu(&mut verify, "memory=1").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("free memory"));
+    assert!(text(&output.stderr).contains("free memory"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::status::Status;
 use llmc_ptx_emulator::{Memory, MemoryError, Module};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 pub use run::Work;
@@ -28,13 +29,29 @@ pub struct Driver {
     memory: Memory,
     modules: BTreeMap<u64, Arc<Module>>,
     functions: BTreeMap<u64, Function>,
-    /// Streams by handle, with the work of those that are being recorded. 0 is the default stream.
-    streams: BTreeMap<u64, Option<Vec<Work>>>,
+    /// Streams by handle, with the recordings of those that are being recorded. 0 is the default stream.
+    streams: BTreeMap<u64, Option<Recording>>,
     /// Events by handle, with the time of those that were recorded.
     events: BTreeMap<u64, Option<Instant>>,
     graphs: BTreeMap<u64, Arc<Vec<Work>>>,
     failed: Option<Status>,
     last_handle: u64,
+}
+
+/// A stream's work since recording began.
+struct Recording {
+    work: Vec<Work>,
+    /// Where calls that cannot be recorded are refused meanwhile; `None`: everywhere.
+    thread: Option<ThreadId>,
+}
+
+/// Who may not make calls that cannot be recorded while a stream is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// Nobody.
+    Global,
+    /// The thread that records.
+    ThreadLocal,
 }
 
 #[derive(Clone)]
@@ -249,14 +266,15 @@ impl Driver {
         Ok(time(end)?.saturating_duration_since(time(start)?).as_secs_f32() * 1e3)
     }
 
-    /// Records a stream's work instead of doing it.
-    pub fn begin_capture(&mut self, stream: u64) -> Result<(), Status> {
+    /// Records a stream's work instead of doing it, until [`Driver::end_capture`].
+    pub fn begin_capture(&mut self, stream: u64, mode: CaptureMode) -> Result<(), Status> {
         if stream == 0 {
             return Err(Status::STREAM_CAPTURE_UNSUPPORTED);
         }
         match self.streams.get_mut(&stream) {
             Some(recording @ None) => {
-                *recording = Some(Vec::new());
+                let thread = (mode == CaptureMode::ThreadLocal).then(|| thread::current().id());
+                *recording = Some(Recording { work: Vec::new(), thread });
                 Ok(())
             }
             Some(Some(_)) => Err(Status::INVALID_VALUE),
@@ -267,7 +285,7 @@ impl Driver {
     /// The work recorded since [`Driver::begin_capture`], as a graph.
     pub fn end_capture(&mut self, stream: u64) -> Result<u64, Status> {
         let recording = self.streams.get_mut(&stream).ok_or(Status::INVALID_HANDLE)?;
-        let work = recording.take().ok_or(Status::STREAM_CAPTURE_UNMATCHED)?;
+        let work = recording.take().ok_or(Status::STREAM_CAPTURE_UNMATCHED)?.work;
         let handle = self.handle();
         self.graphs.insert(handle, Arc::new(work));
         Ok(handle)
@@ -302,7 +320,8 @@ impl Driver {
     }
 
     fn refuse_while_recording(&self) -> Result<(), Status> {
-        match self.streams.values().any(Option::is_some) {
+        let here = thread::current().id();
+        match self.streams.values().flatten().any(|recording| recording.thread.is_none_or(|thread| thread == here)) {
             true => Err(Status::STREAM_CAPTURE_UNSUPPORTED),
             false => Ok(()),
         }

@@ -71,7 +71,7 @@ impl Driver {
     pub fn submit(&mut self, stream: u64, work: Work) -> Result<(), Status> {
         match self.streams.get_mut(&stream).ok_or(Status::INVALID_HANDLE)? {
             Some(recording) => {
-                recording.push(work);
+                recording.work.push(work);
                 Ok(())
             }
             None => self.perform(&work),

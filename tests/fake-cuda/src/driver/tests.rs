@@ -1,6 +1,6 @@
 //! The driver's promises, with a kernel that adds 1 to each of so many numbers.
 
-use super::{Driver, Work};
+use super::{CaptureMode, Driver, Work};
 use crate::settings::Settings;
 use crate::status::Status;
 use llmc_ptx_emulator::Argument;
@@ -57,7 +57,7 @@ fn kernels_run_at_once_and_graphs_again_and_again() {
     let stream = driver.create_stream();
     driver.submit(stream, work.clone()).unwrap();
     assert_eq!(numbers(&mut driver, address), [6; 64]);
-    driver.begin_capture(stream).unwrap();
+    driver.begin_capture(stream, CaptureMode::Global).unwrap();
     assert!(driver.is_capturing(stream).unwrap());
     driver.submit(stream, work.clone()).unwrap();
     driver.submit(stream, work).unwrap();
@@ -75,6 +75,15 @@ fn kernels_run_at_once_and_graphs_again_and_again() {
     assert_eq!(counts.kernels["increment"].launches, 5);
     assert_eq!(counts.kernels["increment"].counters.global_stores.requested_bytes, 5 * 256);
     assert_eq!(counts.total, counts.kernels["increment"].counters);
+}
+
+#[test]
+fn a_thread_that_records_need_not_stop_the_others() {
+    let mut driver = driver();
+    let stream = driver.create_stream();
+    driver.begin_capture(stream, CaptureMode::ThreadLocal).unwrap();
+    assert_eq!(driver.allocate(4), Err(Status::STREAM_CAPTURE_UNSUPPORTED));
+    std::thread::scope(|scope| scope.spawn(|| driver.allocate(4)).join().unwrap().unwrap());
 }
 
 #[test]

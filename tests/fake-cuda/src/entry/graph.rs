@@ -1,11 +1,17 @@
 //! Graphs: a stream's work, recorded once and done again and again.
 
 use super::{Handle, call, put};
+use crate::driver::CaptureMode;
+use crate::status::Status;
 use std::ffi::{c_int, c_uint, c_ulonglong};
 
 #[unsafe(no_mangle)]
-extern "C" fn cuStreamBeginCapture_v2(stream: Handle, _mode: c_uint) -> c_uint {
-    call(|driver| driver.begin_capture(stream))
+extern "C" fn cuStreamBeginCapture_v2(stream: Handle, mode: c_uint) -> c_uint {
+    call(|driver| match mode {
+        0 => driver.begin_capture(stream, CaptureMode::Global),
+        1 => driver.begin_capture(stream, CaptureMode::ThreadLocal),
+        _ => Err(Status::INVALID_VALUE),
+    })
 }
 
 #[unsafe(no_mangle)]

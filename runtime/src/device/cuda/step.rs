@@ -152,16 +152,14 @@ mod tests {
 
     #[test]
     fn arrays_lie_where_the_arguments_say() {
-        let inputs = StepInputs {
-            token_ids: vec![11, 12, 13],
-            positions: vec![40, 0, 1],
-            sample_rows: vec![0, 2],
-            slots: vec![8, 32, 33],
-            sequence_starts: vec![0, 1, 3],
-            block_tables: vec![7, 0, 1, 0],
-            block_table_stride: 2,
-            ..StepInputs::default()
-        };
+        let mut inputs = StepInputs::default();
+        inputs.token_ids.extend([11, 12, 13]);
+        inputs.positions.extend([40, 0, 1]);
+        inputs.sample_rows.extend([0, 2]);
+        inputs.slots.extend([8, 32, 33]);
+        inputs.sequence_starts.extend([0, 1, 3]);
+        inputs.block_tables.extend([7, 0, 1, 0]);
+        inputs.block_table_stride = 2;
         let layout = Layout {
             token_ids: 256,
             positions: 512,

@@ -2,7 +2,7 @@
 //!
 //! The times are estimates from data sheets. No kernel of this project has run on hardware yet.
 
-use super::report::{Bracket, Gpu, GpuKernel, GpuProgram, Kernel, Program};
+use super::report::{Bracket, Gpu, GpuKernel, GpuProgram, Grid, Kernel, Program};
 use llmc_artifact::{Artifact, CudaCode};
 use llmc_ir::dtype::DType;
 use llmc_ir::gpu::{self, Count, Extent, GridLaunch};
@@ -34,7 +34,7 @@ fn program(plan: &plan::Program, gpu: &gpu::GpuProgram, dtype: DType, priced: &[
             known.launches += 1;
             continue;
         }
-        let grids = gpu.kernels.get(&launch.kernel).cloned().unwrap_or_default();
+        let grids = gpu.kernels.get(&launch.kernel).into_iter().flatten().map(grid).collect();
         kernels.push(GpuKernel { name: launch.kernel.clone(), launches: 1, grids });
     }
     let launches = kernels.iter().map(|kernel| kernel.launches * kernel.grids.len()).sum();
@@ -58,14 +58,14 @@ fn bracket(program: &Program, launches: usize, dtype: DType, machine: &Machine) 
     Bracket { machine: machine.name.clone(), low_seconds: low, high_seconds: high.max(low) }
 }
 
-/// A grid in words: `gemm: [tokens/64, 12, 1] blocks of 128 threads, 48 kB shared`.
-pub fn describe(launch: &GridLaunch) -> String {
+fn grid(launch: &GridLaunch) -> Grid {
     let [x, y, z] = launch.grid.map(|extent| along(&extent));
-    let shared = match launch.shared_bytes {
-        0 => String::new(),
-        bytes => format!(", {:.1} kB shared", f64::from(bytes) / 1024.0),
-    };
-    format!("{}: [{x}, {y}, {z}] blocks of {} threads{shared}", launch.symbol, launch.block)
+    Grid {
+        symbol: launch.symbol.clone(),
+        blocks: format!("{x}, {y}, {z}"),
+        threads: launch.block,
+        shared_bytes: launch.shared_bytes,
+    }
 }
 
 fn along(extent: &Extent) -> String {
@@ -93,6 +93,7 @@ mod tests {
             block: 128,
             shared_bytes: 49152,
         };
-        assert_eq!(describe(&launch), "gemm: [tokens/64, 12, sequences x 4] blocks of 128 threads, 48.0 kB shared");
+        let Grid { blocks, threads, shared_bytes, .. } = grid(&launch);
+        assert_eq!((&blocks[..], threads, shared_bytes), ("tokens/64, 12, sequences x 4", 128, 49152));
     }
 }

@@ -15,7 +15,7 @@
 
 mod arena;
 mod draw;
-pub mod gpu;
+mod gpu;
 pub mod kept;
 mod kernels;
 mod origin;

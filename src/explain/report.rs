@@ -2,7 +2,6 @@
 //! are in [`Timing`], so that everything else is the same in every run.
 
 use llmc_ir::dim::Bindings;
-use llmc_ir::gpu::GridLaunch;
 use llmc_ir::machine::Machine;
 use llmc_ir::plan::{KvLayout, ModelFacts};
 use serde::Serialize;
@@ -353,7 +352,20 @@ pub struct GpuKernel {
     /// How often a step has it.
     pub launches: usize,
     /// The device kernels of each time.
-    pub grids: Vec<GridLaunch>,
+    pub grids: Vec<Grid>,
+}
+
+/// A device kernel over its grid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Grid {
+    /// Its name in the PTX.
+    pub symbol: String,
+    /// Blocks along each axis in terms of a step's sizes, such as `tokens/64, 12, 1`.
+    pub blocks: String,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared_bytes: u32,
 }
 
 /// Between which times a step could take on a machine: an estimate, not a measurement.

@@ -1,7 +1,6 @@
 //! The report for a terminal: phases, equality saturation, programs with their dearest kernels, memory.
 
-use super::gpu;
-use super::report::{Bracket, Form, Kernel, Pass, Program, Report, Saturation, Size};
+use super::report::{Bracket, Form, Grid, Kernel, Pass, Program, Report, Saturation, Size};
 use std::fmt::{self, Write};
 
 /// Kernels that are listed of each program: those that take most of its time.
@@ -213,8 +212,12 @@ fn gpus(out: &mut String, report: &Report) -> fmt::Result {
             writeln!(out, "  program {}: {}", program.name, counted(program.launches, "launch"))?;
             brackets.iter().try_for_each(|bracket| writeln!(out, "    {bracket}"))?;
             for kernel in &program.kernels {
-                for grid in &kernel.grids {
-                    writeln!(out, "    {:<28} {:>4} x {}", kernel.name, kernel.launches, gpu::describe(grid))?;
+                for Grid { symbol, blocks, threads, shared_bytes } in &kernel.grids {
+                    writeln!(
+                        out,
+                        "    {:>4} x {symbol}: [{blocks}] blocks of {threads} threads, {shared_bytes} B of shared memory",
+                        kernel.launches
+                    )?;
                 }
             }
         }

@@ -106,5 +106,9 @@ impl Gpu {
 }
 
 fn failed(facts: &DeviceFacts, action: &'static str, error: DriverError) -> CudaError {
-    CudaError::Call { device: facts.describe(), action, reason: words(error) }
+    let advice = match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => "; free memory, or give the KV cache less with --kv-memory",
+        _ => "",
+    };
+    CudaError::Call { device: facts.describe(), action, reason: words(error) + advice }
 }

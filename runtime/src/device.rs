@@ -32,6 +32,14 @@ pub trait Device: Send {
     /// If the device fails. It is lost then: every later step fails too.
     fn run(&mut self, program: usize, inputs: &StepInputs) -> Result<&[f32], DeviceError>;
 
+    /// Runs one step like [`Device::run`] and returns the first of the largest logits of each row, `i32[samples]`, with -1
+    /// where one of the row is not finite. `None`, and nothing was run, if this device has no better way to find them than
+    /// to look at all logits.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError>;
+
     /// Zeroes blocks of the KV pool.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub use pool::{default_kv_blocks, default_kv_blocks_within};
 use crate::device::cuda::CudaModel;
 use crate::device::host::{HostModel, HostOptions, cpu};
 use crate::device::{Chosen, Device, DeviceChoice, DeviceError};
+use crate::sampler::argmax;
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
 use llmc_ir::dim::Bindings;
@@ -213,24 +214,43 @@ impl Executor {
     /// running the step again gives the same result. After [`ExecutorError::NonFinite`] the sequence's blocks must
     /// go through [`Executor::wipe_blocks`] before another sequence gets them.
     pub fn run(&mut self, step: &Step) -> Result<Logits<'_>, ExecutorError> {
-        let plan = &self.artifact.manifest().plan;
-        let shape = PoolShape {
-            kv_blocks: self.device.kv_blocks(),
-            vocab: plan.model.vocab,
-            max_context: plan.model.max_context,
-        };
-        let sizes = self.inputs.prepare(step, shape)?;
-        let Some(program) = plan.programs.iter().position(|program| fits(program, &sizes)) else {
-            return Err(ExecutorError::TooLarge {
-                tokens: sizes.tokens,
-                samples: sizes.samples,
-                sequences: sizes.sequences,
-                programs: describe(&plan.programs),
-            });
-        };
-        let logits = Logits { values: self.device.run(program, &self.inputs)?, vocab: plan.model.vocab };
+        let program = self.prepare(step)?;
+        let values = self.device.run(program, &self.inputs)?;
+        let logits = Logits { values, vocab: self.artifact.manifest().plan.model.vocab };
         check_finite(step, logits)?;
         Ok(logits)
+    }
+
+    /// Runs a step and returns the likeliest token of each row of logits: the first of the largest, as
+    /// [`argmax`] finds it. On a GPU the logits stay there.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn likeliest(&mut self, step: &Step) -> Result<Vec<u32>, ExecutorError> {
+        let program = self.prepare(step)?;
+        if let Some(ids) = self.device.likeliest(program, &self.inputs)? {
+            let ids: Option<Vec<u32>> = ids.iter().map(|&id| u32::try_from(id).ok()).collect();
+            if let Some(ids) = ids {
+                return Ok(ids);
+            }
+            // A logit is not finite. The same step again, with logits, says whose.
+        }
+        let logits = self.run(step)?;
+        Ok((0..logits.rows()).map(|row| argmax(logits.row(row))).collect())
+    }
+
+    /// Lays a step's inputs out and finds the program that takes it.
+    fn prepare(&mut self, step: &Step) -> Result<usize, ExecutorError> {
+        let plan = &self.artifact.manifest().plan;
+        let kv_blocks = self.device.kv_blocks();
+        let shape = PoolShape { kv_blocks, vocab: plan.model.vocab, max_context: plan.model.max_context };
+        let sizes = self.inputs.prepare(step, shape)?;
+        plan.programs.iter().position(|program| fits(program, &sizes)).ok_or_else(|| ExecutorError::TooLarge {
+            tokens: sizes.tokens,
+            samples: sizes.samples,
+            sequences: sizes.sequences,
+            programs: describe(&plan.programs),
+        })
     }
 
     /// Zeroes blocks that may hold infinities or NaN. A later sequence masks what it has not

@@ -2,6 +2,7 @@
 //! GPU that fails.
 
 use super::support::binaries::{compile, fails_saying, json, llmc, llmrt, succeeds, text};
+use super::support::broken::Broken;
 use super::support::fake::with_gpu;
 use super::support::models::{artifact, tiny};
 use serde_json::Value;
@@ -107,6 +108,30 @@ fn a_gpu_that_fails_ends_the_program_with_an_error() {
     }
 }
 
+/// Greedy steps copy no logits, so whether they are finite is found out on the GPU.
+#[test]
+fn logits_that_overflow_are_reported_as_on_the_host() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut checkpoint = Broken::new();
+    for weight in ["model.norm.weight", "lm_head.weight"] {
+        let bytes = checkpoint.tensor(weight);
+        let largest = 1e30f32.to_le_bytes();
+        // Floats of either width end with the same two bytes.
+        bytes.chunks_mut(2).for_each(|half| half.copy_from_slice(&largest[2..]));
+    }
+    let path = directory.path().join("x.llmc");
+    succeeds(compile(checkpoint.write(directory.path()), &path).args([
+        "--dtype",
+        "f32",
+        "--target",
+        "native,cuda:sm_80",
+    ]));
+    for device in ["host", "cuda:0"] {
+        let mut command = run(&path, &["--device", device]);
+        fails_saying(with_gpu(&mut command, ""), &["sequence 0", "got a logit that is"]);
+    }
+}
+
 #[test]
 fn steps_are_recorded_once_and_replayed() {
     let directory = tempfile::tempdir().unwrap();
@@ -121,6 +146,9 @@ fn steps_are_recorded_once_and_replayed() {
     let kernels = counts["kernels"].as_object().unwrap();
     let launches: u64 = kernels.values().map(|kernel| kernel["launches"].as_u64().unwrap()).sum();
     assert_eq!(counts["launches"].as_u64(), Some(launches));
+    // The likeliest token is found on the GPU, and it alone is copied back.
+    assert_eq!((kernels["likeliest"]["launches"].as_u64(), counts["bytes_to_host"].as_u64()), (Some(6), Some(24)));
+    let launches = launches - 6;
     let inspected = json(llmc().arg("inspect").arg(both()));
     let programs = inspected["gpus"][0]["programs"].as_array().unwrap();
     let of = |name: &str| programs.iter().find(|p| p["name"] == name).unwrap()["launches"].as_u64().unwrap();

@@ -2,14 +2,15 @@
 //!
 //! Setting up goes through `driver` (is there one?), `code` (the driver compiles the PTX), `memory` and `upload` (weights
 //! once, from the mapped file), and `launches` (what each program launches, with all addresses). A step is a copy of its
-//! inputs (`step`), the replay of recorded launches (`graphs`) and a copy of the logits back, all on one stream, then one
-//! wait.
+//! inputs (`step`), the replay of recorded launches (`graphs`) and a copy of the logits back, or of the likeliest tokens
+//! alone (`likeliest`), all on one stream, then one wait.
 
 mod code;
 mod driver;
 mod error;
 mod graphs;
 mod launches;
+mod likeliest;
 mod memory;
 mod step;
 mod upload;
@@ -26,6 +27,7 @@ use driver::Gpu;
 use error::words;
 use graphs::Graphs;
 use launches::{Kernel, Places};
+use likeliest::Likeliest;
 use llmc_artifact::{Artifact, CudaCode};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use memory::{DeviceMemory, Pinned};
@@ -46,6 +48,7 @@ pub struct CudaModel {
     kv_blocks: usize,
     logits: DeviceMemory,
     host_logits: Pinned,
+    likeliest: Likeliest,
     _weights: Vec<DeviceMemory>,
     _arena: DeviceMemory,
     _workspace: DeviceMemory,
@@ -96,6 +99,7 @@ impl CudaModel {
             graphs: Graphs::default(),
             programs: launches::resolve(plan, &code.code, &loaded, &places),
             host_logits: Pinned::allocate(&gpu, needs.logits)?,
+            likeliest: Likeliest::new(&gpu, needs.samples, plan.model.vocab)?,
             step,
             kv,
             kv_blocks,
@@ -110,27 +114,49 @@ impl CudaModel {
         })
     }
 
-    fn run_step(&mut self, program: usize, inputs: &StepInputs) -> Result<usize, DriverError> {
+    /// Runs a step and copies what is wanted of it to the host.
+    fn run_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted) -> Result<(), CudaError> {
+        self.try_step(program, inputs, wanted).map_err(|error| CudaError::Lost {
+            device: self.gpu.facts.describe(),
+            program: self.artifact.manifest().plan.programs[program].name.clone(),
+            reason: words(error),
+        })
+    }
+
+    fn try_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted) -> Result<(), DriverError> {
         let gpu = &self.gpu;
         let plan = &self.artifact.manifest().plan;
         gpu.context.bind_to_thread()?;
         let (tokens, samples) = (inputs.token_ids.len(), inputs.sample_rows.len());
         let sizes =
             graphs::padded(tokens, inputs.sequence_starts.len() - 1, samples, &plan.programs[program].bounds.max);
-        let bytes = samples * plan.model.vocab * size_of::<f32>();
         // SAFETY: every step ends with waiting for the stream, so the buffers on both sides are free now and will be
         // when this returns. What kernels read and write is as long as the plan says, since inputs are checked against
         // it, and lives as long as the recordings.
         let submitted = unsafe {
             self.step.send(gpu, inputs).and_then(|()| {
                 self.graphs.run(gpu, program, sizes, &mut self.programs[program])?;
-                if bytes > 0 { self.logits.copy_to(gpu, &mut self.host_logits.bytes_mut()[..bytes]) } else { Ok(()) }
+                match wanted {
+                    _ if samples == 0 => Ok(()),
+                    Wanted::Logits => {
+                        let bytes = samples * plan.model.vocab * size_of::<f32>();
+                        self.logits.copy_to(gpu, &mut self.host_logits.bytes_mut()[..bytes])
+                    }
+                    Wanted::Likeliest => self.likeliest.find(gpu, self.logits.address(), samples),
+                }
             })
         };
         // Also after an error: what was submitted before it must not be under way when the buffers are used again.
         let finished = gpu.stream.synchronize();
-        submitted.and(finished).map(|()| bytes)
+        submitted.and(finished)
     }
+}
+
+/// What is copied to the host after a step.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Logits,
+    Likeliest,
 }
 
 impl Device for CudaModel {
@@ -151,12 +177,14 @@ impl Device for CudaModel {
     }
 
     fn run(&mut self, program: usize, inputs: &StepInputs) -> Result<&[f32], DeviceError> {
-        let bytes = self.run_step(program, inputs).map_err(|error| CudaError::Lost {
-            device: self.gpu.facts.describe(),
-            program: self.artifact.manifest().plan.programs[program].name.clone(),
-            reason: words(error),
-        })?;
-        Ok(memory::as_floats(&self.host_logits.bytes()[..bytes]))
+        self.run_step(program, inputs, Wanted::Logits)?;
+        let values = inputs.sample_rows.len() * self.artifact.manifest().plan.model.vocab;
+        Ok(memory::as_floats(&self.host_logits.bytes()[..values * size_of::<f32>()]))
+    }
+
+    fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
+        self.run_step(program, inputs, Wanted::Likeliest)?;
+        Ok(Some(self.likeliest.ids(inputs.sample_rows.len())))
     }
 
     fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError> {
@@ -176,6 +204,8 @@ struct Needs {
     arena: u64,
     workspace: u64,
     logits: u64,
+    /// Rows of logits.
+    samples: usize,
     layout: Layout,
 }
 
@@ -187,6 +217,7 @@ impl Needs {
             arena: plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0),
             workspace: code.code.workspace_bytes,
             logits: (samples * plan.model.vocab * size_of::<f32>()) as u64,
+            samples,
             layout: Layout::new(plan),
         }
     }

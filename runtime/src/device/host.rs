@@ -189,6 +189,10 @@ impl Device for HostModel {
         Ok(unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<f32>(), count) })
     }
 
+    fn likeliest(&mut self, _: usize, _: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
+        Ok(None)
+    }
+
     fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError> {
         for &block in blocks {
             self.kv.zero(block as usize * self.kv_block_bytes, self.kv_block_bytes);

@@ -3,11 +3,11 @@
 use super::driver::{DeviceFacts, Gpu};
 use super::error::{CudaError, words};
 use cudarc::driver::sys::{self, CUfunction_attribute_enum, CUjit_option_enum, CUresult};
-use cudarc::driver::{CudaContext, result};
+use cudarc::driver::{CudaContext, DriverError, result};
 use llmc_artifact::{Artifact, CudaCode};
 use llmc_ir::gpu::GridLaunch;
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_void};
 use std::sync::Arc;
 
 /// Bytes of the compiler's log that are kept.
@@ -39,11 +39,20 @@ pub fn choose<'a>(artifact: &'a Artifact, device: &DeviceFacts) -> Result<&'a Cu
     })
 }
 
-/// Compiled code on a device.
-pub(super) struct Code {
-    module: sys::CUmodule,
-    functions: BTreeMap<String, sys::CUfunction>,
+/// PTX that the driver has compiled.
+pub(super) struct Module {
+    handle: sys::CUmodule,
     context: Arc<CudaContext>,
+}
+
+// SAFETY: a handle of the driver, which may be used from any thread.
+unsafe impl Send for Module {}
+
+/// An artifact's code on a device.
+pub(super) struct Code {
+    functions: BTreeMap<String, sys::CUfunction>,
+    // Last: the functions are parts of it.
+    module: Module,
 }
 
 // SAFETY: handles of the driver, which may be used from any thread.
@@ -60,9 +69,8 @@ impl Code {
         };
         let bytes = artifact.tensor(&code.tensor).unwrap_or_default();
         let text = CString::new(bytes).map_err(|_| failed("it is no text".to_owned()))?;
-        gpu.context.bind_to_thread().map_err(gpu.failed("loading code"))?;
-        let module = compile(&text).map_err(failed)?;
-        let mut loaded = Code { module, functions: BTreeMap::new(), context: Arc::clone(&gpu.context) };
+        let module = Module::compile(gpu, &text).map_err(failed)?;
+        let mut loaded = Code { module, functions: BTreeMap::new() };
         let most_shared = gpu.shared_per_block()?;
         for launch in code.code.programs.iter().flat_map(|program| program.kernels.values().flatten()) {
             loaded.prepare(launch, most_shared).map_err(failed)?;
@@ -82,9 +90,7 @@ impl Code {
             Some(&function) => function,
             None => {
                 let name = CString::new(symbol.as_str()).map_err(|_| format!("{symbol:?} is no name"))?;
-                // SAFETY: the module is loaded.
-                let found = unsafe { result::module::get_function(self.module, name) };
-                let function = found.map_err(|error| format!("there is no kernel `{symbol}`: {}", words(error)))?;
+                let function = self.module.function(&name)?;
                 self.functions.insert(symbol.clone(), function);
                 function
             }
@@ -109,35 +115,52 @@ impl Code {
     }
 }
 
-impl Drop for Code {
+impl Module {
+    /// Has the driver compile PTX. The error is the driver's words and its compiler's log.
+    pub fn compile(gpu: &Gpu, text: &CStr) -> Result<Module, String> {
+        gpu.context.bind_to_thread().map_err(words)?;
+        let mut log = vec![0u8; LOG];
+        let mut options =
+            [CUjit_option_enum::CU_JIT_ERROR_LOG_BUFFER, CUjit_option_enum::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+        let mut values = [log.as_mut_ptr().cast(), LOG as *mut c_void];
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the text ends with a null; the options are the log's address and size, and it outlives the call.
+        let outcome = unsafe {
+            sys::cuModuleLoadDataEx(&mut handle, text.as_ptr().cast(), 2, options.as_mut_ptr(), values.as_mut_ptr())
+        };
+        match outcome.result() {
+            Ok(()) => Ok(Module { handle, context: Arc::clone(&gpu.context) }),
+            Err(error) => Err(refusal(error, &log)),
+        }
+    }
+
+    /// A kernel by name.
+    pub fn function(&self, name: &CStr) -> Result<sys::CUfunction, String> {
+        // SAFETY: the module is loaded.
+        let found = unsafe { result::module::get_function(self.handle, name.to_owned()) };
+        found.map_err(|error| format!("there is no kernel `{}`: {}", name.to_string_lossy(), words(error)))
+    }
+}
+
+impl Drop for Module {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: loaded by `load`; graphs with its kernels were dropped before.
-            let _ = unsafe { result::module::unload(self.module) };
+            // SAFETY: loaded by `compile`; recordings with its kernels were dropped before.
+            let _ = unsafe { result::module::unload(self.handle) };
         }
     }
 }
 
-/// Compiles PTX. The error is the driver's words and its compiler's log.
-fn compile(text: &CString) -> Result<sys::CUmodule, String> {
-    let mut log = vec![0u8; LOG];
-    let mut options =
-        [CUjit_option_enum::CU_JIT_ERROR_LOG_BUFFER, CUjit_option_enum::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
-    let mut values = [log.as_mut_ptr().cast(), LOG as *mut std::ffi::c_void];
-    let mut module = std::ptr::null_mut();
-    // SAFETY: the text ends with a null; the options are the log's address and size, and it outlives the call.
-    let outcome = unsafe {
-        sys::cuModuleLoadDataEx(&mut module, text.as_ptr().cast(), 2, options.as_mut_ptr(), values.as_mut_ptr())
-    };
-    let Err(error) = outcome.result() else { return Ok(module) };
+/// Why the driver does not compile PTX, in its words and in its compiler's, which end with a null.
+fn refusal(error: DriverError, log: &[u8]) -> String {
     let advice = match error.0 {
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => "; the driver is too old for it: update NVIDIA's driver",
         CUresult::CUDA_ERROR_JIT_COMPILER_NOT_FOUND => "; NVIDIA's driver is not completely installed",
         _ => "",
     };
-    let length = log.iter().position(|&byte| byte == 0).unwrap_or(LOG);
+    let length = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
     let log = String::from_utf8_lossy(&log[..length]);
     let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let log = if lines.is_empty() { String::new() } else { format!(": {}", lines.join("; ")) };
-    Err(format!("{}{log}{advice}", words(error)))
+    format!("{}{log}{advice}", words(error))
 }

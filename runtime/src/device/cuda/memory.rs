@@ -115,3 +115,14 @@ pub(super) fn as_floats(bytes: &[u8]) -> &[f32] {
     assert!(before.is_empty() && behind.is_empty(), "bytes that are no floats");
     floats
 }
+
+/// Bytes that a kernel wrote as 32-bit integers.
+///
+/// # Panics
+/// As [`as_floats`].
+pub(super) fn as_ids(bytes: &[u8]) -> &[i32] {
+    // SAFETY: every pattern of bits is an integer.
+    let (before, ids, behind) = unsafe { bytes.align_to::<i32>() };
+    assert!(before.is_empty() && behind.is_empty(), "bytes that are no integers");
+    ids
+}

@@ -331,6 +331,12 @@ impl FunctionText {
         self.call_text(&format!("@{name}"), result, arguments)
     }
 
+    /// An instruction of the machine's own language that returns nothing.
+    pub fn assembly(&mut self, instruction: &str, constraints: &str, arguments: &[Value]) {
+        let list: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        self.line(&format!("call void asm sideeffect \"{instruction}\", \"{constraints}\"({})", list.join(", ")));
+    }
+
     /// The block's dynamic shared memory.
     pub fn shared_memory(&mut self) -> Value {
         self.declarations.insert("@shared = external addrspace(3) global [0 x i8], align 16".to_owned());
@@ -430,6 +436,11 @@ impl FunctionText {
     /// Loads a value that nothing writes while the kernel runs.
     pub fn load_constant(&mut self, ty: Ty, address: &Value, align: usize) -> Value {
         self.define(ty, &format!("load {ty}, {address}, align {align}, !invariant.load !0"))
+    }
+
+    /// Loads a value that is neither kept nor moved: each load of it happens where it is written.
+    pub fn load_anew(&mut self, ty: Ty, address: &Value, align: usize) -> Value {
+        self.define(ty, &format!("load volatile {ty}, {address}, align {align}"))
     }
 
     /// Stores a value at an address aligned to `align` bytes.

@@ -111,6 +111,8 @@ pub fn compile(case: &Case, planned: PlannedModel) -> Result<Box<dyn Runs>, Code
 pub trait Runs {
     /// What it was compiled from.
     fn plan(&self) -> &Plan;
+    /// What attention rounds the weights of positions to.
+    fn attention_weights(&self) -> DType;
     /// How many ways there are.
     fn ways(&self) -> usize;
     /// Runs a step of a program in one of the ways; returns the logits.
@@ -123,6 +125,10 @@ pub trait Runs {
 impl Runs for Compiled {
     fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    fn attention_weights(&self) -> DType {
+        DType::F32
     }
 
     fn ways(&self) -> usize {
@@ -138,6 +144,10 @@ impl Runs for Compiled {
 impl Runs for Device {
     fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    fn attention_weights(&self) -> DType {
+        self.plan.kv.dtype
     }
 
     fn ways(&self) -> usize {
@@ -181,8 +191,14 @@ fn run(
             let expected = match bounds {
                 Bounds::Rigorous => {
                     let own = interpret(case, &program.module, &mut own_written, &step, Mode::AsTyped)?;
-                    let expected =
-                        enclose_module(&program.module, &case.weights, &mut written, &step).map_err(place)?;
+                    let expected = enclose_module(
+                        &program.module,
+                        &case.weights,
+                        &mut written,
+                        &step,
+                        compiled.attention_weights(),
+                    )
+                    .map_err(place)?;
                     inside(&expected, &own).map_err(|error| place(format!("the interpreter itself: {error}")))?;
                     expected
                 }

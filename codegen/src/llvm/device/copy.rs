@@ -5,9 +5,14 @@ use crate::llvm::text::{FunctionText, I32, Value, int_of};
 /// Bytes of one copy.
 pub const BYTES: usize = 16;
 
-/// Starts to copy 16 bytes, past the first-level cache.
-pub fn start(f: &mut FunctionText, to: &Value, from: &Value) {
-    f.call("llvm.nvvm.cp.async.cg.shared.global.16", None, &[to.clone(), from.clone()]);
+/// An address and bytes from it on.
+pub type Place<'a> = (&'a Value, i64);
+
+/// Starts to copy 16 bytes, past the first-level cache. The offsets become part of the instruction, which LLVM's intrinsic
+/// has no place for.
+pub fn start(f: &mut FunctionText, (to, to_offset): Place<'_>, (from, from_offset): Place<'_>) {
+    let text = format!("cp.async.cg.shared.global [$0+{to_offset}], [$1+{from_offset}], {BYTES};");
+    f.assembly(&text, "l,l,~{memory}", &[to.clone(), from.clone()]);
 }
 
 /// Ends a group: what was started since the last one.

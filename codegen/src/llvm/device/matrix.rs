@@ -28,9 +28,29 @@ pub fn multiply(f: &mut FunctionText, a: [&Value; 4], b: [&Value; 2], c: &[Value
     f.call_many("llvm.nvvm.mma.m16n8k16.row.col.bf16", F32, 4, &arguments)
 }
 
-/// A fragment of A from shared memory: `address` is that of row `lane % 16`, k `8 * (lane / 16)`.
-pub fn load_rows(f: &mut FunctionText, address: &Value) -> Vec<Value> {
+/// Four 8 x 8 matrices from shared memory: every eight lanes give the addresses of the rows of one, and every lane gets of
+/// each matrix the elements `2t` and `2t + 1` of row g.
+pub fn load_matrices(f: &mut FunctionText, address: &Value) -> Vec<Value> {
     f.call_many("llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.b16.p3", I32, 4, std::slice::from_ref(address))
+}
+
+/// The left operand of 16 columns of a panel and 16 k from shared memory, its pieces permuted: row g of the instruction
+/// is column `2g` and row `g + 8` column `2g + 1`. `address` is of the first k pair, at [`place_of_columns`].
+pub fn load_columns(f: &mut FunctionText, address: &Value) -> Vec<Value> {
+    let next = f.offset(address, &int(4 * 64));
+    let pairs = [address, &next].map(|address| f.load(I32.with_lanes(2), address, 8));
+    pairs.iter().flat_map(|pair| [0, 1].map(|lane| f.extract(pair, lane))).collect()
+}
+
+/// Where a lane reads for [`load_columns`], from the first k pair: pair t, columns `2g` and `2g + 1`, in pieces that are
+/// permuted by an exclusive or of their number with twice the second bit of the pair's.
+pub fn place_of_columns(f: &mut FunctionText, g: &Value, t: &Value) -> Value {
+    let pair = f.scale(t, 64);
+    let columns = f.scale(g, 8);
+    let place = f.add(&pair, &columns);
+    let bit = f.binary("lshr", t, &int(1));
+    let bit = f.scale(&bit, 32);
+    f.binary("xor", &place, &bit)
 }
 
 /// Whether what is loaded may be written while the kernel runs.

@@ -3,24 +3,23 @@
 
 use super::super::thread::{ALL_LANES, WARP, butterfly, from_lane, special_wide};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
+use super::{NO_MAXIMUM, exp2, sequence_of};
 use crate::llvm::expression::{round, tensor};
 use crate::llvm::index::Index;
 use crate::llvm::math::bf16_to_f32;
 use crate::llvm::memory::{self, load_index};
 use crate::llvm::step_args::{integer, pointer, step_input};
-use crate::llvm::text::{F32, FunctionText, I16, I32, I64, Value, float_of, int};
+use crate::llvm::text::{F32, FunctionText, I16, I32, Value, float_of, int};
 use llmc_ir::dtype::DType;
 use llmc_ir::gpu::GpuStepArgs;
 use llmc_ir::op::{Attention, Op};
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, StepInput, WeightLayout};
+use llmc_ir::plan::{KvLayout, StepInput, WeightLayout};
 use llmc_ir::shape::TensorType;
 use std::mem::offset_of;
 
 /// Warps of a block.
 const WARPS: usize = 4;
-/// Stands for the maximum of no scores: low enough, yet finite, so that differences never are NaN.
-const NO_MAXIMUM: f64 = -1e30;
-const POSITIONS: i64 = KV_BLOCK_POSITIONS as i64;
+const POSITIONS: i64 = super::POSITIONS as i64;
 
 struct Plain<'a> {
     attention: Attention,
@@ -76,19 +75,6 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
         f.when(&inside, |f| result = plain.emit_row(f, params));
         result
     })
-}
-
-/// Number of the sequence that a row belongs to: as many as start after the first one, up to the row.
-pub fn sequence_of(f: &mut FunctionText, params: &DeviceParams, row: &Value) -> Value {
-    let sequences = integer(f, &params.args, offset_of!(GpuStepArgs, sequences));
-    let starts = pointer(f, &params.args, offset_of!(GpuStepArgs, sequence_starts));
-    let counts = f.fold(&int(1), &sequences, 1, &[int(0)], |f, sequence, count| {
-        let start = load_index(f, &starts, sequence);
-        let begun = f.compare("icmp sle", &start, row);
-        let begun = f.cast("zext", &begun, I64);
-        vec![f.add(&count[0], &begun)]
-    });
-    counts[0].clone()
 }
 
 impl Plain<'_> {
@@ -250,8 +236,8 @@ impl Plain<'_> {
     }
 }
 
-/// `2^(x - maximum)` by the device's own instruction: 2 units in the last place, and 0 below 2^-126.
-pub fn exp2_below(f: &mut FunctionText, x: &Value, maximum: &Value) -> Value {
+/// `2^(x - maximum)`.
+fn exp2_below(f: &mut FunctionText, x: &Value, maximum: &Value) -> Value {
     let lowered = f.binary("fsub", x, maximum);
-    f.call("llvm.nvvm.ex2.approx.ftz.f", Some(F32), &[lowered]).expect("the intrinsic returns a value")
+    exp2(f, &lowered)
 }

@@ -5,17 +5,19 @@
 //! In both the 16-byte pieces of a line are permuted by an exclusive or, so that neither copies nor loads ever meet in a
 //! bank: a row's piece c is at `c ^ (row / 2 % 4)` (at `c ^ (row % 8)` where it has 8), and of a panel's k pair p the
 //! piece c at `c ^ 2 * (p / 2 % 2)`.
+//!
+//! The weights are the left operand of the matrix instruction: its four registers must follow each other, and are two
+//! 8-byte loads of neighbouring columns. Rows are the right one, whose two registers one `ldmatrix` loads.
 
 use super::super::copy;
 use super::super::matrix::{self, COLUMNS as MMA_COLUMNS, DEPTH, PANEL, PANEL_BLOCK, ROWS as MMA_ROWS};
-use super::super::thread::{WARP, barrier, special_wide};
+use super::super::thread::{WARP, barrier, special, special_wide};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
 use super::epilogue::{Results, emit as emit_epilogue, row_stride};
-use super::stream::store_four;
 use super::{Left, Section};
 use crate::llvm::expression::Tile;
 use crate::llvm::step_args::size;
-use crate::llvm::text::{F32, FunctionText, Value, float_of, int};
+use crate::llvm::text::{F32, FunctionText, I32, I64, Value, float_of, int};
 
 /// Columns of a block, of all its products together.
 pub const COLUMNS: usize = SLOTS * PANEL;
@@ -55,9 +57,9 @@ impl Shape {
         self.left_bytes() + SLOTS * self.slot_bytes()
     }
 
-    /// Products of 16 rows per warp.
+    /// Products of 8 rows per warp.
     fn row_tiles(&self) -> usize {
-        self.rows / WARPS[0] / MMA_ROWS
+        self.rows / WARPS[0] / MMA_COLUMNS
     }
 }
 
@@ -80,7 +82,9 @@ struct Operands {
 /// Emits the kernel.
 pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_>]) -> Result<(), String> {
     let rows = if context.bounds.max_of(left.rows) <= 64 { 64 } else { 128 };
-    let shape = Shape { rows, depth: 32, stages: 4 };
+    let k = left.k.next_multiple_of(PANEL);
+    let (depth, stages) = if k.is_multiple_of(64) { (64, 2) } else { (32, 4) };
+    let shape = Shape { rows, depth, stages };
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
     let results = |section: &Section<'_>| section.dots.len() * rows * row_stride(section.columns);
     let results = sections.iter().map(results).max().ok_or("a region without outputs")?;
@@ -89,12 +93,15 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
     context.launch("tile", &geometry, |context, f, params| {
         let all = size(f, &params.args, left.rows)?;
         // Blocks of the same columns follow each other, so that weights come from memory once.
-        let block = special_wide(f, "ctaid.x");
+        let block = special(f, "ctaid.x");
         let rounded = f.add(&all, &int(rows as i64 - 1));
         let row_blocks = f.binary("udiv", &rounded, &int(rows as i64));
         let row_blocks = f.max(&row_blocks, &int(1));
-        let column_block = f.binary("udiv", &block, &row_blocks);
-        let row_block = f.binary("urem", &block, &row_blocks);
+        let row_blocks = f.cast("trunc", &row_blocks, I32);
+        let [column_block, row_block] = ["udiv", "urem"].map(|operation| {
+            let number = f.binary(operation, &block, &row_blocks);
+            f.cast("zext", &number, I64)
+        });
         let row = f.scale(&row_block, rows as i64);
         let rest = f.binary("sub nsw", &all, &row);
         let count = f.min(&rest, &int(rows as i64));
@@ -150,16 +157,19 @@ impl Multiply<'_> {
                     let to = f.element(&shared, &dot, tile_bytes as i64);
                     let to = f.element(&to, &panel, (PANEL * 4) as i64);
                     let row = f.scale(&warp_row, (self.shape.rows / WARPS[0]) as i64);
-                    let row = f.add(&row, &g);
+                    let own = f.scale(&t, 2);
+                    let row = f.add(&row, &own);
                     let to = f.element(&to, &row, stride as i64);
-                    let to = f.element(&to, &t, 32);
-                    for (tile, half) in (0..self.shape.row_tiles()).flat_map(|tile| [(tile, 0), (tile, 1)]) {
-                        let to = f.offset(&to, &int(((tile * MMA_ROWS + half * 8) * stride) as i64));
-                        let at = (tile * SLOTS_PER_WARP + slot) * 16;
+                    let to = f.element(&to, &g, 8);
+                    for (half, tile) in
+                        (0..2).flat_map(|half| (0..self.shape.row_tiles()).map(move |tile| (half, tile)))
+                    {
+                        // Of two neighbouring columns each, the rows 2t and 2t + 1.
+                        let at = ((slot * 2 + half) * self.shape.row_tiles() + tile) * 4;
                         for odd in 0..2 {
-                            let [a, b, c, d] = [0, 1, 2, 3].map(|j| &sums[at + j * 4 + half * 2 + odd]);
-                            let to = f.offset(&to, &int(16 * odd as i64));
-                            store_four(f, [a, b, c, d], &to);
+                            let place = (tile * MMA_COLUMNS + odd) * stride + half * 64;
+                            let to = f.offset(&to, &int(place as i64));
+                            store_two(f, [&sums[at + odd], &sums[at + 2 + odd]], &to);
                         }
                     }
                 });
@@ -302,11 +312,10 @@ impl Multiply<'_> {
             sources.iter().zip(copies.sources.iter().map(|(_, offset)| offset)).enumerate()
         {
             let to = match number.checked_sub(left_turns) {
-                None => f.offset(&left, &int((number * line) as i64)),
-                Some(block) => f.offset(&slots, &int((self.shape.left_bytes() + block * PANEL_BLOCK) as i64)),
+                None => (&left, (number * line) as i64),
+                Some(block) => (&slots, (self.shape.left_bytes() + block * PANEL_BLOCK) as i64),
             };
-            let from = f.offset(source, &int(*offset));
-            copy::start(f, &to, &from);
+            copy::start(f, to, (source, *offset));
         }
         self.advance(f, sources, left_turns)
     }
@@ -327,8 +336,13 @@ impl Multiply<'_> {
     }
 
     fn operands(&self, f: &mut FunctionText, [warp_row, warp_column, lane]: [&Value; 3]) -> Operands {
-        let row = f.binary("and", lane, &int(15));
-        let piece = f.binary("lshr", lane, &int(4));
+        // Lanes name the rows of four matrices: rows 0..8 with k 0..8 and 8..16, then rows 8..16.
+        let low = f.binary("and", lane, &int(7));
+        let high = f.binary("lshr", lane, &int(4));
+        let high = f.scale(&high, 8);
+        let row = f.add(&low, &high);
+        let piece = f.binary("lshr", lane, &int(3));
+        let piece = f.binary("and", &piece, &int(1));
         let swapped = self.row_swizzle(f, &row);
         let start = f.scale(&row, self.shape.row_bytes() as i64);
         let warp_start = f.scale(warp_row, (self.shape.left_bytes() / WARPS[0]) as i64);
@@ -342,10 +356,7 @@ impl Multiply<'_> {
             })
             .collect();
         let (g, t) = (f.binary("lshr", lane, &int(2)), f.binary("and", lane, &int(3)));
-        let place = matrix::place_in_block(f, &g, &t, 1);
-        let bit = f.binary("lshr", &t, &int(1));
-        let bit = f.scale(&bit, 32);
-        let place = f.binary("xor", &place, &bit);
+        let place = matrix::place_of_columns(f, &g, &t);
         let warp_start = f.scale(warp_column, (SLOTS_PER_WARP * self.shape.slot_bytes()) as i64);
         let place = f.add(&place, &warp_start);
         let slots = f.add(&place, &int(self.shape.left_bytes() as i64));
@@ -358,32 +369,28 @@ impl Multiply<'_> {
         let mut sums = sums.to_vec();
         for (depth, left) in operands.left.iter().enumerate() {
             let left = f.offset(stage, left);
-            let rows: Vec<Vec<Value>> = (0..self.shape.row_tiles())
-                .map(|tile| {
-                    let address = f.offset(&left, &int((tile * MMA_ROWS * self.shape.row_bytes()) as i64));
-                    matrix::load_rows(f, &address)
+            let rows: Vec<Vec<Value>> = (0..self.shape.row_tiles() / 2)
+                .map(|pair| {
+                    let address = f.offset(&left, &int((pair * MMA_ROWS * self.shape.row_bytes()) as i64));
+                    matrix::load_matrices(f, &address)
                 })
                 .collect();
-            for slot in 0..SLOTS_PER_WARP {
-                let start = slot * self.shape.slot_bytes() + depth / 2 * PANEL_BLOCK + depth % 2 * 512;
-                let [low, high] = [0, 256].map(|half| {
-                    let address = f.offset(&slots, &int((start + half) as i64));
-                    matrix::load_pairs(f, &address, matrix::Lifetime::Written)
-                });
-                for (tile, a) in rows.iter().enumerate() {
-                    for j in 0..PANEL / MMA_COLUMNS {
-                        let at = ((tile * SLOTS_PER_WARP + slot) * 4 + j) * 4;
-                        let a = [&a[0], &a[1], &a[2], &a[3]];
-                        let next = matrix::multiply(f, a, [&low[j], &high[j]], &sums[at..at + 4]);
-                        sums.splice(at..at + 4, next);
-                    }
+            for (slot, half) in (0..SLOTS_PER_WARP).flat_map(|slot| [(slot, 0), (slot, 1)]) {
+                let start = slot * self.shape.slot_bytes() + depth / 2 * PANEL_BLOCK + half * 1024 + depth % 2 * 512;
+                let address = f.offset(&slots, &int(start as i64));
+                let a = matrix::load_columns(f, &address);
+                for tile in 0..self.shape.row_tiles() {
+                    let at = ((slot * 2 + half) * self.shape.row_tiles() + tile) * 4;
+                    let b = &rows[tile / 2][tile % 2 * 2..];
+                    let next = matrix::multiply(f, [&a[0], &a[1], &a[2], &a[3]], [&b[0], &b[1]], &sums[at..at + 4]);
+                    sums.splice(at..at + 4, next);
                 }
             }
         }
         sums
     }
 
-    /// The pipeline: `[row tile][slot][product of 8 columns][4]` sums of this lane.
+    /// The pipeline: `[slot][half of its columns][8 rows][4]` sums of this lane.
     fn sum(&self, f: &mut FunctionText, params: &DeviceParams, shared: &Value, place: [&Value; 3]) -> Vec<Value> {
         let Shape { stages, depth, .. } = self.shape;
         let steps = self.left.k.next_multiple_of(PANEL) / depth;
@@ -415,7 +422,7 @@ impl Multiply<'_> {
         let carried_sources = initial.len();
         let write = int((ahead * self.shape.stage_bytes()) as i64);
         initial.extend([int(0), write]);
-        initial.extend(vec![float_of(F32, 0.0); self.shape.row_tiles() * SLOTS_PER_WARP * 16]);
+        initial.extend(vec![float_of(F32, 0.0); self.shape.row_tiles() * SLOTS_PER_WARP * 8]);
         let full = steps.saturating_sub(ahead) as i64;
         let state = f.fold(&int(0), &int(full), 1, &initial, |f, _, state| {
             copy::wait(f, stages - 2);
@@ -447,4 +454,13 @@ impl Multiply<'_> {
         });
         state[1..].to_vec()
     }
+}
+
+/// Stores two floats at a multiple of 8 bytes.
+fn store_two(f: &mut FunctionText, values: [&Value; 2], address: &Value) {
+    let mut vector = Value { text: "poison".into(), ty: F32.with_lanes(2) };
+    for (lane, value) in values.into_iter().enumerate() {
+        vector = f.insert(&vector, value, lane);
+    }
+    f.store(&vector, address, 8);
 }

@@ -191,7 +191,7 @@ fn check_on_device(kinds: &[Kind], lengths: &[&[(u64, usize)]]) {
         println!("{kind:?} {dtype} {sharpness:?} {:?}", started.elapsed());
         match dtype {
             // Positions' weights are rounded once more than the interpreter does.
-            DType::BF16 => assert!(sharpness.looseness < 0.1 && sharpness.error_ratio < 1.4, "{sharpness:?}"),
+            DType::BF16 => sharpness.assert_below(1.4, 0.1),
             _ => sharpness.assert(dtype, kind.head_dim, 1.5e-3 * kind.scores),
         }
     }

@@ -1,5 +1,6 @@
 //! Attention over the paged KV cache: which kernel does it, and what all of them need.
 
+mod decode;
 mod flash;
 mod plain;
 
@@ -39,8 +40,9 @@ struct Attend {
 /// Emits the kernels of an attend region.
 pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let attend = Attend::of(context)?;
-    match attend.dtype {
-        DType::BF16 if !context.bounds.one_token_per_sequence && flash::takes(&attend) => flash::emit(context, &attend),
+    match (attend.dtype, context.bounds.one_token_per_sequence) {
+        (DType::BF16, true) if decode::takes(&attend) => decode::emit(context, &attend),
+        (DType::BF16, false) if flash::takes(&attend) => flash::emit(context, &attend),
         _ => plain::emit(context),
     }
 }

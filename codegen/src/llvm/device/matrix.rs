@@ -83,3 +83,12 @@ pub fn place_in_block(f: &mut FunctionText, g: &Value, t: &Value, pair: i64) -> 
     let pairs = f.scale(t, 64 * pair);
     f.add(&place, &pairs)
 }
+
+/// Stores four floats at a multiple of 16 bytes.
+pub fn store_four(f: &mut FunctionText, values: [&Value; 4], address: &Value) {
+    let mut vector = Value { text: "poison".into(), ty: F32.with_lanes(4) };
+    for (lane, value) in values.into_iter().enumerate() {
+        vector = f.insert(&vector, value, lane);
+    }
+    f.store(&vector, address, 16);
+}

@@ -248,7 +248,7 @@ impl Stream<'_> {
                 let row = f.add(&row, &int((tile * COLUMNS + odd) as i64));
                 let address = f.element(&to, &row, stride as i64);
                 let at = tile * 8 + odd;
-                store_four(f, [&sums[at], &sums[at + 2], &sums[at + 4], &sums[at + 6]], &address);
+                matrix::store_four(f, [&sums[at], &sums[at + 2], &sums[at + 4], &sums[at + 6]], &address);
             }
         }
     }
@@ -347,7 +347,7 @@ impl Stream<'_> {
         f.when(&first, |f| {
             for (row, four) in sums.chunks_exact(4).enumerate() {
                 let address = f.offset(&to, &int((row * stride) as i64));
-                store_four(f, [&four[0], &four[1], &four[2], &four[3]], &address);
+                matrix::store_four(f, [&four[0], &four[1], &four[2], &four[3]], &address);
             }
         });
     }
@@ -371,13 +371,4 @@ fn widened_pairs(f: &mut FunctionText, address: &Value) -> Vec<Vec<Value>> {
         lines.push(pairs.iter().map(|pair| odd(pair, f)).collect());
     }
     lines
-}
-
-/// Stores four floats at a multiple of 16 bytes.
-pub fn store_four(f: &mut FunctionText, values: [&Value; 4], address: &Value) {
-    let mut vector = Value { text: "poison".into(), ty: F32.with_lanes(4) };
-    for (lane, value) in values.into_iter().enumerate() {
-        vector = f.insert(&vector, value, lane);
-    }
-    f.store(&vector, address, 16);
 }

@@ -14,6 +14,14 @@ pub enum CodegenError {
         /// What may be asked for.
         known: String,
     },
+    /// No such GPU architecture.
+    #[error("there is no GPU target `{name}`; targets: {known} (newer GPUs run code for these)")]
+    UnknownGpu {
+        /// As asked for.
+        name: String,
+        /// What may be asked for.
+        known: String,
+    },
     /// A region that the templates cannot express.
     #[error("program `{program}`, kernel `{kernel}`: {reason}")]
     Kernel {

@@ -11,6 +11,7 @@
 
 pub mod disassemble;
 pub mod error;
+pub mod gpu;
 pub mod host;
 pub mod kernel;
 pub mod link;
@@ -18,7 +19,9 @@ mod llvm;
 pub mod pack;
 
 use error::CodegenError;
+use gpu::GpuTarget;
 use host::HostTarget;
+use llmc_ir::gpu::GpuCode;
 use llmc_ir::region::PlannedModel;
 
 pub use llvm::compile::Output;
@@ -50,4 +53,24 @@ pub fn host_listing(model: &PlannedModel, target: &HostTarget, output: Output) -
     let text = llvm::emit_model(model, target)?;
     let bytes = llvm::compile::compile(&text.ir, target, output)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// PTX of a model for one GPU architecture.
+#[derive(Clone, Debug)]
+pub struct GpuModule {
+    /// The PTX text of all device kernels.
+    pub ptx: String,
+    /// What of it each launch of the plan runs, on which grid.
+    pub code: GpuCode,
+}
+
+/// Makes PTX of all programs. The kernels need operands at multiples of 16 bytes, and weights and the KV cache as the plan
+/// lays them out: the same bytes as on the host.
+///
+/// # Errors
+/// [`CodegenError::Kernel`] for a region that no template takes, [`CodegenError::Llvm`] where LLVM fails.
+pub fn compile_gpu(model: &PlannedModel, target: &GpuTarget) -> Result<GpuModule, CodegenError> {
+    let text = llvm::device::emit_model(model)?;
+    let ptx = llvm::compile::compile_ptx(&text.ir, target)?;
+    Ok(GpuModule { ptx, code: text.code })
 }

@@ -124,6 +124,7 @@ fn an_interruption_at_any_point_leaves_nothing() {
     let model = Model::load(&tiny("llama"), DType::F32).unwrap();
     let request = Request {
         targets: vec![HostTarget::named("x86-64").unwrap()],
+        gpus: Vec::new(),
         max_context: Some(32),
         max_batch: 1,
         machine: Machine::named("host").unwrap(),

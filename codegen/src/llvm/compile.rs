@@ -1,6 +1,7 @@
 //! LLVM at work: parses and verifies the text, optimises it and makes an object file.
 
 use crate::error::CodegenError;
+use crate::gpu::GpuTarget;
 use crate::host::HostTarget;
 use inkwell::OptimizationLevel;
 use inkwell::context::Context;
@@ -10,6 +11,8 @@ use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Tar
 
 /// The platform that host code is for.
 pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// The platform that PTX is for.
+pub const GPU_TRIPLE: &str = "nvptx64-nvidia-cuda";
 
 /// Native code in the forms that callers ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,20 +25,29 @@ pub enum Output {
     OptimizedIr,
 }
 
-/// Compiles a module's text.
+/// Compiles a module's text for a CPU.
 pub fn compile(ir: &str, target: &HostTarget, output: Output) -> Result<Vec<u8>, CodegenError> {
+    compile_for(&machine(target)?, ir, output)
+}
+
+/// Compiles a module's text to PTX.
+pub fn compile_ptx(ir: &str, target: &GpuTarget) -> Result<String, CodegenError> {
+    let bytes = compile_for(&gpu_machine(target)?, ir, Output::Assembly)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn compile_for(machine: &TargetMachine, ir: &str, output: Output) -> Result<Vec<u8>, CodegenError> {
     let failed = |stage: &'static str| move |message: String| CodegenError::Llvm { stage, message };
     let context = Context::create();
     let buffer = MemoryBuffer::create_from_memory_range_copy(ir.as_bytes(), "llmc");
     let module = context.create_module_from_ir(buffer).map_err(|e| failed("parse")(e.to_string()))?;
     module.verify().map_err(|e| failed("verify")(e.to_string()))?;
-    let machine = machine(target)?;
     module.set_data_layout(&machine.get_target_data().get_data_layout());
     let options = PassBuilderOptions::create();
     options.set_loop_unrolling(false);
     options.set_loop_vectorization(false);
     options.set_loop_slp_vectorization(false);
-    module.run_passes("default<O2>", &machine, options).map_err(|e| failed("optimise")(e.to_string()))?;
+    module.run_passes("default<O2>", machine, options).map_err(|e| failed("optimise")(e.to_string()))?;
     let file_type = match output {
         Output::Object => FileType::Object,
         Output::Assembly => FileType::Assembly,
@@ -43,6 +55,18 @@ pub fn compile(ir: &str, target: &HostTarget, output: Output) -> Result<Vec<u8>,
     };
     let buffer = machine.write_to_memory_buffer(&module, file_type).map_err(|e| failed("emit")(e.to_string()))?;
     Ok(buffer.as_slice().to_vec())
+}
+
+fn gpu_machine(target: &GpuTarget) -> Result<TargetMachine, CodegenError> {
+    Target::initialize_nvptx(&InitializationConfig::default());
+    let failed = |message: String| CodegenError::Llvm { stage: "set up the target", message };
+    let triple = TargetTriple::create(GPU_TRIPLE);
+    let backend = Target::from_triple(&triple).map_err(|e| failed(e.to_string()))?;
+    let level = OptimizationLevel::Aggressive;
+    let (cpu, features) = (target.architecture(), target.ptx_feature);
+    backend
+        .create_target_machine(&triple, &cpu, features, level, RelocMode::Default, CodeModel::Default)
+        .ok_or_else(|| failed(format!("LLVM knows no GPU `{cpu}`")))
 }
 
 fn machine(target: &HostTarget) -> Result<TargetMachine, CodegenError> {

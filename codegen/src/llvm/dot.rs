@@ -352,7 +352,8 @@ fn emit_epilogue(
         known: HashMap::new(),
     };
     for (dot, base) in section.dots.iter().zip(&section.tiles) {
-        let tile = Tile { base: base.clone(), row: row.clone(), column: column.clone(), stride: section.c_stride };
+        let (row, column) = (row.clone(), column.clone());
+        let tile = Tile { base: base.clone(), row, column, stride: section.c_stride, summands: 1, summand_stride: 0 };
         scope.tiles.insert(*dot, tile);
     }
     let outputs = Outputs::of(kernel, section.part, &params.outputs, context.kv, &params.slots);

@@ -1,9 +1,9 @@
 //! Elementwise code of a region: the value of any node at given indices, computed where it is used.
 
-use super::index::{Index, through_reshape};
+use super::index::{Index, common_divisor, through_reshape};
 use super::math::{self, Circular, Fma};
 use super::memory;
-use super::text::{FunctionText, I64, ModuleText, Scalar, Value, float_of, int, int_of};
+use super::text::{FunctionText, I64, Machine, ModuleText, Scalar, Ty, Value, float_of, int, int_of};
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::{Graph, NodeId};
@@ -23,6 +23,22 @@ pub struct Tile {
     pub column: Value,
     /// Bytes between rows.
     pub stride: usize,
+    /// How many partial results make the result, added in order.
+    pub summands: usize,
+    /// Bytes between them.
+    pub summand_stride: usize,
+}
+
+impl Tile {
+    /// The result whose first summand lies at `address`.
+    pub fn load(&self, f: &mut FunctionText, ty: Ty, address: &Value, align: usize) -> Value {
+        let first = f.load(ty, address, align);
+        (1..self.summands).fold(first, |sum, summand| {
+            let address = f.offset(address, &int((summand * self.summand_stride) as i64));
+            let next = f.load(ty, &address, align);
+            f.binary("fadd", &sum, &next)
+        })
+    }
 }
 
 /// What expressions refer to.
@@ -236,7 +252,14 @@ impl Scope<'_> {
         let base = f.element(&tile.base, &row, tile.stride as i64);
         let address = f.element(&base, &column, 4);
         let lanes = if at[1].has_lanes() { self.lanes } else { 1 };
-        Ok(f.load(math::floats(lanes), &address, 4))
+        let align = match f.machine() {
+            Machine::Host => 4,
+            Machine::Device => {
+                let elements = common_divisor(common_divisor(at[1].align(), tile.stride / 4), lanes);
+                common_divisor(elements * 4, memory::DEVICE_ALIGNMENT)
+            }
+        };
+        Ok(tile.load(f, math::floats(lanes), &address, align))
     }
 
     fn concat(

@@ -16,6 +16,8 @@ pub enum Index {
         low: usize,
         /// ... and less than this.
         high: usize,
+        /// All first lanes are at multiples of this.
+        align: usize,
     },
     /// `outer * size + inner`.
     Factored {
@@ -71,12 +73,22 @@ impl Index {
     pub fn shifted(&self, f: &mut FunctionText, by: i64) -> Result<Index, String> {
         match self {
             Index::Scalar(value) => Ok(Index::Scalar(f.add(value, &int(by)))),
-            Index::Lanes { base, low, high } => Ok(Index::Lanes {
+            Index::Lanes { base, low, high, align } => Ok(Index::Lanes {
                 base: f.add(base, &int(by)),
                 low: (*low as i64 + by) as usize,
                 high: (*high as i64 + by) as usize,
+                align: common_divisor(*align, by.unsigned_abs() as usize),
             }),
             Index::Factored { .. } => Err("slices and concats of grouped columns are not supported".into()),
+        }
+    }
+
+    /// What all positions of first lanes are multiples of; 0 if there is only position 0.
+    pub fn align(&self) -> usize {
+        match self {
+            Index::Scalar(value) => value.text.parse().unwrap_or(1),
+            Index::Lanes { align, .. } => *align,
+            Index::Factored { inner, size, .. } => common_divisor(*size, inner.align()),
         }
     }
 
@@ -160,6 +172,25 @@ fn split(f: &mut FunctionText, index: &Index, size: usize) -> Option<(Value, Ind
         }
         _ => None,
     }
+}
+
+/// The greatest number that divides both; 0 is divided by all.
+pub fn common_divisor(mut a: usize, mut b: usize) -> usize {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// What the element numbers that [`linear`] returns are multiples of.
+pub fn linear_align(shape: &Shape, at: &[Index]) -> usize {
+    let mut stride = 1;
+    let mut align = 0;
+    for axis in (0..shape.rank()).rev() {
+        align = common_divisor(align, at[axis].align() * stride);
+        stride *= shape.0[axis].as_fixed().unwrap_or(1);
+    }
+    align
 }
 
 /// The row-major element number of the first lane at `at` in a tensor of `shape`, and whether lanes follow it.

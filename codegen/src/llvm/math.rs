@@ -1,7 +1,7 @@
 //! Elementary functions on scalars and vectors, made of plain arithmetic so that compiled code needs no
 //! library and gives the same bits everywhere.
 
-use super::text::{F32, FunctionText, I32, Scalar, Ty, Value, float_of, int_of};
+use super::text::{F32, FunctionText, I32, Machine, Scalar, Ty, Value, float_of, int_of};
 
 /// `a * b + c`, fused where the target can, else rounded twice.
 pub fn fma(f: &mut FunctionText, fused: Fma, a: &Value, b: &Value, c: &Value) -> Value {
@@ -229,6 +229,11 @@ fn join(f: &mut FunctionText, low: &Value, high: &Value) -> Value {
 
 /// An f32 rounded to the nearest bf16 (ties to even, NaN stays NaN), still as f32.
 pub fn round_to_bf16(f: &mut FunctionText, x: &Value) -> Value {
+    if f.machine() == Machine::Device {
+        let rounded = f.cast("fptrunc", x, x.ty.with_scalar(Scalar::BF16));
+        let bits = f.cast("bitcast", &rounded, x.ty.with_scalar(Scalar::I16));
+        return bf16_to_f32(f, &bits);
+    }
     let ints = x.ty.with_scalar(Scalar::I32);
     let bits = f.cast("bitcast", x, ints);
     let upper = f.binary("lshr", &bits, &int_of(ints, 16));

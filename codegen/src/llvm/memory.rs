@@ -1,12 +1,15 @@
 //! Loads and stores of tensor elements in their memory layouts.
 
-use super::index::{Index, linear};
+use super::index::{Index, common_divisor, linear, linear_align};
 use super::math::{self, floats};
-use super::text::{F32, FunctionText, I16, I32, I64, ModuleText, Scalar, Ty, Value, int, int_of};
+use super::text::{F32, FunctionText, I16, I32, I64, Machine, ModuleText, Scalar, Ty, Value, int, int_of};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::KvPart;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, WeightLayout};
 use llmc_ir::shape::TensorType;
+
+/// What operands of device kernels are aligned to, in bytes: what one load can take.
+pub const DEVICE_ALIGNMENT: usize = 16;
 
 /// Loads the element at `at`, or `lanes` elements where one of the indices has lanes.
 pub fn load(
@@ -24,16 +27,17 @@ pub fn load(
     let lanes = if varies { lanes } else { 1 };
     let bytes = ty.dtype.bytes();
     let address = f.element(base, &position, bytes as i64);
+    let align = alignment(f, ty, at, lanes);
     match ty.dtype {
-        DType::F32 => Ok(f.load(floats(lanes), &address, bytes)),
-        DType::I32 => Ok(f.load(I32.with_lanes(lanes), &address, bytes)),
+        DType::F32 => Ok(f.load(floats(lanes), &address, align)),
+        DType::I32 => Ok(f.load(I32.with_lanes(lanes), &address, align)),
         DType::BF16 => {
-            let bits = f.load(I16.with_lanes(lanes), &address, bytes);
+            let bits = f.load(I16.with_lanes(lanes), &address, align);
             Ok(math::bf16_to_f32(f, &bits))
         }
         DType::Bool => {
             let byte = Ty { scalar: Scalar::I8, lanes };
-            let value = f.load(byte, &address, bytes);
+            let value = f.load(byte, &address, align);
             Ok(f.compare("icmp ne", &value, &int_of(byte, 0)))
         }
         DType::F16 => Err("f16 has no host code; compile for bf16 or f32".into()),
@@ -45,14 +49,28 @@ pub fn store(f: &mut FunctionText, value: &Value, base: &Value, ty: &TensorType,
     let (position, _) = linear(f, &ty.shape, at)?;
     let bytes = ty.dtype.bytes();
     let address = f.element(base, &position, bytes as i64);
+    let align = alignment(f, ty, at, value.ty.lanes);
     let value = match ty.dtype {
         DType::F32 | DType::I32 => value.clone(),
         DType::BF16 => math::bf16_bits(f, value),
         DType::Bool => f.cast("zext", value, value.ty.with_scalar(Scalar::I8)),
         DType::F16 => return Err("f16 has no host code; compile for bf16 or f32".into()),
     };
-    f.store(&value, &address, bytes);
+    f.store(&value, &address, align);
     Ok(())
+}
+
+/// The bytes that lanes at `at` are aligned to. A CPU does not care; a GPU reads several lanes at once only where all are
+/// aligned, and there every operand begins at a multiple of [`DEVICE_ALIGNMENT`].
+fn alignment(f: &FunctionText, ty: &TensorType, at: &[Index], lanes: usize) -> usize {
+    let bytes = ty.dtype.bytes();
+    match f.machine() {
+        Machine::Host => bytes,
+        Machine::Device => common_divisor(
+            common_divisor(linear_align(&ty.shape, at), lanes.next_power_of_two()) * bytes,
+            DEVICE_ALIGNMENT,
+        ),
+    }
 }
 
 /// One row of a panel-packed matrix, element by element: only embeddings read weights this way.

@@ -2,6 +2,7 @@
 
 mod attend;
 pub mod compile;
+pub mod device;
 pub mod disassembler;
 mod dot;
 mod expression;

@@ -1,7 +1,7 @@
 //! Rows of elementwise work and reductions: the whole of a rows region, and the epilogue of a dot region.
 
 use super::expression::{Scope, breakpoints, combine, round, tensor};
-use super::index::Index;
+use super::index::{Index, common_divisor};
 use super::math::{floats, maximum_lanes, sum_lanes};
 use super::memory::{HeadPlace, load_index, store, store_kv};
 use super::text::{F32, FunctionText, Value, float_of, int};
@@ -14,7 +14,7 @@ use llmc_ir::region::{Kernel, Part};
 use llmc_ir::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Lanes of the vectors that rows are processed in.
+/// Lanes of the vectors that a CPU processes rows in.
 pub const LANES: usize = 16;
 
 /// Which columns to produce.
@@ -54,6 +54,33 @@ impl<'a> Outputs<'a> {
     }
 }
 
+/// How a row's columns are dealt out.
+pub trait Team {
+    /// Lanes of the vectors that a member takes.
+    fn lanes(&self) -> usize;
+    /// This member's number, and how many there are; `None`: it is alone.
+    fn member(&self) -> Option<(Value, usize)>;
+    /// Combines a value of every member; all receive the same bits.
+    fn combine(&self, f: &mut FunctionText, op: ReduceOp, value: Value) -> Value;
+}
+
+/// A CPU's thread, to which a row belongs alone.
+pub struct Alone;
+
+impl Team for Alone {
+    fn lanes(&self) -> usize {
+        LANES
+    }
+
+    fn member(&self) -> Option<(Value, usize)> {
+        None
+    }
+
+    fn combine(&self, _: &mut FunctionText, _: ReduceOp, value: Value) -> Value {
+        value
+    }
+}
+
 /// Computes the outputs for rows `rows.0..rows.1`.
 pub fn emit_rows(
     f: &mut FunctionText,
@@ -70,7 +97,7 @@ pub fn emit_rows(
             Columns::Span(..) => (int(0), int(1)),
         };
         f.for_each(&start, &end, 1, |f, group| {
-            let position = Position { domain, row, group, columns };
+            let position = Position { domain, row, group, columns, team: &Alone };
             result = emit_group(f, scope, outputs, &position);
         });
     });
@@ -78,11 +105,17 @@ pub fn emit_rows(
 }
 
 /// One row and group while code is written.
-struct Position<'a> {
-    domain: &'a Domain,
-    row: &'a Value,
-    group: &'a Value,
-    columns: &'a Columns,
+pub struct Position<'a> {
+    /// What rows there are.
+    pub domain: &'a Domain,
+    /// The row.
+    pub row: &'a Value,
+    /// The group in it; 0 without groups.
+    pub group: &'a Value,
+    /// Which columns of it.
+    pub columns: &'a Columns,
+    /// Who takes part.
+    pub team: &'a dyn Team,
 }
 
 impl Position<'_> {
@@ -102,7 +135,8 @@ impl Position<'_> {
     }
 }
 
-fn emit_group(
+/// Computes the outputs in one row and group.
+pub fn emit_group(
     f: &mut FunctionText,
     scope: &mut Scope<'_>,
     outputs: &Outputs<'_>,
@@ -172,15 +206,19 @@ fn emit_piece(
     (low, high): (usize, usize),
     mut body: impl FnMut(&mut FunctionText, &mut Scope<'_>, &Index) -> Result<(), String>,
 ) -> Result<(), String> {
-    let (start, middle, end) = match position.columns {
+    let team = position.team;
+    let widest = team.lanes();
+    // What first lanes of vectors are multiples of; a span starts at a multiple of the lanes.
+    let (start, middle, end, align) = match position.columns {
         Columns::Groups(..) => {
-            let whole = (high - low) / LANES * LANES;
-            (int(low as i64), int((low + whole) as i64), int(high as i64))
+            let whole = (high - low) / widest * widest;
+            let align = common_divisor(low, widest);
+            (int(low as i64), int((low + whole) as i64), int(high as i64), align)
         }
         Columns::Span(start, end) => {
             let count = f.binary("sub nsw", end, start);
-            let whole = f.binary("and", &count, &int(-(LANES as i64)));
-            (start.clone(), f.add(start, &whole), end.clone())
+            let whole = f.binary("and", &count, &int(-(widest as i64)));
+            (start.clone(), f.add(start, &whole), end.clone(), widest)
         }
     };
     let mut run =
@@ -189,11 +227,15 @@ fn emit_piece(
             if from == to {
                 return result;
             }
-            f.for_each(from, to, lanes as i64, |f, column| {
+            let (from, step) = own_share(f, team, from, lanes);
+            f.for_each(&from, to, step, |f, column| {
                 scope.lanes = lanes;
                 scope.known.clear();
                 let at = match known {
-                    true => Index::Lanes { base: column.clone(), low, high },
+                    true => {
+                        let align = if lanes == 1 { 1 } else { align };
+                        Index::Lanes { base: column.clone(), low, high, align }
+                    }
                     false => Index::Scalar(column.clone()),
                 };
                 result = body(f, scope, &at);
@@ -201,12 +243,19 @@ fn emit_piece(
             result
         };
     let vectors = f.attempt(|f| {
-        run(f, scope, (&start, &middle), LANES, true)?;
+        run(f, scope, (&start, &middle), widest, true)?;
         run(f, scope, (&middle, &end), 1, true)
     });
     let result = vectors.or_else(|_| run(f, scope, (&start, &end), 1, false));
     scope.known.clear();
     result
+}
+
+/// Where a member of a team starts when vectors of `lanes` are dealt out from `from` on, and how far its next one is.
+fn own_share(f: &mut FunctionText, team: &dyn Team, from: &Value, lanes: usize) -> (Value, i64) {
+    let Some((member, members)) = team.member() else { return (from.clone(), lanes as i64) };
+    let skipped = f.scale(&member, lanes as i64);
+    (f.add(from, &skipped), (lanes * members) as i64)
 }
 
 fn emit_reduce(
@@ -229,6 +278,8 @@ fn emit_reduce(
         ReduceOp::Sum => 0.0,
         ReduceOp::Max => f64::NEG_INFINITY,
     };
+    let team = position.team;
+    let widest = team.lanes();
     let run = |f: &mut FunctionText,
                scope: &mut Scope<'_>,
                (from, to): (usize, usize),
@@ -236,12 +287,12 @@ fn emit_reduce(
                known: bool,
                first: Value| {
         let mut result = Ok(());
-        let ends = (int(from as i64), int(to as i64));
-        let sums = f.fold(&ends.0, &ends.1, lanes as i64, &[first], |f, column, sums| {
+        let (start, step) = own_share(f, team, &int(from as i64), lanes);
+        let sums = f.fold(&start, &int(to as i64), step, &[first], |f, column, sums| {
             scope.lanes = lanes;
             scope.known.clear();
             let last = match known {
-                true => Index::Lanes { base: column.clone(), low: 0, high: width },
+                true => Index::Lanes { base: column.clone(), low: 0, high: width, align: lanes },
                 false => Index::Scalar(column.clone()),
             };
             let at = position.at(f, &ty.shape, &last);
@@ -255,12 +306,12 @@ fn emit_reduce(
         });
         result.map(|()| sums[0].clone())
     };
-    let whole = width / LANES * LANES;
+    let whole = width / widest * widest;
     let single = float_of(F32, start);
     let vectors = f.attempt(|f| {
         let mut total = single.clone();
         if whole > 0 {
-            let vector = run(f, scope, (0, whole), LANES, true, float_of(floats(LANES), start))?;
+            let vector = run(f, scope, (0, whole), widest, true, float_of(floats(widest), start))?;
             total = match op {
                 ReduceOp::Sum => sum_lanes(f, &vector),
                 ReduceOp::Max => maximum_lanes(f, &vector),
@@ -274,6 +325,7 @@ fn emit_reduce(
         Err(_) => run(f, scope, (0, width), 1, false, single)?,
     };
     scope.known.clear();
+    let total = team.combine(f, op, total);
     Ok(round(f, ty.dtype, total))
 }
 

@@ -1,6 +1,6 @@
 //! Access to the fields of [`StepArgs`] from compiled code.
 
-use super::text::{FunctionText, I64, PTR, Value, int};
+use super::text::{FunctionText, I64, Value, int};
 use llmc_ir::abi::StepArgs;
 use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::plan::StepInput;
@@ -9,7 +9,7 @@ use std::mem::offset_of;
 /// Loads the address in a pointer field at `offset`.
 pub fn pointer(f: &mut FunctionText, args: &Value, offset: usize) -> Value {
     let address = f.offset(args, &int(offset as i64));
-    f.load(PTR, &address, 8)
+    f.load(args.ty, &address, 8)
 }
 
 /// Loads the integer in a `u64` field at `offset`.

@@ -23,8 +23,14 @@ pub enum Scalar {
     F32,
     /// binary64.
     F64,
+    /// bfloat16, which only device code has as a type.
+    BF16,
     /// Address.
     Ptr,
+    /// Address in a device's global memory.
+    Global,
+    /// Address in a block's shared memory.
+    Shared,
 }
 
 /// A first-class type: `lanes` elements, 1 meaning a scalar.
@@ -46,6 +52,10 @@ pub const I16: Ty = Ty { scalar: Scalar::I16, lanes: 1 };
 pub const F32: Ty = Ty { scalar: Scalar::F32, lanes: 1 };
 /// Address.
 pub const PTR: Ty = Ty { scalar: Scalar::Ptr, lanes: 1 };
+/// Address in a device's global memory.
+pub const GLOBAL: Ty = Ty { scalar: Scalar::Global, lanes: 1 };
+/// Address in a block's shared memory.
+pub const SHARED: Ty = Ty { scalar: Scalar::Shared, lanes: 1 };
 
 impl Ty {
     /// The same element type with another number of lanes.
@@ -68,7 +78,10 @@ impl Ty {
             Scalar::I64 => "i64",
             Scalar::F32 => "f32",
             Scalar::F64 => "f64",
+            Scalar::BF16 => "bf16",
             Scalar::Ptr => "p0",
+            Scalar::Global => "p1",
+            Scalar::Shared => "p3",
         };
         if self.lanes == 1 { scalar.to_owned() } else { format!("v{}{scalar}", self.lanes) }
     }
@@ -84,7 +97,10 @@ impl fmt::Display for Ty {
             Scalar::I64 => "i64",
             Scalar::F32 => "float",
             Scalar::F64 => "double",
+            Scalar::BF16 => "bfloat",
             Scalar::Ptr => "ptr",
+            Scalar::Global => "ptr addrspace(1)",
+            Scalar::Shared => "ptr addrspace(3)",
         };
         if self.lanes == 1 { f.write_str(scalar) } else { write!(f, "<{} x {scalar}>", self.lanes) }
     }
@@ -130,6 +146,7 @@ pub struct ModuleText {
     functions: Vec<String>,
     constants: Vec<String>,
     declarations: std::collections::BTreeSet<String>,
+    annotations: Vec<String>,
 }
 
 impl ModuleText {
@@ -146,6 +163,11 @@ impl ModuleText {
                 Value { text: name, ty: PTR }
             }
         }
+    }
+
+    /// Says that blocks of a device kernel have this many threads, neither more nor less.
+    pub fn set_block(&mut self, kernel: &str, threads: u32) {
+        self.annotations.push(format!("!{{ptr @{kernel}, !\"reqntidx\", i32 {threads}}}"));
     }
 
     /// Adds a finished function.
@@ -171,7 +193,15 @@ impl ModuleText {
             text += declaration;
             text += "\n";
         }
-        text + &format!("\nattributes #0 = {{ {attributes} }}\n")
+        text += &format!("\nattributes #0 = {{ {attributes} }}\n!0 = !{{}}\n");
+        if !self.annotations.is_empty() {
+            let numbers: Vec<_> = (1..=self.annotations.len()).map(|number| format!("!{number}")).collect();
+            text += &format!("!nvvm.annotations = !{{{}}}\n", numbers.join(", "));
+        }
+        for (index, annotation) in self.annotations.iter().enumerate() {
+            text += &format!("!{} = {annotation}\n", index + 1);
+        }
+        text
     }
 }
 
@@ -183,6 +213,16 @@ pub struct FunctionText {
     block: String,
     next: usize,
     declarations: std::collections::BTreeSet<String>,
+    machine: Machine,
+}
+
+/// What runs a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// A CPU.
+    Host,
+    /// A GPU: some instructions of its own, and memory in address spaces.
+    Device,
 }
 
 /// What a function is for, which decides who sees it.
@@ -194,6 +234,8 @@ pub enum Role {
     Kernel,
     /// Part of kernels.
     Inner,
+    /// A kernel of a device, launched over a grid.
+    DeviceKernel,
 }
 
 impl FunctionText {
@@ -204,11 +246,18 @@ impl FunctionText {
             Role::Entry => ("dso_local", ""),
             Role::Kernel => ("internal", " noinline"),
             Role::Inner => ("internal", ""),
+            Role::DeviceKernel => ("ptx_kernel", ""),
         };
+        let machine = if role == Role::DeviceKernel { Machine::Device } else { Machine::Host };
         let header = format!("define {linkage} void @{name}({}) #0{attribute}", list.join(", "));
         let values = params.iter().map(|&(ty, name)| Value { text: format!("%{name}"), ty }).collect();
         let declarations = Default::default();
-        (FunctionText { header, body: String::new(), block: "entry".into(), next: 0, declarations }, values)
+        (FunctionText { header, body: String::new(), block: "entry".into(), next: 0, declarations, machine }, values)
+    }
+
+    /// What runs the function.
+    pub fn machine(&self) -> Machine {
+        self.machine
     }
 
     /// Ends the function.
@@ -282,6 +331,28 @@ impl FunctionText {
         self.call_text(&format!("@{name}"), result, arguments)
     }
 
+    /// An instruction of the machine's own language that returns nothing.
+    pub fn assembly(&mut self, instruction: &str, constraints: &str, arguments: &[Value]) {
+        let list: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        self.line(&format!("call void asm sideeffect \"{instruction}\", \"{constraints}\"({})", list.join(", ")));
+    }
+
+    /// The block's dynamic shared memory.
+    pub fn shared_memory(&mut self) -> Value {
+        self.declarations.insert("@shared = external addrspace(3) global [0 x i8], align 16".to_owned());
+        Value { text: "@shared".into(), ty: SHARED }
+    }
+
+    /// Calls an intrinsic that returns `count` values of one type.
+    pub fn call_many(&mut self, name: &str, result: Ty, count: usize, arguments: &[Value]) -> Vec<Value> {
+        let types: Vec<_> = arguments.iter().map(|argument| argument.ty.to_string()).collect();
+        let tuple = format!("{{ {} }}", vec![result.to_string(); count].join(", "));
+        self.declarations.insert(format!("declare {tuple} @{name}({})", types.join(", ")));
+        let list: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        let all = self.define(result, &format!("call {tuple} @{name}({})", list.join(", ")));
+        (0..count).map(|i| self.define(result, &format!("extractvalue {tuple} {}, {i}", all.text))).collect()
+    }
+
     /// Calls a function that this module defines.
     pub fn call_local(&mut self, name: &str, arguments: &[Value]) {
         self.call_text(&format!("@{name}"), None, arguments);
@@ -348,7 +419,7 @@ impl FunctionText {
         if literal(bytes) == Some(0) {
             return base.clone();
         }
-        self.define(PTR, &format!("getelementptr inbounds i8, {base}, {bytes}"))
+        self.define(base.ty, &format!("getelementptr inbounds i8, {base}, {bytes}"))
     }
 
     /// The address of element `index` of an array of `element_bytes` elements.
@@ -360,6 +431,16 @@ impl FunctionText {
     /// Loads a value that is aligned to `align` bytes.
     pub fn load(&mut self, ty: Ty, address: &Value, align: usize) -> Value {
         self.define(ty, &format!("load {ty}, {address}, align {align}"))
+    }
+
+    /// Loads a value that nothing writes while the kernel runs.
+    pub fn load_constant(&mut self, ty: Ty, address: &Value, align: usize) -> Value {
+        self.define(ty, &format!("load {ty}, {address}, align {align}, !invariant.load !0"))
+    }
+
+    /// Loads a value that is neither kept nor moved: each load of it happens where it is written.
+    pub fn load_anew(&mut self, ty: Ty, address: &Value, align: usize) -> Value {
+        self.define(ty, &format!("load volatile {ty}, {address}, align {align}"))
     }
 
     /// Stores a value at an address aligned to `align` bytes.

@@ -1,5 +1,6 @@
 //! A module, its weights, and how it is compiled.
 
+use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::Tensor;
@@ -46,12 +47,31 @@ pub struct Limits {
 /// How a case is compiled.
 #[derive(Clone, Debug)]
 pub struct Build {
-    /// For which CPU.
-    pub target: HostTarget,
+    /// For which processor.
+    pub target: Target,
     /// Optional passes to leave out.
     pub without: Vec<String>,
     /// Whether products take the work behind them along.
     pub epilogues: Epilogues,
+}
+
+/// What a case is compiled for.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A CPU.
+    Host(HostTarget),
+    /// A GPU, which the emulator stands in for.
+    Device(GpuTarget),
+}
+
+impl Target {
+    /// The target's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Target::Host(target) => &target.name,
+            Target::Device(target) => &target.name,
+        }
+    }
 }
 
 impl Case {

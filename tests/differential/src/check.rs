@@ -1,7 +1,8 @@
 //! Everything that must hold of a compiled case.
 
-use crate::case::Case;
+use crate::case::{Case, Target};
 use crate::compiled::Compiled;
+use crate::device::{Device, Padding};
 use crate::enclosure::{Enclosure, State, enclose_module, noise};
 use crate::pool::{Batch, Pool};
 use llmc_codegen::error::CodegenError;
@@ -9,11 +10,15 @@ use llmc_ir::dtype::DType;
 use llmc_ir::eval::{KvState, Mode, StepInputs, Tensor, eval_module};
 use llmc_ir::module::{Module, SpecializedModule};
 use llmc_ir::op::{KvPart, Op};
-use llmc_ir::plan::KV_BLOCK_POSITIONS;
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
+use llmc_ir::region::PlannedModel;
 use std::collections::BTreeMap;
 
 /// Numbers of threads that every step runs on; the results must be the same bits.
 const THREADS: [usize; 4] = [1, 2, 3, 5];
+/// How much too large the grids of a device's steps are; the results must be the same bits.
+const PADDINGS: [Padding; 2] =
+    [Padding { tokens: 0, sequences: 0, samples: 0 }, Padding { tokens: 37, sequences: 3, samples: 2 }];
 
 /// New tokens of some sequences, by their ids.
 pub type Tokens = Vec<(u64, Vec<i32>)>;
@@ -38,6 +43,14 @@ impl Sharpness {
     /// If one of them is not so.
     pub fn assert(&self, dtype: DType, longest_sum: usize, max_looseness: f64) {
         let max_ratio = if dtype == DType::BF16 { 1.1 } else { 4.0 + (longest_sum as f64).sqrt() / 2.0 };
+        self.assert_below(max_ratio, max_looseness);
+    }
+
+    /// The same where code rounds more often than the interpreter: attention on a device rounds positions' weights to bf16.
+    ///
+    /// # Panics
+    /// If one of them is larger.
+    pub fn assert_below(&self, max_ratio: f64, max_looseness: f64) {
         assert!(self.looseness < max_looseness, "the bounds are too loose: {self:?}");
         assert!(self.error_ratio < max_ratio, "results are less exact than they should be: {self:?}");
     }
@@ -77,7 +90,7 @@ pub enum Bounds {
 /// Compiles a case and runs steps, each on every program that takes it. Of each run:
 ///
 /// * logits and what is in the KV cache are within bounds, and so is what the interpreter computes;
-/// * any number of threads gives the same bits;
+/// * any number of threads, or any larger grid of a device, gives the same bits;
 /// * a sequence gets the same bits alone as in company;
 /// * nothing is written around the buffers, nor in the KV cache beside the new rows; what was not written before is
 ///   NaN, so that reading it shows.
@@ -87,14 +100,77 @@ pub enum Bounds {
 pub fn check(case: &Case, steps: &[Tokens], bounds: Bounds) -> Result<Sharpness, Failure> {
     let programs = case.programs().map_err(Failure::Refused)?;
     let planned = case.plan(&programs).map_err(Failure::Refused)?;
-    let compiled = Compiled::new(case, planned).map_err(Failure::Codegen)?;
-    run(case, &programs, &compiled, steps, bounds).map_err(Failure::Wrong)
+    let compiled = compile(case, planned).map_err(Failure::Codegen)?;
+    run(case, &programs, &*compiled, steps, bounds).map_err(Failure::Wrong)
+}
+
+/// Compiles a planned case for its target.
+///
+/// # Errors
+/// If code generation fails.
+pub fn compile(case: &Case, planned: PlannedModel) -> Result<Box<dyn Runs>, CodegenError> {
+    Ok(match &case.build.target {
+        Target::Host(target) => Box::new(Compiled::new(case, planned, target)?),
+        Target::Device(target) => Box::new(Device::new(case, planned, target)?),
+    })
+}
+
+/// Compiled code that can run steps in several ways that must not matter.
+pub trait Runs {
+    /// What it was compiled from.
+    fn plan(&self) -> &Plan;
+    /// What attention rounds the weights of positions to.
+    fn attention_weights(&self) -> DType;
+    /// How many ways there are.
+    fn ways(&self) -> usize;
+    /// Runs a step of a program in one of the ways; returns the logits.
+    ///
+    /// # Errors
+    /// If something was touched that should not be.
+    fn run(&self, program: usize, batch: &Batch, pool: &mut Pool, way: usize) -> Result<Vec<f32>, String>;
+}
+
+impl Runs for Compiled {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn attention_weights(&self) -> DType {
+        DType::F32
+    }
+
+    fn ways(&self) -> usize {
+        THREADS.len()
+    }
+
+    fn run(&self, program: usize, batch: &Batch, pool: &mut Pool, way: usize) -> Result<Vec<f32>, String> {
+        Compiled::run(self, program, batch, pool, THREADS[way])
+            .map_err(|error| format!("{} threads: {error}", THREADS[way]))
+    }
+}
+
+impl Runs for Device {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn attention_weights(&self) -> DType {
+        self.plan.kv.dtype
+    }
+
+    fn ways(&self) -> usize {
+        PADDINGS.len()
+    }
+
+    fn run(&self, program: usize, batch: &Batch, pool: &mut Pool, way: usize) -> Result<Vec<f32>, String> {
+        Device::run(self, program, batch, pool, PADDINGS[way]).map_err(|error| format!("{:?}: {error}", PADDINGS[way]))
+    }
 }
 
 fn run(
     case: &Case,
     programs: &[SpecializedModule],
-    compiled: &Compiled,
+    compiled: &dyn Runs,
     steps: &[Tokens],
     bounds: Bounds,
 ) -> Result<Sharpness, String> {
@@ -104,7 +180,7 @@ fn run(
         steps.iter().flatten().for_each(|(id, tokens)| *totals.entry(*id).or_default() += tokens.len());
         totals.values().map(|length| length.div_ceil(KV_BLOCK_POSITIONS)).sum()
     };
-    let mut pool = Pool::new(compiled.plan.kv, blocks + 1, 7);
+    let mut pool = Pool::new(compiled.plan().kv, blocks + 1, 7);
     let mut state = State::new();
     let (mut typed_state, mut wide_state, mut own_state) = (KvState::default(), KvState::default(), KvState::default());
     let mut sharpness = Sharpness::default();
@@ -123,14 +199,20 @@ fn run(
             let expected = match bounds {
                 Bounds::Rigorous => {
                     let own = interpret(case, &program.module, &mut own_written, &step, Mode::AsTyped)?;
-                    let expected =
-                        enclose_module(&program.module, &case.weights, &mut written, &step).map_err(place)?;
+                    let expected = enclose_module(
+                        &program.module,
+                        &case.weights,
+                        &mut written,
+                        &step,
+                        compiled.attention_weights(),
+                    )
+                    .map_err(place)?;
                     inside(&expected, &own).map_err(|error| place(format!("the interpreter itself: {error}")))?;
                     expected
                 }
                 Bounds::Noise(factor) => {
                     written = noise::caches(&typed_state, &wide_state, factor);
-                    noise::around(&typed, &wide, compiled.plan.model.vocab, factor)
+                    noise::around(&typed, &wide, compiled.plan().model.vocab, factor)
                 }
             };
             sharpness.looseness = sharpness.looseness.max(expected.looseness());
@@ -199,7 +281,7 @@ fn takes(program: &SpecializedModule, step: &StepInputs) -> bool {
 
 /// Runs of one step from the same state of the cache.
 struct Run<'a> {
-    compiled: &'a Compiled,
+    compiled: &'a dyn Runs,
     program: usize,
     before: &'a Pool,
     /// Whether values depend on how many rows are before their own.
@@ -209,15 +291,15 @@ struct Run<'a> {
 impl Run<'_> {
     /// Checks the step and returns the logits and the cache behind it.
     fn check(&self, batch: &Batch, expected: &Enclosure, state: &State) -> Result<(Vec<f64>, Pool), String> {
-        let (logits, pool) = self.on(batch, 1)?;
+        let (logits, pool) = self.on(batch, 0)?;
         let values: Vec<f64> = logits.iter().copied().map(f64::from).collect();
         inside(expected, &values)?;
         self.check_cache(batch, &pool, state)?;
-        for threads in THREADS.into_iter().skip(1) {
-            let (others, other_pool) = self.on(batch, threads)?;
-            same_bits(&logits, &others).map_err(|error| format!("{threads} threads instead of 1: {error}"))?;
+        for way in 1..self.compiled.ways() {
+            let (others, other_pool) = self.on(batch, way)?;
+            same_bits(&logits, &others).map_err(|error| format!("run in way {way} instead of 0: {error}"))?;
             if other_pool.bytes() != pool.bytes() {
-                return Err(format!("{threads} threads leave another KV cache than 1"));
+                return Err(format!("way {way} leaves another KV cache than 0"));
             }
         }
         if batch.step.sequence_ids.len() > 1 && !self.row_numbers {
@@ -226,9 +308,9 @@ impl Run<'_> {
         Ok((values, pool))
     }
 
-    fn on(&self, batch: &Batch, threads: usize) -> Result<(Vec<f32>, Pool), String> {
+    fn on(&self, batch: &Batch, way: usize) -> Result<(Vec<f32>, Pool), String> {
         let mut pool = self.before.clone();
-        let logits = self.compiled.run(self.program, batch, &mut pool, threads)?;
+        let logits = self.compiled.run(self.program, batch, &mut pool, way)?;
         Ok((logits, pool))
     }
 
@@ -239,7 +321,7 @@ impl Run<'_> {
         if untouched.bytes() != after.bytes() {
             return Err("the KV cache was written beside the step's rows".into());
         }
-        for layer in 0..self.compiled.plan.kv.layers {
+        for layer in 0..self.compiled.plan().kv.layers {
             let Some(cache) = state.get(&layer) else { continue };
             let parts = [
                 (KvPart::Key, &cache.low.keys, &cache.high.keys),
@@ -252,7 +334,7 @@ impl Run<'_> {
                         let found = after.row(layer, part, sequence, position as usize);
                         let range = position as usize * found.len()..(position as usize + 1) * found.len();
                         let row = Enclosure {
-                            dtype: self.compiled.plan.kv.dtype,
+                            dtype: self.compiled.plan().kv.dtype,
                             sizes: vec![found.len()],
                             low: low[range.clone()].to_vec(),
                             high: high[range].to_vec(),
@@ -272,7 +354,7 @@ impl Run<'_> {
 
     /// Every sequence alone gets the bits that it gets in company.
     fn check_alone(&self, batch: &Batch, logits: &[f32]) -> Result<(), String> {
-        let vocab = self.compiled.plan.model.vocab;
+        let vocab = self.compiled.plan().model.vocab;
         let sampled = &batch.step.sample_rows;
         for (id, rows) in batch.step.sequences() {
             let tokens = &batch.step.token_ids[rows.clone()];
@@ -284,7 +366,7 @@ impl Run<'_> {
             let in_company: Vec<f32> = in_company.flat_map(|(_, logits)| logits.iter().copied()).collect();
             let mut pool = self.before.clone();
             let alone = pool.batch(&step);
-            let alone = self.compiled.run(self.program, &alone, &mut pool, 2)?;
+            let alone = self.compiled.run(self.program, &alone, &mut pool, 1)?;
             same_bits(&in_company, &alone)
                 .map_err(|error| format!("sequence {id} alone instead of in company: {error}"))?;
         }

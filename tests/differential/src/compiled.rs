@@ -5,6 +5,7 @@ use crate::guarded::Guarded;
 use crate::pool::{Batch, Pool};
 use libloading::Library;
 use llmc_codegen::error::CodegenError;
+use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::pack;
 use llmc_codegen::{HostCode, compile_host};
 use llmc_ir::abi::{StepArgs, StepFunction};
@@ -38,15 +39,9 @@ impl Compiled {
     ///
     /// # Panics
     /// If the code does not load or a weight is missing.
-    pub fn new(case: &Case, model: PlannedModel) -> Result<Compiled, CodegenError> {
-        let HostCode { shared_object, scratch_bytes } = compile_host(&model, &case.build.target)?;
-        let tensor = |weight: &PackedWeight| match model.recipes.get(&weight.name) {
-            Some(recipe) => computed(case, recipe),
-            None => case.weights.get(&weight.name).cloned(),
-        };
-        let packed =
-            |weight| packed(&tensor(weight).unwrap_or_else(|| panic!("there is no weight `{}`", weight.name)), weight);
-        let weights = model.plan.weights.iter().map(packed).collect::<Result<_, _>>()?;
+    pub fn new(case: &Case, model: PlannedModel, target: &HostTarget) -> Result<Compiled, CodegenError> {
+        let HostCode { shared_object, scratch_bytes } = compile_host(&model, target)?;
+        let weights = model.plan.weights.iter().map(|weight| packed(case, &model, weight)).collect::<Result<_, _>>()?;
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         file.write_all(&shared_object).expect("room for the code");
         // SAFETY: the code was just made; shared objects of the compiler run nothing on loading.
@@ -139,7 +134,19 @@ fn computed(case: &Case, recipe: &Function) -> Option<Tensor> {
     results.pop()?.as_tensor().cloned()
 }
 
-fn packed(tensor: &Tensor, weight: &PackedWeight) -> Result<Guarded, CodegenError> {
+/// A weight of a case as the plan lays it out: one of the case's, or what a recipe makes of them.
+///
+/// # Errors
+/// If it cannot be packed.
+///
+/// # Panics
+/// If the case has no such weight.
+pub fn packed(case: &Case, model: &PlannedModel, weight: &PackedWeight) -> Result<Guarded, CodegenError> {
+    let tensor = match model.recipes.get(&weight.name) {
+        Some(recipe) => computed(case, recipe),
+        None => case.weights.get(&weight.name).cloned(),
+    };
+    let tensor = tensor.unwrap_or_else(|| panic!("there is no weight `{}`", weight.name));
     let mut memory = Guarded::new(weight.bytes as usize, 64, UNWRITTEN);
     let mut written = 0;
     pack::<CodegenError>(

@@ -1,7 +1,8 @@
-//! Compiled host code beside the interpreter: the net under every kernel.
+//! Compiled code beside the interpreter: the net under every kernel.
 //!
 //! A [`case::Case`] is a module with weights. [`check::check`] runs it through the real pass pipeline and code
-//! generator, loads the shared object, and runs steps on real threads. The logits, and the KV cache, must lie in what
+//! generator, loads the shared object, and runs steps on real threads; PTX runs on the emulator.
+//! The logits, and the KV cache, must lie in what
 //! [`enclosure`] computes: for every element the interval of all values that correctly rounded code can produce,
 //! whatever order it sums in. So a bound is never guessed: it follows from the operations, the lengths of the sums and
 //! the documented errors of the elementary functions, and where no freedom is left the bits must match.
@@ -12,6 +13,7 @@
 //! | `wrap`      | a random function as a module |
 //! | `check`     | everything that must hold of a compiled case |
 //! | `compiled`  | a compiled case in memory, run on threads |
+//! | `device`    | a case compiled to PTX, run on the emulator |
 //! | `pool`      | the KV cache in memory, by its documented layout |
 //! | `guarded`   | memory that notices who reads or writes beyond it |
 //! | `enclosure` | the interpreter on intervals |
@@ -20,6 +22,7 @@
 pub mod case;
 pub mod check;
 pub mod compiled;
+pub mod device;
 pub mod enclosure;
 pub mod guarded;
 pub mod pool;

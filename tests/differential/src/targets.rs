@@ -1,5 +1,7 @@
-//! CPU levels that this machine can run.
+//! CPU levels that this machine can run, and the GPU that the emulator stands in for.
 
+use crate::case::Target;
+use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 
 /// Code for these is tested wherever the CPU has what they need; the last one is this very CPU.
@@ -7,9 +9,14 @@ const LEVELS: [&str; 5] = ["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "nat
 
 /// The targets whose code can run here, weakest first. They differ in whether multiply-add is fused, in vector width
 /// and in the size of register blocks.
-pub fn runnable() -> Vec<HostTarget> {
-    let named = |name: &&str| HostTarget::named(name).expect("the level is known");
+pub fn runnable() -> Vec<Target> {
+    let named = |name: &&str| Target::Host(HostTarget::named(name).expect("the level is known"));
     LEVELS.iter().filter(|name| can_run(name)).map(named).collect()
+}
+
+/// The architecture that all device code is tested for: the kernels are the same for the others.
+pub fn device() -> Target {
+    Target::Device(GpuTarget::parse("cuda:sm_80").expect("the target is known"))
 }
 
 fn can_run(level: &str) -> bool {

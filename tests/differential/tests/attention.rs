@@ -1,7 +1,7 @@
 //! Attention alone: queries, keys and values come straight from tables, so that nothing but attention is between exact
 //! numbers and the logits, and the bounds are as tight as they get.
 
-use llmc_differential::case::{Build, Case, Limits, random_weight, weight_types};
+use llmc_differential::case::{Build, Case, Limits, Target, random_weight, weight_types};
 use llmc_differential::check::{Bounds, Sharpness, Tokens, check};
 use llmc_differential::targets;
 use llmc_ir::builder::{FunctionBuilder, Numerics};
@@ -85,7 +85,8 @@ fn module(kind: Kind, dtype: DType) -> Module {
     Module { name: "Attention".into(), functions: vec![embed, attend, head], calls }
 }
 
-fn run(kind: Kind, dtype: DType, target: usize, limits: Limits, lengths: &[&[(u64, usize)]]) -> Sharpness {
+/// A case of one kind of attention, and steps for it.
+fn case(kind: Kind, dtype: DType, target: Target, limits: Limits, lengths: &[&[(u64, usize)]]) -> (Case, Vec<Tokens>) {
     let module = module(kind, dtype);
     let mut random = Random::new(kind.head_dim as u64);
     let weights = weight_types(&module).into_iter().map(|(name, ty)| {
@@ -93,14 +94,17 @@ fn run(kind: Kind, dtype: DType, target: usize, limits: Limits, lengths: &[&[(u6
         (name, weight)
     });
     let weights = weights.collect();
-    let targets = targets::runnable();
-    let target = targets[target % targets.len()].clone();
-    let name = target.name.clone();
     let build = Build { target, without: vec![], epilogues: Epilogues::Fused };
     let case = Case { module, weights, limits, build };
     let mut tokens = |count: usize| (0..count).map(|_| random.below(VOCAB) as i32).collect();
     let steps: Vec<Tokens> =
         lengths.iter().map(|step| step.iter().map(|&(id, count)| (id, tokens(count))).collect()).collect();
+    (case, steps)
+}
+
+fn run(kind: Kind, dtype: DType, target: Target, limits: Limits, lengths: &[&[(u64, usize)]]) -> Sharpness {
+    let (case, steps) = case(kind, dtype, target, limits, lengths);
+    let name = case.build.target.name();
     check(&case, &steps, Bounds::Rigorous).unwrap_or_else(|failure| panic!("{kind:?} in {dtype} for {name}: {failure}"))
 }
 
@@ -108,7 +112,9 @@ fn run(kind: Kind, dtype: DType, target: usize, limits: Limits, lengths: &[&[(u6
 fn check_all(kinds: &[Kind], lengths: &[&[(u64, usize)]]) {
     for (number, &kind) in kinds.iter().enumerate() {
         for (turn, dtype) in [DType::F32, DType::BF16].into_iter().enumerate() {
-            let sharpness = run(kind, dtype, number + 2 * turn, LIMITS, lengths);
+            let targets = targets::runnable();
+            let target = targets[(number + 2 * turn) % targets.len()].clone();
+            let sharpness = run(kind, dtype, target, LIMITS, lengths);
             println!("{kind:?} {dtype} {sharpness:?}");
             // What is exponentiated is as wrong as the scores are large.
             sharpness.assert(dtype, kind.head_dim, 1.5e-3 * kind.scores);
@@ -170,7 +176,50 @@ fn many_sequences() {
     let long: Vec<(u64, usize)> = (0..3).map(|id| (id, 260)).collect();
     let each: Vec<(u64, usize)> = (0..20).rev().map(|id| (id, 1)).collect();
     let lengths: [&[(u64, usize)]; 4] = [&prompts, &long[..1], &long[1..2], &each];
+    let targets = targets::runnable();
     for (target, dtype) in [(4, DType::BF16), (2, DType::F32)] {
+        let target = targets[target % targets.len()].clone();
         run(Kind::full(6, 2, 16), dtype, target, MANY, &lengths).assert(dtype, 16, 2e-3);
     }
+}
+
+/// The same on the emulator.
+fn check_on_device(kinds: &[Kind], lengths: &[&[(u64, usize)]]) {
+    for (&kind, dtype) in kinds.iter().flat_map(|kind| [(kind, DType::F32), (kind, DType::BF16)]) {
+        let started = std::time::Instant::now();
+        let sharpness = run(kind, dtype, targets::device(), LIMITS, lengths);
+        println!("{kind:?} {dtype} {sharpness:?} {:?}", started.elapsed());
+        match dtype {
+            // Positions' weights are rounded once more than the interpreter does.
+            DType::BF16 => sharpness.assert_below(1.4, 0.1),
+            _ => sharpness.assert(dtype, kind.head_dim, 1.5e-3 * kind.scores),
+        }
+    }
+}
+
+#[test]
+fn head_sizes_on_device() {
+    check_on_device(&[Kind::full(2, 1, 64), Kind::full(2, 2, 80), Kind::full(1, 1, 128), Kind::full(3, 3, 10)], SHORT);
+}
+
+#[test]
+fn groups_and_windows_on_device() {
+    let kind = Kind::full(4, 2, 20);
+    let groups = [Kind::full(3, 1, 16), Kind::full(10, 2, 8), Kind::full(7, 1, 6), Kind::full(16, 1, 8)];
+    check_on_device(&groups, SHORT);
+    check_on_device(&[kind.sliding(1), kind.sliding(33), kind.sliding(1000)], SHORT);
+}
+
+#[test]
+fn large_scores_on_device() {
+    let kind = Kind { scores: 60.0, ..Kind::full(3, 1, 32) };
+    let lengths: &[&[(u64, usize)]] = &[&[(0, 300), (1, 3)], &[(0, 1), (1, 1)]];
+    check_on_device(&[kind, kind.sliding(140)], lengths);
+}
+
+#[test]
+fn long_contexts_on_device() {
+    let lengths: &[&[(u64, usize)]] =
+        &[&[(0, 290), (1, 1)], &[(0, 1), (1, 1)], &[(1, 130)], &[(0, 150), (2, 29)], &[(1, 1), (0, 1), (2, 1)]];
+    check_on_device(&[Kind::full(2, 1, 16), Kind::full(3, 3, 40).sliding(200)], lengths);
 }

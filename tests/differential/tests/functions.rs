@@ -2,7 +2,7 @@
 //! subnormals, infinities and NaN), numbers around the places where the code changes its mind, and many at random.
 
 use llmc_differential::case::{Build, Case, Limits};
-use llmc_differential::compiled::Compiled;
+use llmc_differential::check::compile;
 use llmc_differential::enclosure::error::{SMALLEST, UNIT, of_function};
 use llmc_differential::pool::Pool;
 use llmc_differential::targets;
@@ -28,7 +28,7 @@ const LARGEST_ANGLE: f64 = 1e9;
 /// What happens to a row of numbers.
 type Body = fn(&mut FunctionBuilder, NodeId) -> NodeId;
 
-/// Applies `body` to rows of a table of numbers, for every target that runs here.
+/// Applies `body` to rows of a table of numbers, for every target that runs here and the device.
 fn for_targets(numbers: &[f32], width: usize, body: Body, mut check: impl FnMut(&str, &[f32])) {
     let mut b = FunctionBuilder::new("all", Numerics::new(DType::F32));
     let ids = b.step(StepInput::TokenIds);
@@ -43,8 +43,8 @@ fn for_targets(numbers: &[f32], width: usize, body: Body, mut check: impl FnMut(
     let module = Module { name: "Functions".into(), functions: vec![function], calls: vec![call] };
     let table = numbers.iter().copied().map(f64::from).collect();
     let table = Tensor::new(DType::F32, vec![rows, width], table).expect("whole rows");
-    for target in targets::runnable() {
-        let name = target.name.clone();
+    for target in targets::runnable().into_iter().chain([targets::device()]) {
+        let name = target.name().to_owned();
         let case = Case {
             module: module.clone(),
             weights: [("numbers".to_owned(), table.clone())].into(),
@@ -53,14 +53,14 @@ fn for_targets(numbers: &[f32], width: usize, body: Body, mut check: impl FnMut(
         };
         let programs = case.programs().expect("rows have programs");
         let plan = case.plan(&programs).expect("rows have a plan");
-        let compiled = Compiled::new(&case, plan).expect("rows have code");
-        let mut pool = Pool::new(compiled.plan.kv, rows.div_ceil(KV_BLOCK_POSITIONS), 0);
+        let compiled = compile(&case, plan).expect("rows have code");
+        let mut pool = Pool::new(compiled.plan().kv, rows.div_ceil(KV_BLOCK_POSITIONS), 0);
         let tokens: Vec<i32> = (0..rows as i32).collect();
         let mut step = StepInputs::one_sequence(0, &tokens);
         step.sample_rows = tokens;
-        let prefill = compiled.plan.programs.iter().position(|program| program.name == "prefill");
+        let prefill = compiled.plan().programs.iter().position(|program| program.name == "prefill");
         let batch = pool.batch(&step);
-        let results = compiled.run(prefill.expect("a prefill program"), &batch, &mut pool, 2).expect("sound writes");
+        let results = compiled.run(prefill.expect("a prefill program"), &batch, &mut pool, 1).expect("sound writes");
         check(&name, &results);
     }
 }

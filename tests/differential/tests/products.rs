@@ -1,7 +1,7 @@
 //! Matrix products with their epilogues: sizes that are no multiple of anything, sums that are cut, every number of
 //! rows that fills register blocks differently.
 
-use llmc_differential::case::{Build, Case, Limits, random_weight, weight_types};
+use llmc_differential::case::{Build, Case, Limits, Target, random_weight, weight_types};
 use llmc_differential::check::{Bounds, Sharpness, Tokens, check};
 use llmc_differential::targets;
 use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
@@ -62,7 +62,7 @@ fn module(sizes: Sizes, numerics: Numerics) -> Module {
     Module { name: "Products".into(), functions: vec![embed, gated, head], calls }
 }
 
-fn run(sizes: Sizes, numerics: Numerics, target: usize, limits: Limits, counts: &[&[usize]]) -> Sharpness {
+fn run(sizes: Sizes, numerics: Numerics, target: Target, limits: Limits, counts: &[&[usize]]) -> Sharpness {
     let module = module(sizes, numerics);
     let mut random = Random::new(sizes.inputs as u64);
     let weights = weight_types(&module).into_iter().map(|(name, ty)| {
@@ -71,9 +71,7 @@ fn run(sizes: Sizes, numerics: Numerics, target: usize, limits: Limits, counts: 
         (name, weight)
     });
     let weights = weights.collect();
-    let targets = targets::runnable();
-    let target = targets[target % targets.len()].clone();
-    let name = target.name.clone();
+    let name = target.name().to_owned();
     let epilogues = if sizes.outputs.is_multiple_of(2) { Epilogues::Fused } else { Epilogues::Separate };
     // Narrow weights are widened in the product, or while compiling.
     let without = if sizes.inner.is_multiple_of(2) { vec![] } else { vec!["dequant".to_owned()] };
@@ -96,7 +94,9 @@ fn check_all(all: &[Sizes], counts: &[&[usize]], max_looseness: f64) {
     for (number, &sizes) in all.iter().enumerate() {
         for (turn, numerics) in NUMERICS.into_iter().enumerate() {
             let started = std::time::Instant::now();
-            let sharpness = run(sizes, numerics, number + 2 * turn, LIMITS, counts);
+            let targets = targets::runnable();
+            let target = targets[(number + 2 * turn) % targets.len()].clone();
+            let sharpness = run(sizes, numerics, target, LIMITS, counts);
             println!("{sizes:?} {numerics:?} {sharpness:?} {:?}", started.elapsed());
             sharpness.assert(numerics.matrix, sizes.inputs, max_looseness);
         }
@@ -137,8 +137,44 @@ fn long_sums() {
 fn many_sequences() {
     // Decode steps of more rows than a register block holds, for each size of decode program.
     let sizes = Sizes { inputs: 70, inner: 40, outputs: 33 };
+    let targets = targets::runnable();
     for (target, dtype) in [(3, DType::BF16), (4, DType::F32), (2, DType::BF16)] {
+        let target = targets[target % targets.len()].clone();
         let counts: [&[usize]; 5] = [&[1], &[1; 13], &[1; 16], &[1; 25], &[1; 40]];
         run(sizes, Numerics::new(dtype), target, MANY, &counts).assert(dtype, sizes.inputs, 5e-3);
     }
+}
+
+fn check_on_device(all: &[Sizes], counts: &[&[usize]], max_looseness: f64) {
+    for (&sizes, numerics) in all.iter().flat_map(|sizes| NUMERICS.map(|numerics| (sizes, numerics))) {
+        let started = std::time::Instant::now();
+        let sharpness = run(sizes, numerics, targets::device(), MANY, counts);
+        println!("{sizes:?} {numerics:?} {sharpness:?} {:?}", started.elapsed());
+        sharpness.assert(numerics.matrix, sizes.inputs, max_looseness);
+    }
+}
+
+#[test]
+fn odd_sizes_on_device() {
+    check_on_device(
+        &[
+            Sizes { inputs: 1, inner: 1, outputs: 1 },
+            Sizes { inputs: 31, inner: 33, outputs: 50 },
+            Sizes { inputs: 97, inner: 64, outputs: 77 },
+            Sizes { inputs: 130, inner: 15, outputs: 16 },
+            Sizes { inputs: 64, inner: 96, outputs: 160 },
+        ],
+        &[&[1], &[1, 1], &[1; 5], &[1; 25], &[7], &[23], &[5, 42], &[1, 97, 2], &[193]],
+        5e-3,
+    );
+}
+
+#[test]
+fn long_sums_on_device() {
+    let sizes = Sizes { inputs: 1537, inner: 40, outputs: 33 };
+    check_on_device(
+        &[sizes, Sizes { inputs: 1536, inner: 64, ..sizes }],
+        &[&[1], &[1, 1, 1], &[1, 30], &[160, 1]],
+        0.2,
+    );
 }

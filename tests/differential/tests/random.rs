@@ -1,6 +1,6 @@
 //! Random functions, compiled for every target that this CPU can run, with one optional pass left out at a time.
 
-use llmc_differential::case::{Build, Case, Limits, random_weight};
+use llmc_differential::case::{Build, Case, Limits, Target, random_weight};
 use llmc_differential::check::{Bounds, Failure, Tokens, check};
 use llmc_differential::{targets, wrap};
 use llmc_ir::dtype::DType;
@@ -16,7 +16,7 @@ const LIMITS: Limits = Limits { max_context: 96, max_batch: 4, prefill_chunk: 64
 const TYPICAL_LOOSENESS: f64 = 1e-3;
 
 /// A random function as a case; targets, omitted passes and epilogues take turns from seed to seed.
-fn case(seed: u64, config: &Config) -> Option<Case> {
+fn case(seed: u64, config: &Config, target: Option<&Target>) -> Option<Case> {
     let random = random_function(seed, config);
     let module = wrap::wrap(&random)?;
     let mut weights = random.weights.clone();
@@ -32,7 +32,7 @@ fn case(seed: u64, config: &Config) -> Option<Case> {
         without.push(source.choose(&optional).name.to_owned());
     }
     let epilogues = if source.below(4) == 0 { Epilogues::Separate } else { Epilogues::Fused };
-    let target = targets[(seed % targets.len() as u64) as usize].clone();
+    let target = target.cloned().unwrap_or_else(|| targets[(seed % targets.len() as u64) as usize].clone());
     Some(Case { module, weights, limits: LIMITS, build: Build { target, without, epilogues } })
 }
 
@@ -49,10 +49,11 @@ fn steps(seed: u64) -> Vec<Tokens> {
     ]
 }
 
-fn check_seeds(seeds: std::ops::Range<u64>, config: &Config) {
+/// `target` `None`: CPU levels take turns.
+fn check_seeds(seeds: std::ops::Range<u64>, config: &Config, target: Option<&Target>) {
     let (mut looseness, mut refused, mut attends) = (Vec::new(), 0, 0);
     for seed in seeds.clone() {
-        let Some(case) = case(seed, config) else { continue };
+        let Some(case) = case(seed, config, target) else { continue };
         attends += usize::from(llmc_ir::text::print_module(&case.module).contains("= attend"));
         match check(&case, &steps(seed), Bounds::Rigorous) {
             Ok(sharpness) => looseness.push(sharpness.looseness),
@@ -60,7 +61,7 @@ fn check_seeds(seeds: std::ops::Range<u64>, config: &Config) {
                 refused += 1;
                 println!("seed {seed}: {message}");
             }
-            Err(failure) => panic!("seed {seed}: {failure}\n{:#?}\n{}", case.build, smallest(seed, config)),
+            Err(failure) => panic!("seed {seed}: {failure}\n{:#?}\n{}", case.build, smallest(seed, config, target)),
         }
     }
     looseness.sort_by(f64::total_cmp);
@@ -71,10 +72,10 @@ fn check_seeds(seeds: std::ops::Range<u64>, config: &Config) {
 }
 
 /// The text of the smallest function of that seed that fails too.
-fn smallest(seed: u64, config: &Config) -> String {
+fn smallest(seed: u64, config: &Config, target: Option<&Target>) -> String {
     for operations in 1..=config.operations {
         let config = Config { operations, ..config.clone() };
-        let Some(case) = case(seed, &config) else { continue };
+        let Some(case) = case(seed, &config, target) else { continue };
         let failure = check(&case, &steps(seed), Bounds::Rigorous).err();
         if let Some(failure @ (Failure::Codegen(_) | Failure::Wrong(_))) = failure {
             let text = llmc_ir::text::print_module(&case.module);
@@ -89,7 +90,7 @@ fn smallest(seed: u64, config: &Config) -> String {
 fn many_seeds() {
     for (number, config) in configs().iter().enumerate() {
         let start = 1000 * (number as u64 + 1);
-        check_seeds(start..start + 200, config);
+        check_seeds(start..start + 200, config, None);
     }
 }
 
@@ -111,13 +112,13 @@ fn what_is_accepted_is_right() {
     let config = Config { dtypes: vec![DType::F32, DType::BF16], operations: 6, ..Config::everything() };
     let mut accepted = 0;
     for seed in 400..440 {
-        let Some(case) = case(seed, &config) else { continue };
+        let Some(case) = case(seed, &config, None) else { continue };
         match check(&case, &steps(seed), Bounds::Rigorous) {
             Ok(_) => accepted += 1,
             Err(Failure::Refused(message)) => {
                 assert!(message.contains("kernel") || message.contains("it must"), "{message}")
             }
-            Err(failure) => panic!("seed {seed}: {failure}\n{}", smallest(seed, &config)),
+            Err(failure) => panic!("seed {seed}: {failure}\n{}", smallest(seed, &config, None)),
         }
     }
     println!("{accepted} accepted");
@@ -126,20 +127,32 @@ fn what_is_accepted_is_right() {
 
 #[test]
 fn rows_in_f32() {
-    check_seeds(0..12, &configs()[0]);
+    check_seeds(0..12, &configs()[0], None);
 }
 
 #[test]
 fn rows_in_mixed_types() {
-    check_seeds(100..112, &configs()[1]);
+    check_seeds(100..112, &configs()[1], None);
 }
 
 #[test]
 fn models_in_f32() {
-    check_seeds(200..210, &configs()[2]);
+    check_seeds(200..210, &configs()[2], None);
 }
 
 #[test]
 fn models_in_mixed_types() {
-    check_seeds(300..310, &configs()[3]);
+    check_seeds(300..310, &configs()[3], None);
+}
+
+#[test]
+fn rows_on_device() {
+    check_seeds(500..508, &configs()[0], Some(&targets::device()));
+    check_seeds(508..514, &configs()[1], Some(&targets::device()));
+}
+
+#[test]
+fn models_on_device() {
+    check_seeds(600..606, &configs()[2], Some(&targets::device()));
+    check_seeds(606..612, &configs()[3], Some(&targets::device()));
 }

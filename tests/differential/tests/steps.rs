@@ -1,7 +1,7 @@
 //! Random steps: several functions, each called for one layer or two, that pass values on, overwrite and swap them, with
 //! caches that some calls write and read. What is between the kernels is at stake: places, lifetimes and barriers.
 
-use llmc_differential::case::{Build, Case, Limits, random_weight, weight_types};
+use llmc_differential::case::{Build, Case, Limits, Target, random_weight, weight_types};
 use llmc_differential::check::{Bounds, Tokens, check};
 use llmc_differential::targets;
 use llmc_ir::dtype::DType;
@@ -19,18 +19,19 @@ const SIZES: [StepSizes; 4] = [
     StepSizes { groups: 5, group: 18, vocab: VOCAB },
 ];
 
-fn case(seed: u64) -> Case {
+fn case(seed: u64, target: Option<Target>) -> Case {
     let module = random_module(seed, SIZES[(seed % 4) as usize]);
     let mut random = Random::new(seed);
     let types = weight_types(&module).into_iter();
     let weights = types.map(|(name, ty)| (name, random_weight(&mut random, &ty, 1.0))).collect();
     let targets = targets::runnable();
-    let target = targets[(seed % targets.len() as u64) as usize].clone();
+    let target = target.unwrap_or_else(|| targets[(seed % targets.len() as u64) as usize].clone());
     let epilogues = if seed.is_multiple_of(3) { Epilogues::Separate } else { Epilogues::Fused };
     Case { module, weights, limits: LIMITS, build: Build { target, without: vec![], epilogues } }
 }
 
-fn check_seeds(seeds: std::ops::Range<u64>) {
+/// `target` `None`: CPU levels take turns.
+fn check_seeds(seeds: std::ops::Range<u64>, target: Option<Target>) {
     for seed in seeds {
         let mut random = Random::new(seed);
         let mut tokens = |count: usize| (0..count).map(|_| random.below(VOCAB) as i32).collect::<Vec<i32>>();
@@ -40,10 +41,10 @@ fn check_seeds(seeds: std::ops::Range<u64>) {
             vec![(0, tokens(1)), (2, tokens(1)), (1, tokens(5))],
         ];
         // Everything is rounded to bf16 again and again, and compiled code rounds alike.
-        let case = case(seed);
+        let case = case(seed, target.clone());
         let sharpness = check(&case, &steps, Bounds::Noise(8.0)).unwrap_or_else(|failure| {
             let text = llmc_ir::text::print_module(&case.module);
-            panic!("seed {seed}, {}, {:?}: {failure}\n{text}", case.build.target.name, case.build.epilogues)
+            panic!("seed {seed}, {}, {:?}: {failure}\n{text}", case.build.target.name(), case.build.epilogues)
         });
         println!("{seed} {sharpness:?}");
         sharpness.assert(DType::BF16, 0, f64::INFINITY);
@@ -52,11 +53,16 @@ fn check_seeds(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn random_steps() {
-    check_seeds(0..20);
+    check_seeds(0..20, None);
+}
+
+#[test]
+fn random_steps_on_device() {
+    check_seeds(20..32, Some(targets::device()));
 }
 
 #[test]
 #[ignore = "minutes of seeds, for after changes to passes or code generation"]
 fn many_random_steps() {
-    check_seeds(100..400);
+    check_seeds(100..400, None);
 }

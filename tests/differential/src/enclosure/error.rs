@@ -1,9 +1,13 @@
 //! How far operations of compiled code may be from the correctly rounded result.
 
+use llmc_ir::dtype::DType;
 use llmc_ir::op::UnaryOp;
 
 /// Half a unit in the last place of f32: the relative error of one rounding.
 pub const UNIT: f64 = 5.960_464_477_539_063e-8;
+
+/// The same of bf16.
+pub const UNIT_BF16: f64 = 1.0 / 256.0;
 
 /// The smallest normal f32: results below it may become zero.
 pub const SMALLEST: f64 = 1.175_494_350_822_287_5e-38;
@@ -34,6 +38,8 @@ pub enum Mode {
     Attention {
         /// Chunks that the context is taken in at most.
         rescalings: usize,
+        /// What positions' weights are multiplied with values as.
+        weights: DType,
     },
 }
 
@@ -51,7 +57,10 @@ impl Mode {
     pub fn of_exponential(self) -> f64 {
         match self {
             Mode::Elementwise => 0.0,
-            Mode::Attention { rescalings } => 8.0 * (rescalings + 1) as f64,
+            Mode::Attention { rescalings, weights } => {
+                let rounding = if weights == DType::BF16 { UNIT_BF16 / UNIT } else { 0.0 };
+                8.0 * (rescalings + 1) as f64 + rounding
+            }
         }
     }
 }

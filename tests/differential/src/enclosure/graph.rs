@@ -4,6 +4,7 @@ use super::error::Mode;
 use super::ops::{apply, arrange};
 use super::{Enclosed, EnclosedCache, Enclosure};
 use llmc_ir::decompose;
+use llmc_ir::dtype::DType;
 use llmc_ir::eval::{KvCache, StepInputs, Tensor, Weights};
 use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::module::Function;
@@ -17,6 +18,8 @@ pub(super) struct Environment<'a> {
     pub step: &'a StepInputs,
     pub weights: &'a Weights<'a>,
     pub mode: Mode,
+    /// What attention multiplies weights with values as.
+    pub attention_weights: DType,
 }
 
 /// A function's results, and per argument what its cache holds afterwards.
@@ -148,8 +151,10 @@ fn attend(
         ];
         // The definition's sizes are those of one sequence.
         let step = StepInputs::one_sequence(context - rows.len(), &vec![0; rows.len()]);
-        let mode = Mode::Attention { rescalings: context.div_ceil(KV_BLOCK_POSITIONS) };
-        let environment = Environment { step: &step, weights: &|_| None, mode };
+        let attention_weights = environment.attention_weights;
+        let rescalings = context.div_ceil(KV_BLOCK_POSITIONS);
+        let mode = Mode::Attention { rescalings, weights: attention_weights };
+        let environment = Environment { step: &step, weights: &|_| None, mode, attention_weights };
         let args = args.into_iter().map(Enclosed::Tensor).collect();
         let (results, _) = run_function(&definition, args, &environment)?;
         let [Enclosed::Tensor(mixed)] = &results[..] else { return Err("attention results in a tensor".into()) };

@@ -7,6 +7,7 @@
 //!   within `n u / (1 - n u)` times the sum of the terms' magnitudes, `u = 2^-24` (Higham, "Accuracy and Stability of
 //!   Numerical Algorithms", 2002, section 4.2).
 //! * Elementary functions: the errors in [`error`].
+//! * In attention on matrix units, positions' weights are bf16.
 //! * Nothing else. Adding, multiplying, dividing, comparing and moving elements is exact to the last bit, so an interval
 //!   that was one point stays one. (Rounding the f32 result of such an operation on bf16 operands to bf16 is the same as
 //!   rounding once, since 24 >= 2 * 8 + 2; Figueroa, "When is double rounding innocuous?", 1995.)
@@ -91,7 +92,8 @@ impl Enclosure {
     }
 }
 
-/// Runs a step of a module: what its logits and the caches behind it can be.
+/// Runs a step of a module: what its logits and the caches behind it can be. `attention_weights` is the type that attention
+/// rounds the weights of positions to before it multiplies values with them.
 ///
 /// # Errors
 /// What the interpreter says about operations, and what intervals cannot do, such as a division by one that holds 0.
@@ -100,6 +102,7 @@ pub fn enclose_module(
     weights: &BTreeMap<String, Tensor>,
     state: &mut State,
     step: &StepInputs,
+    attention_weights: DType,
 ) -> Result<Enclosure, String> {
     let mut values: BTreeMap<&str, Enclosed> = BTreeMap::new();
     for call in &module.calls {
@@ -112,7 +115,7 @@ pub fn enclose_module(
             });
         }
         let weights = |name: &str| weights.get(&Module::weight_key(&call.scope, name)).cloned();
-        let environment = Environment { step, weights: &weights, mode: error::Mode::Elementwise };
+        let environment = Environment { step, weights: &weights, mode: error::Mode::Elementwise, attention_weights };
         let (results, caches) = graph::run_function(function, args, &environment)?;
         values.extend(call.results.iter().map(String::as_str).zip(results));
         for (argument, cache) in call.arguments.iter().zip(caches) {

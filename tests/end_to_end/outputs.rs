@@ -154,6 +154,7 @@ fn places_are_tried_before_anything_is_made() {
     let model = Model::load(&tiny("llama"), DType::F32).unwrap();
     let request = |stop_after| Request {
         targets: vec![HostTarget::named("x86-64").unwrap()],
+        gpus: Vec::new(),
         max_context: Some(32),
         max_batch: 1,
         machine: Machine::named("host").unwrap(),

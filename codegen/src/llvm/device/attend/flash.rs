@@ -157,11 +157,13 @@ impl Flash<'_> {
     fn place(&self, f: &mut FunctionText) -> Place {
         let from = self.kept(f);
         let kept = f.load_anew(I32.with_lanes(4), &from, 16);
-        let [first, end, kv_head] = [0, 1, 2].map(|lane| {
+        let [first, end, kv_head, zero] = [0, 1, 2, 3].map(|lane| {
             let value = f.extract(&kept, lane);
             f.cast("zext", &value, I64)
         });
+        // That it is zero only this kernel knows: the assembler would keep what follows from the number, or spill it.
         let thread = special_wide(f, "tid.x");
+        let thread = f.binary("or", &thread, &zero);
         let warp = f.binary("lshr", &thread, &int(5));
         let lane = f.binary("and", &thread, &int(31));
         let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
@@ -490,6 +492,9 @@ impl Flash<'_> {
             f.offset(stage, &start)
         });
         for depth in 0..self.depths() {
+            if kept.is_none() && depth % 2 == 0 {
+                f.call("llvm.nvvm.bar.warp.sync", None, &[int_of(I32, -1)]);
+            }
             let query = match kept {
                 Some(kept) => kept[depth].clone(),
                 None => self.query(f, addresses, depth),

@@ -111,6 +111,8 @@ struct Place {
     lane: Value,
     g: Value,
     t: Value,
+    /// 0, which only this kernel knows: what is combined with it the assembler can neither keep from before nor fold.
+    zero: Value,
 }
 
 /// The part of the block's tokens that are of one sequence.
@@ -124,7 +126,8 @@ struct Segment {
     after: Value,
     /// What a row's number is less than its position.
     shift: Value,
-    /// Where this thread's pieces of a stage are read from, without the block, and written to, without the stage.
+    /// Where this thread's pieces of a stage are read from, in bytes from the block's first (as `i32`, which takes one
+    /// register less than the address), and written to, without the stage.
     source: Value,
     target: Value,
     /// The first chunk that any of its rows sees, the first that not all see whole, and the first that none sees.
@@ -161,13 +164,12 @@ impl Flash<'_> {
             let value = f.extract(&kept, lane);
             f.cast("zext", &value, I64)
         });
-        // That it is zero only this kernel knows: the assembler would keep what follows from the number, or spill it.
         let thread = special_wide(f, "tid.x");
         let thread = f.binary("or", &thread, &zero);
         let warp = f.binary("lshr", &thread, &int(5));
         let lane = f.binary("and", &thread, &int(31));
         let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
-        Place { first, end, kv_head, thread, warp, lane, g, t }
+        Place { first, end, kv_head, thread, warp, lane, g, t, zero }
     }
 
     fn emit(&self, f: &mut FunctionText) {
@@ -209,6 +211,7 @@ impl Flash<'_> {
         let tables = field(f, args.ty, offset_of!(GpuStepArgs, block_tables));
         let stride = field(f, I64, offset_of!(GpuStepArgs, block_table_stride));
         let sequence = f.cast("zext", sequence, I64);
+        let sequence = f.binary("or", &sequence, &place.zero);
         let next = f.add(&sequence, &int(1));
         let begin = load_index(f, &starts, &sequence);
         let after = load_index(f, &starts, &next);
@@ -327,18 +330,24 @@ impl Flash<'_> {
     }
 
     /// This thread's first piece of a block of the cache, in the pool and in a stage; pieces are permuted as in
-    /// [`matrix::place_of_columns`].
+    /// [`matrix::place_of_columns`]. A warp copies a quarter of a block, so that all pieces of a thread are within what an
+    /// instruction has a place for ([`copy::CENTER`]).
     fn copy_places(&self, f: &mut FunctionText, place: &Place) -> (Value, Value) {
-        let own = f.scale(&place.thread, copy::BYTES as i64);
+        let own = f.scale(&place.lane, copy::BYTES as i64);
+        let quarter = f.scale(&place.warp, (2 * self.attend.half_bytes / WARPS) as i64);
         let head = f.scale(&place.kv_head, 2 * self.attend.half_bytes as i64);
-        let source = f.offset(&self.attend.cache, &head);
-        let source = f.offset(&source, &own);
-        let bit = f.binary("lshr", &place.thread, &int(3));
+        let source = f.add(&head, &quarter);
+        let source = f.add(&source, &own);
+        let center = f.binary("or", &place.zero, &int(copy::CENTER));
+        let source = f.add(&source, &center);
+        let source = f.cast("trunc", &source, I32);
+        let bit = f.binary("lshr", &place.lane, &int(3));
         let bit = f.binary("and", &bit, &int(1));
         let bit = f.scale(&bit, 2);
-        let piece = f.binary("xor", &place.thread, &bit);
+        let piece = f.binary("xor", &place.lane, &bit);
         let piece = f.scale(&piece, copy::BYTES as i64);
-        (source, f.offset(&self.stages, &piece))
+        let target = f.add(&quarter, &piece);
+        (source, f.offset(&self.stages, &target))
     }
 
     /// The pool's blocks of a chunk; behind the last one that one.
@@ -357,13 +366,17 @@ impl Flash<'_> {
     fn copy(&self, f: &mut FunctionText, segment: &Segment, blocks: &[Value], stage: &Value) {
         let target = f.offset(&segment.target, stage);
         let pieces = 2 * self.attend.half_bytes / copy::BYTES / THREADS;
+        let line = (WARP * copy::BYTES) as i64;
         for (number, block) in blocks.iter().enumerate() {
             let block = f.cast("zext", block, I64);
-            let source = f.element(&segment.source, &block, self.attend.block_bytes as i64);
+            let start = f.scale(&block, self.attend.block_bytes as i64);
+            let own = f.cast("zext", &segment.source, I64);
+            let start = f.add(&start, &own);
+            let source = f.offset(&self.attend.cache, &start);
             for piece in 0..pieces {
-                let offset = (piece * THREADS * copy::BYTES) as i64;
+                let offset = piece as i64 * line;
                 let to = (number * 2 * self.attend.half_bytes) as i64 + offset;
-                copy::start(f, (&target, to), (&source, offset));
+                copy::start(f, (&target, to), (&source, offset - copy::CENTER));
             }
         }
         copy::commit(f);

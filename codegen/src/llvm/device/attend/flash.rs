@@ -16,7 +16,7 @@ use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
 use super::{Attend, NO_MAXIMUM, POSITIONS, exp2, sequence_of};
 use crate::llvm::memory::load_index;
 use crate::llvm::step_args::integer;
-use crate::llvm::text::{F32, FunctionText, I16, I32, I64, Scalar, Ty, Value, float_of, int, int_of};
+use crate::llvm::text::{F32, FunctionText, GLOBAL, I16, I32, I64, Scalar, Ty, Value, float_of, int, int_of};
 use llmc_ir::gpu::GpuStepArgs;
 use std::mem::offset_of;
 
@@ -35,8 +35,12 @@ const WIDE_WARP: usize = 128;
 /// Elements per head that registers hold at all.
 const MOST_ELEMENTS: usize = 256;
 
-/// Bytes in which a block keeps what it works on.
-const PLACE_BYTES: usize = 16;
+/// Bytes in which a block keeps what it works on: its tokens and head, then the address of the sequence's block table.
+/// What is left of the step's sequences comes last.
+const PLACE_BYTES: usize = 32;
+const TABLE: i64 = 16;
+const SEQUENCE: i64 = 24;
+const END_SEQUENCE: i64 = 28;
 
 /// Whether this kernel can do it.
 pub fn takes(attend: &Attend) -> bool {
@@ -157,6 +161,11 @@ impl Flash<'_> {
         f.offset(&self.stages, &int((STAGES * self.stage_bytes + queries) as i64))
     }
 
+    fn kept_at(&self, f: &mut FunctionText, offset: i64) -> Value {
+        let start = self.kept(f);
+        f.offset(&start, &int(offset))
+    }
+
     fn place(&self, f: &mut FunctionText) -> Place {
         let from = self.kept(f);
         let kept = f.load_anew(I32.with_lanes(4), &from, 16);
@@ -191,15 +200,36 @@ impl Flash<'_> {
         f.store(&float_of(F32.with_lanes(rows), 0.0), &sums, 4 * rows);
         let mut initial = vec![float_of(F32, NO_MAXIMUM); rows];
         initial.extend(vec![float_of(F32, 0.0); self.depths() * rows * 4]);
-        let state = f.fold(&first_sequence, &end_sequence, 1, &initial, |f, sequence, state| {
-            self.walk(f, sequence, state, kept.as_deref())
+        let one = f.compare("icmp eq", &place.thread, &int(0));
+        f.when(&one, |f| {
+            for (value, offset) in [(&first_sequence, SEQUENCE), (&end_sequence, END_SEQUENCE)] {
+                let to = self.kept_at(f, offset);
+                f.store(value, &to, 4);
+            }
+        });
+        let state = f.repeat(&initial, |f, state| {
+            let state = self.walk(f, state, kept.as_deref());
+            let [sequence, end] = [SEQUENCE, END_SEQUENCE].map(|offset| {
+                let from = self.kept_at(f, offset);
+                f.load_anew(I32, &from, 4)
+            });
+            let next = f.add(&sequence, &int_of(I32, 1));
+            let again = f.compare("icmp slt", &next, &end);
+            barrier(f);
+            let place = self.place(f);
+            let one = f.compare("icmp eq", &place.thread, &int(0));
+            f.when(&one, |f| {
+                let to = self.kept_at(f, SEQUENCE);
+                f.store(&next, &to, 4);
+            });
+            (state, again)
         });
         let place = self.place(f);
         self.finish(f, &place, &state, rows);
     }
 
-    /// What the block has of a sequence.
-    fn segment(&self, f: &mut FunctionText, sequence: &Value) -> Segment {
+    /// What the block has of the sequence that it is at.
+    fn segment(&self, f: &mut FunctionText) -> Segment {
         let args = &self.params.args;
         let place = self.place(f);
         let field = |f: &mut FunctionText, ty: Ty, offset: usize| {
@@ -210,8 +240,9 @@ impl Flash<'_> {
         let starts = field(f, args.ty, offset_of!(GpuStepArgs, sequence_starts));
         let tables = field(f, args.ty, offset_of!(GpuStepArgs, block_tables));
         let stride = field(f, I64, offset_of!(GpuStepArgs, block_table_stride));
-        let sequence = f.cast("zext", sequence, I64);
-        let sequence = f.binary("or", &sequence, &place.zero);
+        let sequence = self.kept_at(f, SEQUENCE);
+        let sequence = f.load_anew(I32, &sequence, 4);
+        let sequence = f.cast("zext", &sequence, I64);
         let next = f.add(&sequence, &int(1));
         let begin = load_index(f, &starts, &sequence);
         let after = load_index(f, &starts, &next);
@@ -351,13 +382,13 @@ impl Flash<'_> {
     }
 
     /// The pool's blocks of a chunk; behind the last one that one.
-    fn chunk_blocks(&self, f: &mut FunctionText, segment: &Segment, chunk: &Value) -> Vec<Value> {
+    fn chunk_blocks(&self, f: &mut FunctionText, table: &Value, segment: &Segment, chunk: &Value) -> Vec<Value> {
         let first = f.scale(chunk, BLOCKS as i64);
         let block = |number| {
             let block = f.add(&first, &int_of(I32, number as i64));
             let block = f.min(&block, &segment.last_block);
             let block = f.cast("zext", &block, I64);
-            let address = f.element(&segment.table, &block, 4);
+            let address = f.element(table, &block, 4);
             f.load(I32, &address, 4)
         };
         (0..BLOCKS).map(block).collect()
@@ -365,12 +396,14 @@ impl Flash<'_> {
 
     fn copy(&self, f: &mut FunctionText, segment: &Segment, blocks: &[Value], stage: &Value) {
         let target = f.offset(&segment.target, stage);
+        let zero = self.place(f).zero;
         let pieces = 2 * self.attend.half_bytes / copy::BYTES / THREADS;
         let line = (WARP * copy::BYTES) as i64;
         for (number, block) in blocks.iter().enumerate() {
             let block = f.cast("zext", block, I64);
             let start = f.scale(&block, self.attend.block_bytes as i64);
             let own = f.cast("zext", &segment.source, I64);
+            let own = f.binary("or", &own, &zero);
             let start = f.add(&start, &own);
             let source = f.offset(&self.attend.cache, &start);
             for piece in 0..pieces {
@@ -383,19 +416,23 @@ impl Flash<'_> {
     }
 
     /// Folds the chunks that the block's rows of a sequence see: first those that all see whole.
-    fn walk(&self, f: &mut FunctionText, sequence: &Value, state: &[Value], kept: Option<&[Vec<Value>]>) -> Vec<Value> {
+    fn walk(&self, f: &mut FunctionText, state: &[Value], kept: Option<&[Vec<Value>]>) -> Vec<Value> {
         // What was read for the sequence before is read.
         barrier(f);
-        let whole = self.segment(f, sequence);
+        let whole = self.segment(f);
         let [first, end, _] = &whole.chunks;
-        let blocks = self.chunk_blocks(f, &whole, first);
+        let place = self.place(f);
+        let one = f.compare("icmp eq", &place.thread, &int(0));
+        let kept_table = self.kept_at(f, TABLE);
+        f.when(&one, |f| f.store(&whole.table, &kept_table, 8));
+        let blocks = self.chunk_blocks(f, &whole.table, &whole, first);
         self.copy(f, &whole, &blocks, &int(0));
         let second = f.add(first, &int_of(I32, 1));
         let mut carried = vec![int(0)];
-        carried.extend(self.chunk_blocks(f, &whole, &second));
+        carried.extend(self.chunk_blocks(f, &whole.table, &whole, &second));
         carried.extend(state.iter().cloned());
         let carried = self.walk_over(f, &whole, [first, end], carried, Mask::None, kept);
-        let masked = self.segment(f, sequence);
+        let masked = self.segment(f);
         let [_, first, end] = &masked.chunks;
         let carried = self.walk_over(f, &masked, [first, end], carried, Mask::Needed, kept);
         copy::wait(f, 0);
@@ -422,7 +459,9 @@ impl Flash<'_> {
             self.copy(f, segment, &carried[1..=BLOCKS], &next_stage);
             let later = f.add(chunk, &int_of(I32, 2));
             let mut next = vec![next_stage];
-            next.extend(self.chunk_blocks(f, segment, &later));
+            let table = self.kept_at(f, TABLE);
+            let table = f.load_anew(GLOBAL, &table, 8);
+            next.extend(self.chunk_blocks(f, &table, segment, &later));
             let masked = (mask == Mask::Needed).then_some(segment);
             next.extend(self.chunk(f, &place, (chunk, stage, masked), &carried[1 + BLOCKS..], (&addresses, kept)));
             next

@@ -56,7 +56,9 @@ fn hot_loops() {
 
 /// Products: as many matrix instructions per instruction as the best that other compilers do, and all copies wide.
 fn check_products(kernels: &[Kernel]) {
-    for kernel in kernels.iter().filter(|kernel| kernel.name.starts_with("prefill__") && kernel.name.ends_with("__tile")) {
+    for kernel in
+        kernels.iter().filter(|kernel| kernel.name.starts_with("prefill__") && kernel.name.ends_with("__tile"))
+    {
         let share = count(&kernel.hot, "HMMA") as f64 / kernel.hot.len() as f64;
         assert!(share >= 0.45, "{}: {share:.2} of the hot loop are matrix instructions", kernel.name);
         assert_eq!(count(&kernel.hot, "LDGSTS"), count_with(&kernel.hot, "LDGSTS", "128"), "{}", kernel.name);

@@ -91,9 +91,9 @@ fn hot_loops(listing: &str) -> BTreeMap<String, Vec<String>> {
                 (start < end).then_some((start, end))
             })
             .collect();
-        let innermost = loops.iter().filter(|&&(start, end)| {
-            !loops.iter().any(|&(a, b)| (a, b) != (start, end) && start <= a && b <= end)
-        });
+        let innermost = loops
+            .iter()
+            .filter(|&&(start, end)| !loops.iter().any(|&(a, b)| (a, b) != (start, end) && start <= a && b <= end));
         let hottest = innermost.max_by_key(|&&(start, end)| {
             let body = &instructions[start..=end];
             let loads = count(body, "LDG") + count(body, "LDGSTS");

@@ -130,9 +130,7 @@ struct Segment {
     after: Value,
     /// What a row's number is less than its position.
     shift: Value,
-    /// Where this thread's pieces of a stage are read from, in bytes from the block's first (as `i32`, which takes one
-    /// register less than the address), and written to, without the stage.
-    source: Value,
+    /// Where this thread's pieces of a stage are written to, without the stage.
     target: Value,
     /// The first chunk that any of its rows sees, the first that not all see whole, and the first that none sees.
     chunks: [Value; 3],
@@ -253,7 +251,7 @@ impl Flash<'_> {
         let highest = load_index(f, &positions, &last);
         let table = f.binary("mul nsw", &sequence, &stride);
         let table = f.element(&tables, &table, 4);
-        let (source, target) = self.copy_places(f, &place);
+        let target = self.target(f, &place);
         let bits = int(CHUNK.trailing_zeros().into());
         let first = match self.attend.attention.window {
             Some(window) => {
@@ -280,7 +278,7 @@ impl Flash<'_> {
         let [last_block, begin, after, shift, first, whole, end] =
             [&last_block, &begin, &after, &shift, &first, &whole, &end].map(|value| f.cast("trunc", value, I32));
         let chunks = [first, whole, end];
-        Segment { table, last_block, begin, after, shift, source, target, chunks }
+        Segment { table, last_block, begin, after, shift, target, chunks }
     }
 
     /// Where queries lie in shared memory.
@@ -360,25 +358,28 @@ impl Flash<'_> {
         addresses.iter().flat_map(load).collect()
     }
 
-    /// This thread's first piece of a block of the cache, in the pool and in a stage; pieces are permuted as in
-    /// [`matrix::place_of_columns`]. A warp copies a quarter of a block, so that all pieces of a thread are within what an
-    /// instruction has a place for ([`copy::CENTER`]).
-    fn copy_places(&self, f: &mut FunctionText, place: &Place) -> (Value, Value) {
+    /// This thread's first piece of a block of the cache, in bytes from the block's first and in a stage; pieces are
+    /// permuted as in [`matrix::place_of_columns`]. A warp copies a quarter of a block, so that all pieces of a thread are
+    /// within what an instruction has a place for ([`copy::CENTER`]).
+    fn source(&self, f: &mut FunctionText, place: &Place) -> Value {
         let own = f.scale(&place.lane, copy::BYTES as i64);
         let quarter = f.scale(&place.warp, (2 * self.attend.half_bytes / WARPS) as i64);
         let head = f.scale(&place.kv_head, 2 * self.attend.half_bytes as i64);
         let source = f.add(&head, &quarter);
         let source = f.add(&source, &own);
         let center = f.binary("or", &place.zero, &int(copy::CENTER));
-        let source = f.add(&source, &center);
-        let source = f.cast("trunc", &source, I32);
+        f.add(&source, &center)
+    }
+
+    fn target(&self, f: &mut FunctionText, place: &Place) -> Value {
+        let quarter = f.scale(&place.warp, (2 * self.attend.half_bytes / WARPS) as i64);
         let bit = f.binary("lshr", &place.lane, &int(3));
         let bit = f.binary("and", &bit, &int(1));
         let bit = f.scale(&bit, 2);
         let piece = f.binary("xor", &place.lane, &bit);
         let piece = f.scale(&piece, copy::BYTES as i64);
         let target = f.add(&quarter, &piece);
-        (source, f.offset(&self.stages, &target))
+        f.offset(&self.stages, &target)
     }
 
     /// The pool's blocks of a chunk; behind the last one that one.
@@ -396,14 +397,13 @@ impl Flash<'_> {
 
     fn copy(&self, f: &mut FunctionText, segment: &Segment, blocks: &[Value], stage: &Value) {
         let target = f.offset(&segment.target, stage);
-        let zero = self.place(f).zero;
+        let place = self.place(f);
+        let own = self.source(f, &place);
         let pieces = 2 * self.attend.half_bytes / copy::BYTES / THREADS;
         let line = (WARP * copy::BYTES) as i64;
         for (number, block) in blocks.iter().enumerate() {
             let block = f.cast("zext", block, I64);
             let start = f.scale(&block, self.attend.block_bytes as i64);
-            let own = f.cast("zext", &segment.source, I64);
-            let own = f.binary("or", &own, &zero);
             let start = f.add(&start, &own);
             let source = f.offset(&self.attend.cache, &start);
             for piece in 0..pieces {

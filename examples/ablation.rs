@@ -7,6 +7,7 @@
 //! ```
 
 use llmc::compile::{Outcome, Request, compile};
+use llmc::machine::{self, MachineError};
 use llmc::model::Model;
 use llmc_artifact::Artifact;
 use llmc_codegen::host::HostTarget;
@@ -14,7 +15,7 @@ use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
 use llmc_models::weights::{Limits, facts};
-use llmc_passes::eqsat::explain::step_seconds;
+use llmc_passes::eqsat::form::step_seconds;
 use llmc_passes::eqsat::rule::Family;
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
@@ -88,9 +89,14 @@ fn options(without: &[&str]) -> Options {
     Options { without: without.iter().map(ToString::to_string).collect(), ..Options::default() }
 }
 
+/// This machine, as it was measured if it was.
+fn host() -> Result<Machine, MachineError> {
+    machine::read("host", machine::config_directory().as_deref())
+}
+
 /// Seconds of a typical step of each program, by the cost model.
 fn predicted(model: &Model, without: &[&str]) -> Result<Vec<(String, f64)>, Box<dyn Error>> {
-    let machine = Machine::named("host")?;
+    let machine = host()?;
     let facts = facts(&model.config, &model.module, model.numerics, LIMITS);
     let options = Options { stop_after: Some(Phase::Rewritten), ..options(without) };
     let context = Context::new(facts, machine.clone());
@@ -105,7 +111,7 @@ fn executor(model: &Model, without: &[&str], path: &Path) -> Result<Executor, Bo
         gpus: Vec::new(),
         max_context: Some(LIMITS.max_context),
         max_batch: LIMITS.max_batch,
-        machine: Machine::named("host")?,
+        machine: host()?,
         passes: options(without),
         dump: None,
     };

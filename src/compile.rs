@@ -2,7 +2,7 @@
 
 use crate::error::CompileError;
 use crate::explain::kept::Kept;
-use crate::model::Model;
+use crate::model::{Definition, Model};
 use crate::package::Package;
 use llmc_artifact::IMPORTED;
 use llmc_codegen::gpu::GpuTarget;
@@ -11,6 +11,7 @@ use llmc_codegen::{Output, compile_gpu, compile_host, host_ir, host_listing};
 use llmc_ir::machine::Machine;
 use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::{print_fused, print_module};
+use llmc_models::config::ModelConfig;
 use llmc_models::weights::{Limits, facts};
 use llmc_passes::instrument::{Dump, Instrument, Moment, Report, Verify};
 use llmc_passes::pass::{Context, State};
@@ -94,7 +95,7 @@ pub fn compile(
     let mut going_on = |event: Progress<'_>| if progress(event) { Ok(()) } else { Err(CompileError::Interrupted) };
     going_on(Progress::Passes)?;
     keep_checkpoint(model, output)?;
-    let Lowered { state, passes, ir, kept } = run_passes(model, request)?;
+    let Lowered { state, passes, ir, kept } = run_passes(&model.definition(), request)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
         state => return Ok(Outcome::Stopped(state.text(), passes)),
@@ -130,7 +131,8 @@ pub fn compile(
     let launches = launches.collect();
     let parameters = planned.plan.model.parameters;
     let started = Instant::now();
-    let package = Package { model, plan: planned.plan, codes, gpu_codes, ir, passes: kept.json() };
+    let PlannedModel { plan, recipes, .. } = *planned;
+    let package = Package { model, plan, recipes, codes, gpu_codes, ir, passes: kept.json() };
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
     Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches }))
@@ -158,28 +160,40 @@ struct Lowered {
     kept: Kept,
 }
 
-fn run_passes(model: &Model, request: &Request) -> Result<Lowered, CompileError> {
-    let limits = Limits { max_context: max_context(model, request)?, max_batch: request.max_batch };
+/// What the passes are told of a model.
+///
+/// # Errors
+/// If a limit is not one that the model and the compiler allow.
+pub fn pass_context(model: &Definition<'_>, request: &Request) -> Result<Context, CompileError> {
+    let limits = Limits { max_context: max_context(model.config, request)?, max_batch: request.max_batch };
     if limits.max_batch == 0 || limits.max_batch > LARGEST_LIMIT {
         let batch = limits.max_batch;
         return Err(CompileError::Limit(format!("--max-batch is {batch}, but must be in 1..={LARGEST_LIMIT}")));
     }
-    let facts = facts(&model.config, &model.module, model.numerics, limits);
-    let context = Context::new(facts, request.machine.clone());
+    let facts = facts(model.config, model.module, model.numerics, limits);
+    Ok(Context::new(facts, request.machine.clone()))
+}
+
+/// Those that look on at every compilation.
+pub fn instruments(request: &Request) -> Vec<Box<dyn Instrument>> {
+    let dump = request.dump.iter().map(|directory| Box::new(Dump::new(directory)) as Box<dyn Instrument>);
+    std::iter::once(Box::new(Verify) as Box<dyn Instrument>).chain(dump).collect()
+}
+
+fn run_passes(model: &Definition<'_>, request: &Request) -> Result<Lowered, CompileError> {
+    let context = pass_context(model, request)?;
     let fused = Rc::new(RefCell::new(Vec::new()));
-    let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify), Box::new(KeepFused(Rc::clone(&fused)))];
-    if let Some(directory) = &request.dump {
-        instruments.push(Box::new(Dump::new(directory)));
-    }
+    let mut instruments = instruments(request);
+    instruments.push(Box::new(KeepFused(Rc::clone(&fused))));
     let state = State::Module(model.module.clone());
     let (state, passes) = run_pipeline(state, &context, &request.passes, &mut instruments)?;
-    let mut ir = vec![(IMPORTED.to_owned(), print_module(&model.module))];
+    let mut ir = vec![(IMPORTED.to_owned(), print_module(model.module))];
     ir.extend(fused.take());
     Ok(Lowered { state, passes, ir, kept: Kept::of(&context, &request.passes) })
 }
 
-fn max_context(model: &Model, request: &Request) -> Result<usize, CompileError> {
-    let most = model.config.max_positions.min(LARGEST_LIMIT);
+fn max_context(config: &ModelConfig, request: &Request) -> Result<usize, CompileError> {
+    let most = config.max_positions.min(LARGEST_LIMIT);
     match request.max_context {
         None => Ok(most),
         Some(context) if (1..=most).contains(&context) => Ok(context),

@@ -7,12 +7,19 @@
 //!    ([`llmc_codegen`]);
 //! 3. [`package`]: code, packed weights, tokenizer and plan are streamed into one file ([`llmc_artifact`]).
 //!
-//! [`explain`] goes the way back: from an artifact to what the compiler did and why.
+//! [`explain`] goes the way back: from an artifact to what the compiler did and why. [`shapes`] tells the same of a model
+//! whose weights are not there.
+//!
+//! What is cheapest depends on the machine: [`mod@calibrate`] measures this one, and [`machine`] knows which one a name means.
 //!
 //! The binary's commands (`src/commands`) only turn arguments into calls of these, and results into text.
 
+pub mod calibrate;
 pub mod compile;
 pub mod error;
 pub mod explain;
+pub mod machine;
 pub mod model;
 pub mod package;
+mod recipe;
+pub mod shapes;

@@ -5,7 +5,7 @@ use llmc_artifact::{GenerationDefaults, TokenizerFacts};
 use llmc_ir::builder::Numerics;
 use llmc_ir::dtype::DType;
 use llmc_ir::module::Module;
-use llmc_models::checkpoint::Checkpoint;
+use llmc_models::checkpoint::{Checkpoint, CheckpointDType};
 use llmc_models::config::{GenerationConfig, ModelConfig, TokenizerConfig};
 use llmc_models::weights::check_checkpoint;
 use std::io::ErrorKind;
@@ -30,6 +30,17 @@ pub struct Model {
     pub warnings: Vec<String>,
 }
 
+/// What the passes start from: a model without its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition<'a> {
+    /// What config.json says.
+    pub config: &'a ModelConfig,
+    /// The element types that it is compiled to.
+    pub numerics: Numerics,
+    /// The definition, built for the configuration.
+    pub module: &'a Module,
+}
+
 /// A tokenizer as it goes into the artifact.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -51,12 +62,27 @@ impl Model {
         let parsed = ModelConfig::load(directory)?;
         let config = parsed.config;
         let mut warnings = parsed.warnings;
-        let numerics = Numerics::new(dtype);
+        let numerics = Numerics { stored: stored_type(&checkpoint, dtype), ..Numerics::new(dtype) };
         let module = llmc_models::build(&config, numerics)?;
         warnings.extend(check_checkpoint(&config, &module, &checkpoint)?);
         let tokenizer = read_tokenizer(directory, &config, &mut warnings)?;
         let generation = generation_defaults(&config, &GenerationConfig::load(directory)?);
         Ok(Model { config, numerics, module, checkpoint, tokenizer, generation, warnings })
+    }
+
+    /// Without the weights.
+    pub fn definition(&self) -> Definition<'_> {
+        Definition { config: &self.config, numerics: self.numerics, module: &self.module }
+    }
+}
+
+/// The type in which weight matrices are kept: that of the checkpoint where it is a narrower form of the same values.
+fn stored_type(checkpoint: &Checkpoint, dtype: DType) -> DType {
+    let tensors = checkpoint.names().filter_map(|name| checkpoint.tensor(name));
+    let mut matrices = tensors.filter(|tensor| tensor.shape.len() == 2);
+    match matrices.all(|tensor| tensor.dtype == CheckpointDType::BF16) {
+        true if dtype == DType::F32 => DType::BF16,
+        _ => dtype,
     }
 }
 

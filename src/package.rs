@@ -2,6 +2,7 @@
 
 use crate::error::CompileError;
 use crate::model::Model;
+use crate::recipe::compute;
 use llmc_artifact::{
     ArtifactWriter, CudaCode, Entry, FORMAT_VERSION, HostCode, Manifest, PASSES, TOKENIZER, code_tensor_name,
     ir_tensor_name,
@@ -10,9 +11,11 @@ use llmc_codegen::GpuModule;
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::pack;
+use llmc_ir::module::Function;
 use llmc_ir::plan::{PackedWeight, Plan};
-use llmc_models::checkpoint::{TensorView, check_finite};
+use llmc_models::checkpoint::check_finite;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// The parts of an artifact.
@@ -21,6 +24,8 @@ pub struct Package<'a> {
     pub model: &'a Model,
     /// Memory layout and programs.
     pub plan: Plan,
+    /// How the weights that the checkpoint lacks are computed.
+    pub recipes: BTreeMap<String, Function>,
     /// Code by CPU level, the most demanding first.
     pub codes: Vec<(&'a HostTarget, llmc_codegen::HostCode)>,
     /// Code by GPU architecture.
@@ -81,7 +86,7 @@ impl Package<'_> {
         let total = weights.iter().map(|weight| weight.bytes).sum();
         let mut done = 0;
         for weight in &weights {
-            write_weight(&mut writer, self.model, weight, &mut |bytes| {
+            write_weight(&mut writer, self.model, &self.recipes, weight, &mut |bytes| {
                 done += bytes;
                 progress(done, total)
             })?;
@@ -90,34 +95,48 @@ impl Package<'_> {
     }
 }
 
-/// Packs one weight from the checkpoint into the current entry.
+/// Packs one weight, from the checkpoint or by its recipe, into the current entry.
 fn write_weight(
     writer: &mut ArtifactWriter,
     model: &Model,
+    recipes: &BTreeMap<String, Function>,
     weight: &PackedWeight,
     progress: &mut dyn FnMut(u64) -> Result<(), CompileError>,
 ) -> Result<(), CompileError> {
-    let missing = || CompileError::Limit(format!("weight `{}` is not in the checkpoint", weight.name));
-    let tensor = model.checkpoint.tensor(&weight.name).ok_or_else(missing)?;
-    check_finite(&tensor)?;
-    let read = |range, values: &mut Vec<f32>| {
-        tensor.read_f32(range, values)?;
-        check_range(&tensor, weight, values)
-    };
-    pack::<CompileError>(weight, read, |bytes| {
+    let write = |bytes: &[u8]| {
         writer.write(bytes)?;
         progress(bytes.len() as u64)
-    })?;
+    };
+    if let Some(recipe) = recipes.get(&weight.name) {
+        let computed = compute(&weight.name, recipe, &model.checkpoint)?;
+        check_range(weight, &computed)?;
+        let read = |range: Range<usize>, values: &mut Vec<f32>| {
+            values.clear();
+            values.extend_from_slice(&computed[range]);
+            Ok(())
+        };
+        pack::<CompileError>(weight, read, write)?;
+    } else {
+        let missing = || CompileError::Limit(format!("weight `{}` is not in the checkpoint", weight.name));
+        let tensor = model.checkpoint.tensor(&weight.name).ok_or_else(missing)?;
+        check_finite(&tensor)?;
+        let read = |range, values: &mut Vec<f32>| {
+            tensor.read_f32(range, values)?;
+            check_range(weight, values)
+        };
+        pack::<CompileError>(weight, read, write)?;
+    }
     Ok(writer.end_entry()?)
 }
 
 /// Refuses values that are finite in the checkpoint but not in the type that they are packed in.
-fn check_range(tensor: &TensorView<'_>, weight: &PackedWeight, values: &[f32]) -> Result<(), CompileError> {
+fn check_range(weight: &PackedWeight, values: &[f32]) -> Result<(), CompileError> {
     let overflows = |value: &&f32| !weight.dtype.round(f64::from(**value)).is_finite();
+    // A NaN is no maximum, so it is looked for by itself.
     let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    if !overflows(&&largest) {
+    if !overflows(&&largest) && !values.iter().any(|value| value.is_nan()) {
         return Ok(());
     }
     let value = values.iter().find(overflows).copied().unwrap_or(largest);
-    Err(CompileError::Overflow { name: tensor.name.to_owned(), value, dtype: weight.dtype.to_string() })
+    Err(CompileError::Overflow { name: weight.name.clone(), value, dtype: weight.dtype.to_string() })
 }

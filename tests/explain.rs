@@ -2,7 +2,7 @@
 
 use llmc::compile::{Outcome, Request, compile};
 use llmc::explain::report::{Report, Timing};
-use llmc::explain::{explain, page, text};
+use llmc::explain::{explain, explain_for, page, text};
 use llmc::model::Model;
 use llmc_artifact::Artifact;
 use llmc_codegen::gpu::GpuTarget;
@@ -18,8 +18,12 @@ use tempfile::TempDir;
 /// A name that would be markup if nobody cared.
 const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\u{2028}&amp;\"'";
 
-/// The tiny Llama compiled for a CPU that does not depend on this machine.
 fn compile_tiny(directory: &Path, without: &[&str]) -> PathBuf {
+    compile_for(directory, without, "host")
+}
+
+/// The tiny Llama compiled for a CPU that does not depend on this machine.
+fn compile_for(directory: &Path, without: &[&str], machine: &str) -> PathBuf {
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama");
     let model = Model::load(&checkpoint, DType::BF16).unwrap();
     let request = Request {
@@ -27,7 +31,7 @@ fn compile_tiny(directory: &Path, without: &[&str]) -> PathBuf {
         gpus: vec![GpuTarget::parse("cuda:sm_80").unwrap()],
         max_context: None,
         max_batch: 64,
-        machine: Machine::named("host").unwrap(),
+        machine: Machine::named(machine).unwrap(),
         passes: Options { without: without.iter().map(ToString::to_string).collect(), ..Options::default() },
         dump: None,
     };
@@ -73,7 +77,7 @@ fn report() -> Report {
 /// Without what differs between runs or between versions of LLVM, and without device kernels, of which there are many.
 fn stable(mut report: Report) -> Report {
     report.timing = Timing::default();
-    report.bytes = 0;
+    report.bytes = Some(0);
     report.targets.iter_mut().for_each(|target| target.bytes = 0);
     report.gpus.clear();
     let kernels = report.programs.iter_mut().flat_map(|program| &mut program.kernels);
@@ -122,8 +126,9 @@ fn nodes_know_where_they_come_from() {
         &report.graphs[view.graph].nodes
     };
     assert!(nodes("imported").iter().all(|node| node.origin == "definition"));
-    let merged = nodes("rewritten").iter().filter(|node| node.origin == "eqsat" && node.kind == "dot");
-    assert_eq!(merged.count(), 2, "one product for queries, keys and values, one for gate and up");
+    let chosen = nodes("rewritten").iter().filter(|node| node.origin == "eqsat" && node.kind == "dot");
+    let products = "queries, keys and values; attention's output; gate and up; down";
+    assert_eq!(chosen.count(), 4, "each product is one that equality saturation chose: {products}");
     let kept = nodes("rewritten").iter().filter(|node| node.origin == "definition").count();
     assert!(kept > nodes("rewritten").len() / 2, "{kept}");
     // Fusion makes one region of a joined product, with a dot for each of the weights where they lie.
@@ -158,6 +163,36 @@ fn it_says_what_was_left_out() {
     let text = text::text(&report).unwrap();
     assert!(text.contains("compiled without eqsat, cse") && text.contains("did not run"), "{text}");
     assert!(!text.contains("plans the model differently"), "{text}");
+}
+
+/// Everything that depends on the machine is another machine's then, whichever way it was named.
+#[test]
+fn another_machine_has_another_roof() {
+    let a100 = Machine::named("a100").unwrap();
+    let priced_anew = explain_for(&Artifact::open(&tiny().1).unwrap(), &a100).unwrap();
+    assert!(priced_anew.notes[0].contains("compiled for host") && priced_anew.notes[0].contains("for a100"));
+    let directory = tempfile::tempdir().unwrap();
+    let compiled = explain(&Artifact::open(compile_for(directory.path(), &[], "a100")).unwrap()).unwrap();
+    assert_eq!(compiled.notes, Vec::<String>::new());
+    for report in [&priced_anew, &compiled] {
+        assert_eq!(report.machine, a100);
+        for program in &report.programs {
+            for kernel in program.kernels.iter().filter(|kernel| kernel.launches > 0) {
+                // A kernel lies under the roof of its unit: the machine's arithmetic, and its memory at that intensity.
+                let rate = kernel.unit_flops / kernel.price.seconds;
+                let peaks = [a100.matrix_flops.bf16, a100.matrix_flops.f32, a100.vector_flops];
+                assert!(peaks.contains(&kernel.peak), "{kernel:?}");
+                // Attention multiplies what is in the cache, which is bf16 here as weights are.
+                assert!(kernel.anchor != "attend" || kernel.peak == a100.matrix_flops.bf16, "{kernel:?}");
+                assert!(rate <= kernel.peak.min(kernel.intensity * a100.memory_bandwidth) * (1.0 + 1e-9), "{kernel:?}");
+                assert!(kernel.price.seconds >= a100.launch_seconds, "{kernel:?}");
+            }
+        }
+        let text = text::text(report).unwrap();
+        assert!(text.contains("machine  a100: 2.04 TB/s") && text.contains(&a100.source), "{text}");
+    }
+    let same = |report: Report| Report { notes: Vec::new(), targets: Vec::new(), ..stable(report) };
+    assert_eq!(same(priced_anew), same(compiled));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
 use llmc_ir::module::{Argument, Call, LOGITS, Module};
-use llmc_ir::op::{Attention, Op};
+use llmc_ir::op::{AttendMethod, Attention, Op};
 use llmc_ir::plan::{ModelFacts, StepInput};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::pipeline::{Options, run_pipeline};
@@ -31,7 +31,7 @@ fn module() -> Module {
     let mixed = b.linear(normed, "mix", (WIDTH, WIDTH), Bias::Present);
     let mixed = b.to_matrix_type(mixed);
     let kv = b.kv_write(kv, mixed, mixed);
-    let attention = Attention { heads: 1, kv_heads: 1, scale: 0.25.into(), window: None };
+    let attention = Attention { heads: 1, kv_heads: 1, scale: 0.25.into(), window: None, method: AttendMethod::Whole };
     let attended = b.attend(mixed, kv, attention);
     let attended = b.convert(attended, DType::F32);
     let x = b.plus(x, attended);

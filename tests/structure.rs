@@ -32,13 +32,14 @@ const WALLS: [(&str, &str, &str); 4] = [
 const NOT_IN_RUNTIME: [&str; 5] = ["inkwell", "llvm-sys", "llmc-codegen", "llmc-passes", "llmc-models"];
 
 /// Where `unsafe` is allowed: the borders to devices, mapped files and C libraries.
-const UNSAFE: [&str; 6] = [
+const UNSAFE: [&str; 7] = [
     "codegen/src/llvm/disassembler.rs",
     "models/src/checkpoint/mod.rs",
     "models/src/gguf/mod.rs",
     "runtime/artifact/src/",
     "runtime/console/src/signals.rs",
     "runtime/src/device/",
+    "src/calibrate/",
 ];
 
 /// Lines that a source file may have. Most have half as many; what grows beyond is two ideas.
@@ -127,7 +128,10 @@ fn unsafe_code_stays_at_the_borders() {
     };
     let found: Vec<String> = sources()
         .into_iter()
-        .filter(|(path, text)| path.contains("/src/") && !path.starts_with("tests/") && has_unsafe(text))
+        .filter(|(path, text)| {
+            let is_shipped = path.starts_with("src/") || (path.contains("/src/") && !path.starts_with("tests/"));
+            is_shipped && has_unsafe(text)
+        })
         .map(|(path, _)| path)
         .collect();
     let stray: Vec<_> = found.iter().filter(|path| !UNSAFE.iter().any(|place| path.starts_with(place))).collect();

@@ -15,16 +15,18 @@ use crate::shape::{KvType, Shape, TensorType, Type};
 /// Which element types a model computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics {
-    /// Weight matrices, and activations wherever they feed a dot, the KV cache or attention.
+    /// What matrices are multiplied in: activations wherever they feed a dot, the KV cache or attention.
     pub matrix: DType,
+    /// Weight matrices as they are stored; where it differs from `matrix`, they are widened to it.
+    pub stored: DType,
     /// Everything else: the residual stream, norms, biases, rotations.
     pub scalar: DType,
 }
 
 impl Numerics {
-    /// Matrices in `matrix`, everything else in f32.
+    /// Matrices in `matrix`, stored and multiplied, everything else in f32.
     pub fn new(matrix: DType) -> Numerics {
-        Numerics { matrix, scalar: DType::F32 }
+        Numerics { matrix, stored: matrix, scalar: DType::F32 }
     }
 }
 
@@ -132,7 +134,7 @@ impl FunctionBuilder {
 
     /// A weight matrix or table of the current scope.
     pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> NodeId {
-        self.weight(name, Type::tensor(self.numerics.matrix, &[rows, columns]))
+        self.weight(name, Type::tensor(self.numerics.stored, &[rows, columns]))
     }
 
     /// A weight vector of the current scope.
@@ -243,7 +245,8 @@ impl FunctionBuilder {
 
     /// `x W^T` for `x[rows, k]` and `W[n, k]`.
     pub fn dot(&mut self, x: NodeId, weight: NodeId) -> NodeId {
-        self.add(Op::Dot { left: 1, right: 1, batch: 0 }, &[x, weight])
+        let weight = self.to_matrix_type(weight);
+        self.add(Op::PRODUCT, &[x, weight])
     }
 
     /// Rows of a table, in f32.

@@ -8,7 +8,7 @@ use crate::dim::{Dim, Symbol};
 use crate::dtype::DType;
 use crate::graph::{Graph, NodeId};
 use crate::module::{Function, Param};
-use crate::op::{Attention, BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::op::{Attention, BinaryOp, CompareOp, DotMethod, Op, ReduceOp, UnaryOp};
 use crate::shape::{Shape, Type};
 
 /// Masked softmax attention of one sequence (Vaswani et al., "Attention is all you need", 2017, with the grouped
@@ -18,7 +18,7 @@ use crate::shape::{Shape, Type};
 /// keys, `positions: i32[tokens]` of the query's rows; key j has position j. Its one result is
 /// `[tokens, heads*head_dim]` in `dtype`. Each row must see at least one key: `context` exceeds all positions.
 pub fn attend(attention: &Attention, head_dim: usize, dtype: DType) -> Result<Function, String> {
-    let Attention { heads, kv_heads, scale, window } = *attention;
+    let Attention { heads, kv_heads, scale, window, .. } = *attention;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(format!("{heads} query heads are not a multiple of {kv_heads} key/value heads"));
     }
@@ -38,7 +38,7 @@ pub fn attend(attention: &Attention, head_dim: usize, dtype: DType) -> Result<Fu
     let query = b.add(Op::Permute { order: vec![1, 2, 0, 3] }, &[query])?;
     let keys = b.reshape(keys, &[context, kv_heads, head_dim])?;
     let keys = b.add(Op::Permute { order: vec![1, 0, 2] }, &[keys])?;
-    let scores = b.add(Op::Dot { left: 3, right: 2, batch: 1 }, &[query, keys])?;
+    let scores = b.add(Op::Dot { left: 3, right: 2, batch: 1, method: DotMethod::Gemm }, &[query, keys])?;
     let shape = Shape(vec![kv_heads, group, tokens, context]);
     let scale = b.constant(scale.get(), DType::F32, &shape)?;
     let scores = b.add(Op::Binary(BinaryOp::Multiply), &[scores, scale])?;
@@ -66,7 +66,7 @@ pub fn attend(attention: &Attention, head_dim: usize, dtype: DType) -> Result<Fu
     let values = b.reshape(values, &[context, kv_heads, head_dim])?;
     let values = b.add(Op::Permute { order: vec![1, 0, 2] }, &[values])?;
     let values = b.add(Op::Convert { to: DType::F32 }, &[values])?;
-    let mixed = b.add(Op::Dot { left: 3, right: 1, batch: 1 }, &[weights, values])?;
+    let mixed = b.add(Op::Dot { left: 3, right: 1, batch: 1, method: DotMethod::Gemm }, &[weights, values])?;
     let sum = b.broadcast(sum, &Shape(vec![kv_heads, group, tokens, head_dim]))?;
     let mixed = b.add(Op::Binary(BinaryOp::Divide), &[mixed, sum])?;
     let rows = b.add(Op::Permute { order: vec![2, 0, 1, 3] }, &[mixed])?;
@@ -112,10 +112,12 @@ impl Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::AttendMethod;
 
     #[test]
     fn impossible_heads_are_refused() {
-        let attention = Attention { heads: 3, kv_heads: 2, scale: 1.0.into(), window: None };
+        let attention =
+            Attention { heads: 3, kv_heads: 2, scale: 1.0.into(), window: None, method: AttendMethod::Whole };
         assert!(attend(&attention, 4, DType::F32).unwrap_err().contains("multiple"));
         let huge = Attention { heads: usize::MAX, kv_heads: 1, ..attention };
         assert!(attend(&huge, 4, DType::F32).is_err());
@@ -123,7 +125,8 @@ mod tests {
 
     #[test]
     fn the_type_is_that_of_the_operation() {
-        let attention = Attention { heads: 4, kv_heads: 2, scale: 0.5.into(), window: Some(3) };
+        let attention =
+            Attention { heads: 4, kv_heads: 2, scale: 0.5.into(), window: Some(3), method: AttendMethod::Whole };
         let function = attend(&attention, 8, DType::BF16).unwrap();
         let ty = function.graph.ty(function.results[0]);
         assert_eq!(*ty, function.params[0].ty);

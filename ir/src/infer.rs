@@ -85,7 +85,7 @@ fn tensor_op(op: &Op, operands: &[&TensorType]) -> Result<TensorType, String> {
             shape.0[*axis] = Dim::fixed(1);
             Ok(with_shape(shape))
         }
-        Op::Dot { left, right, batch } => dot(first, operands[1], *left, *right, *batch),
+        Op::Dot { left, right, batch, .. } => dot(first, operands[1], *left, *right, *batch),
         Op::Reshape { shape } => match (first.shape.elements(), shape.elements()) {
             (Some(from), Some(to)) if from == to => Ok(with_shape(shape.clone())),
             _ => Err(format!("reshape must keep the number of elements: {} to {shape}", first.shape)),
@@ -140,8 +140,12 @@ fn constant(count: usize, dtype: DType, shape: &Shape) -> Result<Type, String> {
 fn dot(a: &TensorType, b: &TensorType, left: usize, right: usize, batch: usize) -> Result<TensorType, String> {
     check_axis(left, &a.shape)?;
     check_axis(right, &b.shape)?;
-    if a.dtype != b.dtype || !a.dtype.is_float() {
-        return Err(format!("dot needs two float operands of one element type, found {a} and {b}"));
+    // Narrow weights may meet wide rows: each of their values is one of the wide type.
+    let widened = a.dtype == DType::F32 && matches!(b.dtype, DType::BF16 | DType::F16);
+    if (a.dtype != b.dtype && !widened) || !a.dtype.is_float() {
+        return Err(format!(
+            "dot needs two float operands of one element type (or f32 on the left, bf16 or f16 on the right), found {a} and {b}"
+        ));
     }
     let contracted = a.shape.0[left] == b.shape.0[right];
     let batches = batch <= left && batch <= right && a.shape.0[..batch] == b.shape.0[..batch];

@@ -72,6 +72,8 @@ pub enum Op {
         right: usize,
         /// Leading axes that both operands share.
         batch: usize,
+        /// How its kernel divides the work.
+        method: DotMethod,
     },
     /// The same elements in row-major order under another shape.
     Reshape {
@@ -128,6 +130,8 @@ pub struct Attention {
     pub scale: Number,
     /// Sliding window: a row at position p sees positions `p - window + 1 ..= p` only.
     pub window: Option<usize>,
+    /// How its kernel divides the work.
+    pub method: AttendMethod,
 }
 
 impl KvPart {
@@ -224,6 +228,27 @@ macro_rules! named {
 }
 
 named! {
+    /// How the kernel of a dot divides its work. It changes no value beyond the order of sums.
+    DotMethod {
+        /// Blocks of rows and columns that stay in fast memory while they are multiplied: for many rows.
+        Gemm = "gemm",
+        /// The weight is read once, in order and ahead of time, for all rows together: for few rows.
+        Gemv = "gemv",
+    }
+}
+
+named! {
+    /// How the kernel of an `attend` divides its work. It changes no value beyond the order of sums.
+    AttendMethod {
+        /// A work item is some rows of one sequence and one key/value head, over all that they see.
+        Whole = "whole",
+        /// A work item is one row over a part of what it sees; the parts are combined behind. It takes a step of one
+        /// token per sequence.
+        Split = "split",
+    }
+}
+
+named! {
     /// Elementwise functions of one float operand.
     UnaryOp {
         /// `-x`
@@ -292,6 +317,9 @@ named! {
 }
 
 impl Op {
+    /// Rows `[rows, k]` times the rows of a weight `[n, k]`.
+    pub const PRODUCT: Op = Op::Dot { left: 1, right: 1, batch: 0, method: DotMethod::Gemm };
+
     /// Whether each element of the result depends on operand elements by elementwise
     /// computation or rearrangement only: what can be fused into a loop over the result.
     pub fn is_map(&self) -> bool {

@@ -2,11 +2,11 @@
 
 use crate::dim::Bounds;
 use crate::graph::{Graph, NodeId};
-use crate::module::{Call, Param};
+use crate::module::{Call, Function, Param};
 use crate::op::Op;
 use crate::plan::{Plan, StepInput, WeightLayout};
 use crate::shape::Type;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A part of a function that becomes one kernel. Its body is an ordinary graph whose inputs are the
 /// region's inputs, so the interpreter gives it its meaning.
@@ -35,11 +35,13 @@ pub enum Anchor {
     Dot,
     /// One `attend`.
     Attend,
+    /// Anything that depends on weights alone: computed once, while compiling, and stored in the artifact.
+    Weights,
 }
 
 impl Anchor {
     /// Every anchor, in declaration order.
-    pub const ALL: [Anchor; 3] = [Anchor::Rows, Anchor::Dot, Anchor::Attend];
+    pub const ALL: [Anchor; 4] = [Anchor::Rows, Anchor::Dot, Anchor::Attend, Anchor::Weights];
 
     /// The name used in the text form.
     pub fn name(self) -> &'static str {
@@ -47,6 +49,7 @@ impl Anchor {
             Anchor::Rows => "rows",
             Anchor::Dot => "dot",
             Anchor::Attend => "attend",
+            Anchor::Weights => "weights",
         }
     }
 }
@@ -191,6 +194,9 @@ pub struct Kernel {
 pub struct PlannedModel {
     /// The plan.
     pub plan: Plan,
+    /// How the weights that no checkpoint has are computed, by their names in the plan: functions without parameters and
+    /// with one result, whose weights are absolute keys of the checkpoint.
+    pub recipes: BTreeMap<String, Function>,
     /// The kernels of each program, parallel to `plan.programs`.
     pub kernels: Vec<Vec<Kernel>>,
 }

@@ -32,5 +32,5 @@ pub mod pass;
 pub mod phase;
 pub mod pipeline;
 pub mod plan;
-mod rebuild;
+pub mod rebuild;
 pub mod specialize;

@@ -1,6 +1,6 @@
 //! What a pass is, and the state that passes hand on.
 
-use crate::eqsat::rule::Family;
+use crate::eqsat::rule::{Family, Numerics};
 use crate::phase::Phase;
 use crate::plan::{print_plan, source_type};
 use llmc_ir::machine::Machine;
@@ -57,6 +57,8 @@ pub struct Context {
     pub machine: Machine,
     /// The rewrite rules that equality saturation uses; the pipeline sets it from its options.
     pub families: Vec<Family>,
+    /// The loosest class of rules that it uses; set likewise.
+    pub numerics: Numerics,
 }
 
 /// Tokens per prefill step: enough rows to make matrix products compute-bound, few enough that the
@@ -64,9 +66,15 @@ pub struct Context {
 pub const PREFILL_CHUNK: usize = 512;
 
 impl Context {
-    /// A context that uses all rewrite rules, with the usual prefill chunk.
+    /// A context that uses the rewrite rules of all families, with the usual prefill chunk.
     pub fn new(facts: ModelFacts, machine: Machine) -> Context {
-        Context { facts, prefill_chunk: PREFILL_CHUNK, machine, families: Family::ALL.into() }
+        Context {
+            facts,
+            prefill_chunk: PREFILL_CHUNK,
+            machine,
+            families: Family::ALL.into(),
+            numerics: Numerics::default(),
+        }
     }
 }
 

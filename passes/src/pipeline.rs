@@ -1,6 +1,6 @@
 //! The pipeline: which passes there are, in which order they run, and the loop that runs them.
 
-use crate::eqsat::rule::Family;
+use crate::eqsat::rule::{Family, Numerics};
 use crate::instrument::{Instrument, Moment, Report, Statistics, Stopwatch};
 use crate::pass::{Context, Necessity, Pass, State};
 use crate::phase::Phase;
@@ -39,6 +39,16 @@ pub struct Options {
     pub stop_after: Option<Phase>,
     /// Exactly these passes in this order, instead of the pipeline.
     pub only: Option<Vec<String>>,
+    /// The loosest class of rewrite rules that may be used.
+    pub numerics: Numerics,
+}
+
+impl Options {
+    /// The families of rewrite rules that are not left out.
+    pub fn families(&self) -> Vec<Family> {
+        let kept = |family: &Family| !self.without.iter().any(|name| name == family.name());
+        Family::ALL.into_iter().filter(kept).collect()
+    }
 }
 
 /// Why the pipeline stopped.
@@ -92,8 +102,7 @@ pub fn run_pipeline(
     instruments: &mut [Box<dyn Instrument>],
 ) -> Result<(State, Report), PipelineError> {
     let passes = select(&state, options)?;
-    let families = Family::ALL.into_iter().filter(|family| !options.without.iter().any(|name| name == family.name()));
-    let context = &Context { families: families.collect(), ..context.clone() };
+    let context = &Context { families: options.families(), numerics: options.numerics, ..context.clone() };
     let mut stopwatch = Stopwatch::start();
     let mut report = Report::default();
     observe(instruments, Moment::Start, &state)?;

@@ -1,6 +1,6 @@
 //! `llmc compile`: a checkpoint becomes an artifact.
 
-use super::{interrupt, machine};
+use super::{interrupt, machine, shapes};
 use clap::Args;
 use llmc::compile::{Outcome, Progress, Request, Summary};
 use llmc::error::CompileError;
@@ -9,7 +9,7 @@ use llmc_codegen::gpu::{self, GpuTarget};
 use llmc_codegen::host::HostTarget;
 use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
-use llmc_passes::eqsat::rule::Family;
+use llmc_passes::eqsat::rule::{Family, Numerics};
 use llmc_passes::instrument::Report;
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, pipeline};
@@ -27,17 +27,18 @@ use std::time::Instant;
   llmc compile Qwen2.5-0.5B-Instruct --target x86-64-v3,x86-64-v4 --max-context 8192
   llmc compile Qwen2.5-0.5B-Instruct --target native,cuda:sm_80
   llmc compile SmolLM2-135M-Instruct --dump ir --without cse
-  llmc compile SmolLM2-135M-Instruct --stop-after fused")]
+  llmc compile SmolLM2-135M-Instruct --stop-after fused
+  llmc compile --shapes-only Llama-3-8B/config.json --machine a100")]
 pub struct CompileArguments {
     /// model.safetensors, model.safetensors.index.json, or the directory of either
     #[arg(value_name = "CHECKPOINT")]
-    checkpoint: PathBuf,
+    pub checkpoint: PathBuf,
     /// Where the artifact goes [default: the checkpoint directory's name with .llmc, here]
     #[arg(short, long, value_name = "OUT")]
-    output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
     /// Element type of weight matrices and of what they multiply: bf16 or f32. Sums are always f32
     #[arg(long, value_name = "TYPE", default_value = "bf16")]
-    dtype: DType,
+    pub dtype: DType,
     /// What to make code for, several with commas or several times: CPUs (native, x86-64, x86-64-v2, x86-64-v3,
     /// x86-64-v4, znver4, znver5, sapphirerapids, graniterapids) and NVIDIA GPUs (cuda:sm_80, cuda:sm_86, cuda:sm_87,
     /// cuda:sm_89, cuda:sm_90: those and newer ones)
@@ -63,9 +64,17 @@ pub struct CompileArguments {
     /// Leave out an optional pass or a family of rewrite rules; may be given several times
     #[arg(long, value_name = "PASS", long_help = without_help())]
     without: Vec<String>,
-    /// Print a JSON object about the result
+    /// How far rewrite rules may go: exact (the same operations), reassociates (sums in another order) or rounds (results
+    /// may be rounded to bf16 at other places)
+    #[arg(long, value_name = "CLASS", default_value = "reassociates")]
+    numerics: Numerics,
+    /// Read nothing but the shapes of a model, from the config.json that CHECKPOINT names: run the passes, print what they
+    /// chose and why, what a step launches and moves, and sizes, and write no artifact
     #[arg(long)]
-    json: bool,
+    shapes_only: bool,
+    /// Print a JSON object about the result; with --shapes-only the one that `llmc explain --json` prints
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn without_help() -> String {
@@ -144,9 +153,17 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
         machine: machine::read(machine)?,
         targets,
         gpus,
-        passes: Options { without: arguments.without.clone(), stop_after: arguments.stop_after, only: None },
+        passes: Options {
+            without: arguments.without.clone(),
+            stop_after: arguments.stop_after,
+            only: None,
+            numerics: arguments.numerics,
+        },
         dump: arguments.dump.clone(),
     };
+    if arguments.shapes_only {
+        return shapes::study(arguments, &request);
+    }
     let interrupted = interrupt::install()?;
     let model = Model::load(&arguments.checkpoint, arguments.dtype).map_err(failed)?;
     model.warnings.iter().for_each(|warning| output::note(&format!("warning: {warning}")));
@@ -180,7 +197,8 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
     }
 }
 
-fn failed(error: CompileError) -> CliError {
+/// By whose fault a compilation ended.
+pub fn failed(error: CompileError) -> CliError {
     if error.is_input() { CliError::usage(error) } else { CliError::failure(error) }
 }
 

@@ -1,5 +1,6 @@
 //! `llmc explain`: how an artifact came about, and what its steps cost.
 
+use super::machine;
 use clap::Args;
 use llmc::explain::{self, ExplainError, page, text};
 use llmc_artifact::{Artifact, write_file};
@@ -9,15 +10,19 @@ use std::path::{Path, PathBuf};
 /// Show what the compiler did with a model and why: passes, rewrites, chosen forms, kernels, memory.
 ///
 /// The passes run again on what the artifact keeps of the model, which takes milliseconds. Costs are those of the machine
-/// that the model was compiled for (--machine of `llmc compile`), not measurements.
+/// that the model was compiled for (--machine of `llmc compile`), or of another one, and not measurements.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   llmc explain smollm2.llmc
-  llmc explain smollm2.llmc -o report.html")]
+  llmc explain smollm2.llmc -o report.html
+  llmc explain smollm2.llmc --machine h100")]
 pub struct ExplainArguments {
     /// The compiled model
     #[arg(value_name = "ART")]
     artifact: PathBuf,
+    /// What the passes would do for another machine: a name or a JSON file, as for `llmc compile`
+    #[arg(long, value_name = "MACHINE")]
+    machine: Option<String>,
     /// Write a page with graphs and charts, which needs no network, instead of printing text
     #[arg(short, long, value_name = "HTML", conflicts_with = "json")]
     output: Option<PathBuf>,
@@ -32,7 +37,10 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), CliError> {
     if let Some(path) = &arguments.output {
         keep_artifact(&arguments.artifact, path)?;
     }
-    let report = explain::explain(&artifact).map_err(failed)?;
+    let report = match &arguments.machine {
+        Some(name) => explain::explain_for(&artifact, &machine::read(name)?).map_err(failed)?,
+        None => explain::explain(&artifact).map_err(failed)?,
+    };
     if arguments.json {
         return output::print_json(&report);
     }

@@ -1,5 +1,6 @@
 //! The commands of `llmc`; [`llmc_console`] says what goes where and which exit codes there are.
 
+mod calibrate;
 mod compile;
 mod explain;
 mod import;
@@ -7,6 +8,7 @@ mod inspect;
 mod interrupt;
 mod machine;
 mod opt;
+mod shapes;
 
 use clap::{Parser, Subcommand};
 use llmc_console::{exit_code, signals};
@@ -28,6 +30,7 @@ enum Command {
     Inspect(inspect::InspectArguments),
     Explain(explain::ExplainArguments),
     Import(import::ImportArguments),
+    Calibrate(calibrate::CalibrateArguments),
 }
 
 /// Parses the command line and does what it says.
@@ -39,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Import(arguments) => import::import(&arguments),
+        Command::Calibrate(arguments) => calibrate::calibrate(&arguments),
     })
 }
 

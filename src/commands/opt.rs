@@ -6,6 +6,7 @@ use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::text::parse;
+use llmc_passes::eqsat::rule::Numerics;
 use llmc_passes::instrument::{Instrument, Verify};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
@@ -34,6 +35,10 @@ pub struct OptArguments {
     /// Leave out an optional pass or a family of rewrite rules; may be given several times
     #[arg(long, value_name = "PASS")]
     without: Vec<String>,
+    /// How far rewrite rules may go: exact (the same operations), reassociates (sums in another order) or rounds (results
+    /// may be rounded to bf16 at other places)
+    #[arg(long, value_name = "CLASS", default_value = "reassociates")]
+    numerics: Numerics,
     /// The most positions of a sequence, for `specialize`
     #[arg(long, value_name = "N", default_value_t = 2048)]
     max_context: usize,
@@ -58,6 +63,7 @@ pub fn opt(arguments: &OptArguments) -> Result<(), CliError> {
         without: arguments.without.clone(),
         stop_after: arguments.stop_after,
         only: arguments.passes.clone(),
+        numerics: arguments.numerics,
     };
     let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
     let (state, report) = run_pipeline(state, &context, &options, &mut instruments).map_err(failed)?;

@@ -9,7 +9,7 @@ use llmc_ir::region::{FusedFunction, FusedProgram, Kernel, PlannedModel, Source}
 use llmc_ir::shape::Type;
 use llmc_ir::text::function_text;
 use llmc_passes::eqsat::analysis::Dependence;
-use llmc_passes::eqsat::cost::{Bound, Target, Term, dependence, typical};
+use llmc_passes::eqsat::cost::{Bound, Target, Term, dependence};
 use llmc_passes::pass::State;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -50,7 +50,7 @@ pub fn draw(state: &State, machine: &llmc_ir::machine::Machine) -> Vec<Drawn> {
         }
         State::Programs(programs) => {
             let of_program = |program: &llmc_ir::module::SpecializedModule| {
-                let target = Target { machine, sizes: typical(&program.bounds) };
+                let target = Target::of(machine, &program.bounds);
                 let draw = |function| drawn(Some(&program.name), function, &program.module.calls, Some(&target));
                 program.module.functions.iter().map(draw).collect::<Vec<_>>()
             };
@@ -58,7 +58,7 @@ pub fn draw(state: &State, machine: &llmc_ir::machine::Machine) -> Vec<Drawn> {
         }
         State::Fused(programs) => {
             let of_program = |program: &FusedProgram| {
-                let target = Target { machine, sizes: typical(&program.bounds) };
+                let target = Target::of(machine, &program.bounds);
                 let draw = |function| fused(program, function, &target);
                 program.module.functions.iter().map(draw).collect::<Vec<_>>()
             };
@@ -316,6 +316,7 @@ fn launch_kind(anchor: llmc_ir::region::Anchor) -> &'static str {
         llmc_ir::region::Anchor::Rows => "reduce",
         llmc_ir::region::Anchor::Dot => "dot",
         llmc_ir::region::Anchor::Attend => "attend",
+        llmc_ir::region::Anchor::Weights => "weight",
     }
 }
 

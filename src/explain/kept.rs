@@ -5,6 +5,7 @@ use llmc_artifact::{Artifact, IMPORTED, PASSES, ir_tensor_name};
 use llmc_ir::machine::Machine;
 use llmc_ir::module::Module;
 use llmc_ir::text::{Document, parse};
+use llmc_passes::eqsat::rule::Numerics;
 use llmc_passes::pass::Context;
 use llmc_passes::pipeline::Options;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Kept {
     pub machine: Machine,
     /// Passes that were left out.
     pub without: Vec<String>,
+    /// The loosest class of rewrite rules that was allowed.
+    pub numerics: String,
     /// The passes that ran instead of the pipeline, if it was not the pipeline.
     pub only: Option<Vec<String>>,
 }
@@ -30,6 +33,7 @@ impl Kept {
             prefill_chunk: context.prefill_chunk,
             machine: context.machine.clone(),
             without: options.without.clone(),
+            numerics: options.numerics.name().to_owned(),
             only: options.only.clone(),
         }
     }
@@ -48,6 +52,7 @@ impl Kept {
         let kept: Kept = serde_json::from_str(text).map_err(|error| damaged(PASSES, error))?;
         let machine = serde_json::to_string(&kept.machine).map_err(|error| damaged(PASSES, error))?;
         Machine::parse(&machine).map_err(|error| damaged(PASSES, error))?;
+        kept.numerics.parse::<Numerics>().map_err(|error| damaged(PASSES, error))?;
         let name = ir_tensor_name(IMPORTED);
         match parse(tensor(artifact, &name)?).map_err(|error| damaged(&name, error))? {
             Document::Module(module) => Ok((kept, module)),
@@ -57,7 +62,8 @@ impl Kept {
 
     /// As the pipeline takes it.
     pub fn options(&self) -> Options {
-        Options { without: self.without.clone(), stop_after: None, only: self.only.clone() }
+        let numerics = self.numerics.parse().unwrap_or_default();
+        Options { without: self.without.clone(), stop_after: None, only: self.only.clone(), numerics }
     }
 }
 

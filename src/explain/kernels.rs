@@ -99,7 +99,7 @@ fn work(region: &region::Region, sizes: &Bindings) -> (Work, DType) {
     for node in body.topological() {
         let op = body.op(node);
         let operands: Vec<&Type> = body.operands(node).into_iter().map(|operand| body.ty(operand)).collect();
-        if let (Op::Dot { .. }, Some(Type::Tensor(left))) = (op, operands.first()) {
+        if let (Op::Dot { .. } | Op::Attend(_), Some(Type::Tensor(left))) = (op, operands.first()) {
             dtype = left.dtype;
         }
         let own = Term { op, operands, ty: body.ty(node), dependence: Dependence::Runtime }.work(sizes);

@@ -8,13 +8,14 @@
 //! | `report` | the data, without any presentation |
 //! | `rerun` | the passes once more, and the report of them |
 //! | `draw`, `origin` | functions as graphs, and where each node comes from |
-//! | `saturation` | e-graphs, rules that fired, chosen forms |
+//! | `saturation`, `forms` | e-graphs, rules that fired, chosen forms; the forms as text |
 //! | `kernels`, `arena` | what launches cost on the machine, and where their values are |
 //! | `gpu` | device kernels, grids, and estimated times |
 //! | `text`, `page` | the report for a terminal and for a browser |
 
 mod arena;
 mod draw;
+pub mod forms;
 mod gpu;
 pub mod kept;
 mod kernels;
@@ -25,7 +26,7 @@ mod rerun;
 mod saturation;
 pub mod text;
 
-pub use rerun::explain;
+pub use rerun::{Watched, explain, explain_for};
 
 use llmc_artifact::ArtifactError;
 use llmc_passes::pipeline::PipelineError;

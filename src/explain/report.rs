@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 /// How a model became an artifact, and what its steps cost.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// The file's name.
+    /// The name of the artifact's file, or of what the passes ran on.
     pub artifact: String,
-    /// Its size.
-    pub bytes: u64,
+    /// The artifact's size; `None` if there is no artifact.
+    pub bytes: Option<u64>,
     /// Version of the compiler that made it.
     pub compiler_version: String,
     /// What the checkpoint said.
     pub model: ModelFacts,
-    /// How the cache lies in memory.
-    pub kv: KvLayout,
+    /// How the cache lies in memory; `None` before there is a plan.
+    pub kv: Option<KvLayout>,
     /// The machine that forms were priced for.
     pub machine: Machine,
     /// Passes that were left out.

@@ -2,18 +2,20 @@
 
 use super::draw::{Drawn, draw};
 use super::kept::Kept;
-use super::report::{Graph, Pass, PassTime, Phase, Report, Size, Target, Timing, WeightGroup};
-use super::saturation::{describe_rule, saturations, used_rules};
+use super::report::{Graph, Pass, PassTime, Phase, Report, Size, Target, Timing, View, WeightGroup};
+use super::saturation::{describe_rule, saturations};
 use super::{ExplainError, gpu, kernels, origin};
 use llmc_artifact::Artifact;
 use llmc_codegen::disassemble::kernel_sizes;
-use llmc_ir::module::SpecializedModule;
-use llmc_ir::plan::{PackedWeight, Plan, WeightLayout};
+use llmc_ir::machine::Machine;
+use llmc_ir::module::{Module, SpecializedModule};
+use llmc_ir::plan::{PackedWeight, WeightLayout};
 use llmc_ir::region::PlannedModel;
+use llmc_passes::eqsat::rules::selected;
 use llmc_passes::instrument::{self, Instrument, Moment, Statistics, Verify};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase;
-use llmc_passes::pipeline::{pipeline, run_pipeline};
+use llmc_passes::pipeline::{Options, PipelineError, pipeline, run_pipeline};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -24,53 +26,155 @@ use std::rc::Rc;
 pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
     let (kept, module) = Kept::read(artifact)?;
     let plan = &artifact.manifest().plan;
-    let context =
-        Context { prefill_chunk: kept.prefill_chunk, ..Context::new(plan.model.clone(), kept.machine.clone()) };
-    let states = Rc::new(RefCell::new(Vec::new()));
-    let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify), Box::new(KeepStates(Rc::clone(&states)))];
-    let (last, passes) = run_pipeline(State::Module(module), &context, &kept.options(), &mut instruments)?;
-    let states = states.take();
-    let mut graphs = Graphs::default();
-    let phases = phases(&states, &passes, &kept, &mut graphs);
-    let code = code_sizes(artifact)?;
-    let planned = match last {
-        State::Planned(planned) => Some(planned),
-        State::Module(_) | State::Programs(_) | State::Fused(_) => None,
-    };
-    let rules = used_rules(&kept.without);
-    let mut report = Report {
-        artifact: artifact.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        bytes: artifact.size_bytes(),
-        compiler_version: artifact.manifest().compiler_version.clone(),
-        model: plan.model.clone(),
-        kv: plan.kv,
-        notes: notes(&kept, plan, planned.as_deref(), &artifact.manifest().compiler_version),
-        saturation: Vec::new(),
-        rules: rules.iter().map(describe_rule).collect(),
-        programs: planned.map(|planned| kernels::programs(&planned, &kept.machine, &code)).unwrap_or_default(),
-        weights: weight_groups(&plan.weights),
-        targets: targets(artifact),
-        gpus: Vec::new(),
-        timing: timing(&passes),
-        machine: kept.machine.clone(),
-        without: kept.without.clone(),
-        phases,
-        graphs: Vec::new(),
-    };
-    if let Some((before, after)) = around_saturation(&states, &passes) {
-        let rewritten = report.phases.iter().find(|phase| phase.name == phase::Phase::Rewritten.name());
-        let views = rewritten.map(|phase| &phase.views[..]).unwrap_or_default();
-        let graph_of = |program: &str, function: &str| {
-            let of =
-                |view: &&super::report::View| view.program.as_deref() == Some(program) && view.function == function;
-            views.iter().find(of).map_or(0, |view| view.graph)
-        };
-        report.saturation = saturations(before, after, (&rules, &kept.machine), graph_of)?;
-    }
+    let mut report = rerun(artifact, &kept, module, &code_sizes(artifact)?, |planned| {
+        (planned.plan != *plan).then(|| {
+            format!(
+                "this llmc ({}) plans the model differently than the one that made the artifact ({}): what follows is what \
+                 this one does",
+                env!("CARGO_PKG_VERSION"),
+                artifact.manifest().compiler_version
+            )
+        })
+    })?;
+    report.kv = Some(plan.kv);
+    report.weights = weight_groups(&plan.weights);
+    report.targets = targets(artifact);
     report.gpus = gpu::gpus(artifact, &report.programs);
-    report.graphs = graphs.0;
     Ok(report)
 }
+
+/// As [`explain`], had the artifact been compiled for another machine. There is no code of that to report.
+///
+/// # Errors
+/// See [`ExplainError`].
+pub fn explain_for(artifact: &Artifact, machine: &Machine) -> Result<Report, ExplainError> {
+    let (kept, module) = Kept::read(artifact)?;
+    let note = format!(
+        "the artifact was compiled for {}; what follows is what the passes would do for {}",
+        kept.machine.name, machine.name
+    );
+    let kept = Kept { machine: machine.clone(), ..kept };
+    rerun(artifact, &kept, module, &[], |_| Some(note))
+}
+
+/// The report of an artifact's passes; `note` may add one about the plan that comes out.
+fn rerun(
+    artifact: &Artifact,
+    kept: &Kept,
+    module: Module,
+    code: &[kernels::CodeSizes],
+    note: impl FnOnce(&PlannedModel) -> Option<String>,
+) -> Result<Report, ExplainError> {
+    let facts = artifact.manifest().plan.model.clone();
+    let context = Context { prefill_chunk: kept.prefill_chunk, ..Context::new(facts, kept.machine.clone()) };
+    let watched = Watched::run(module, &context, &kept.options(), vec![Box::new(Verify)])?;
+    let name = artifact.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut report = watched.report(name, &context, kept, code)?;
+    report.notes.extend(watched.planned().and_then(note));
+    report.bytes = Some(artifact.size_bytes());
+    report.compiler_version = artifact.manifest().compiler_version.clone();
+    Ok(report)
+}
+
+/// A run of the passes, with every state.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Before the first pass and behind each one.
+    states: Vec<State>,
+    /// The passes.
+    passes: instrument::Report,
+}
+
+impl Watched {
+    /// Runs the passes.
+    ///
+    /// # Errors
+    /// If a pass fails, or an instrument objects.
+    pub fn run(
+        module: Module,
+        context: &Context,
+        options: &Options,
+        mut instruments: Vec<Box<dyn Instrument>>,
+    ) -> Result<Watched, PipelineError> {
+        let states = Rc::new(RefCell::new(Vec::new()));
+        instruments.push(Box::new(KeepStates(Rc::clone(&states))));
+        let (_, passes) = run_pipeline(State::Module(module), context, options, &mut instruments)?;
+        Ok(Watched { states: states.take(), passes })
+    }
+
+    /// What came out.
+    pub fn last(&self) -> Option<&State> {
+        self.states.last()
+    }
+
+    /// The plan and its kernels, if the passes got that far.
+    pub fn planned(&self) -> Option<&PlannedModel> {
+        match self.last() {
+            Some(State::Planned(planned)) => Some(planned),
+            Some(State::Module(_) | State::Programs(_) | State::Fused(_)) | None => None,
+        }
+    }
+
+    /// The programs before and behind equality saturation, if it ran.
+    pub fn around_saturation(&self) -> Option<Around<'_>> {
+        let position = self.passes.passes.iter().position(|pass| pass.name == "eqsat")?;
+        match (self.states.get(position)?, self.states.get(position + 1)?) {
+            (State::Programs(before), State::Programs(after)) => Some((before, after)),
+            _ => None,
+        }
+    }
+
+    /// Everything that follows from the passes alone, under the name of what they ran on.
+    ///
+    /// # Errors
+    /// If saturation fails, which it then did in the pass.
+    pub fn report(
+        &self,
+        name: String,
+        context: &Context,
+        kept: &Kept,
+        code: &[kernels::CodeSizes],
+    ) -> Result<Report, ExplainError> {
+        let mut graphs = Graphs::default();
+        let phases = phases(&self.states, &self.passes, kept, &mut graphs);
+        let options = kept.options();
+        let rules = selected(&options.families(), options.numerics);
+        let planned = self.planned();
+        let mut report = Report {
+            artifact: name,
+            bytes: None,
+            compiler_version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: context.facts.clone(),
+            kv: planned.map(|planned| planned.plan.kv),
+            notes: notes(kept),
+            saturation: Vec::new(),
+            rules: rules.iter().map(describe_rule).collect(),
+            programs: planned.map(|planned| kernels::programs(planned, &kept.machine, code)).unwrap_or_default(),
+            weights: planned.map(|planned| weight_groups(&planned.plan.weights)).unwrap_or_default(),
+            targets: Vec::new(),
+            gpus: Vec::new(),
+            timing: timing(&self.passes),
+            machine: kept.machine.clone(),
+            without: kept.without.clone(),
+            phases,
+            graphs: Vec::new(),
+        };
+        if let Some((before, after)) = self.around_saturation() {
+            let rewritten = report.phases.iter().find(|phase| phase.name == phase::Phase::Rewritten.name());
+            let views = rewritten.map(|phase| &phase.views[..]).unwrap_or_default();
+            let graph_of = |program: &str, function: &str| {
+                let of = |view: &&View| view.program.as_deref() == Some(program) && view.function == function;
+                views.iter().find(of).map_or(0, |view| view.graph)
+            };
+            report.saturation = saturations(before, after, (&rules, &kept.machine), graph_of)?;
+        }
+        report.graphs = graphs.0;
+        Ok(report)
+    }
+}
+
+/// The programs before and behind a pass.
+pub type Around<'a> = (&'a [SpecializedModule], &'a [SpecializedModule]);
 
 /// Keeps the state before the first pass and after each one.
 struct KeepStates(Rc<RefCell<Vec<State>>>);
@@ -141,7 +245,7 @@ fn phases(states: &[State], passes: &instrument::Report, kept: &Kept, graphs: &m
     phases
 }
 
-fn views(drawn: &[Drawn], graphs: &mut Graphs) -> Vec<super::report::View> {
+fn views(drawn: &[Drawn], graphs: &mut Graphs) -> Vec<View> {
     drawn.iter().map(|function| function.view(graphs.index(&function.graph))).collect()
 }
 
@@ -150,32 +254,13 @@ fn size(statistics: &Statistics) -> Size {
     Size { functions, nodes, dots, regions }
 }
 
-/// The programs before and behind a pass.
-type Around<'a> = (&'a [SpecializedModule], &'a [SpecializedModule]);
-
-/// The programs before and behind equality saturation, if it ran.
-fn around_saturation<'a>(states: &'a [State], passes: &instrument::Report) -> Option<Around<'a>> {
-    let position = passes.passes.iter().position(|pass| pass.name == "eqsat")?;
-    match (states.get(position)?, states.get(position + 1)?) {
-        (State::Programs(before), State::Programs(after)) => Some((before, after)),
-        _ => None,
-    }
-}
-
-fn notes(kept: &Kept, plan: &Plan, planned: Option<&PlannedModel>, version: &str) -> Vec<String> {
+fn notes(kept: &Kept) -> Vec<String> {
     let mut notes = Vec::new();
     if !kept.without.is_empty() {
         notes.push(format!("compiled without {}", kept.without.join(", ")));
     }
     if kept.without.iter().any(|name| name == "eqsat") {
         notes.push("equality saturation did not run: what is computed is what the model's definition says".to_owned());
-    }
-    if planned.is_none_or(|planned| planned.plan != *plan) {
-        notes.push(format!(
-            "this llmc ({}) plans the model differently than the one that made the artifact ({version}): what follows is \
-             what this one does",
-            env!("CARGO_PKG_VERSION")
-        ));
     }
     notes
 }

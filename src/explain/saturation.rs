@@ -5,16 +5,10 @@ use super::report::{Form, Rule, Saturation};
 use llmc_ir::machine::Machine;
 use llmc_ir::module::SpecializedModule;
 use llmc_ir::text::function_text;
-use llmc_passes::eqsat::cost::{Target, typical};
-use llmc_passes::eqsat::explain::seconds;
+use llmc_passes::eqsat::cost::Target;
+use llmc_passes::eqsat::form::form_cost;
 use llmc_passes::eqsat::rule::{self, Numerics};
-use llmc_passes::eqsat::rules::rules;
 use llmc_passes::eqsat::saturate::saturate;
-
-/// The rules of all families that were not left out.
-pub fn used_rules(without: &[String]) -> Vec<rule::Rule> {
-    rules().into_iter().filter(|rule| !without.iter().any(|name| name == rule.family.name())).collect()
-}
 
 /// As the report has it.
 pub fn describe_rule(rule: &rule::Rule) -> Rule {
@@ -25,6 +19,7 @@ fn numerics(numerics: Numerics) -> &'static str {
     match numerics {
         Numerics::Exact => "the same operations",
         Numerics::Reassociates => "sums in another order",
+        Numerics::Rounds => "rounded elsewhere",
     }
 }
 
@@ -41,15 +36,16 @@ pub fn saturations(
 ) -> Result<Vec<Saturation>, ExplainError> {
     let mut known: Vec<(String, Saturation)> = Vec::new();
     for (program, rewritten) in before.iter().zip(after) {
-        let target = Target { machine, sizes: typical(&program.bounds) };
+        let target = Target::of(machine, &program.bounds);
         for function in &program.module.functions {
             let Some(chosen) = rewritten.module.function(&function.name) else { continue };
             let text = function_text(function);
+            let [before, after] = [function, chosen].map(|form| form_cost(form, &target));
             let form = Form {
                 program: program.name.clone(),
-                seconds_before: seconds(function, &target),
-                seconds: seconds(chosen, &target),
-                changed: function_text(chosen) != text,
+                seconds_before: before.seconds,
+                seconds: after.seconds,
+                changed: after.is_better_than(&before),
                 graph: graph_of(&program.name, &function.name),
             };
             if let Some((_, saturation)) = known.iter_mut().find(|(other, _)| *other == text) {

@@ -26,7 +26,8 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
 
 fn head(out: &mut String, report: &Report) -> fmt::Result {
     let Report { model, machine, .. } = report;
-    writeln!(out, "{}: {}, llmc {}", report.artifact, quantity(report.bytes as f64, "B"), report.compiler_version)?;
+    let size = report.bytes.map_or("shapes only".to_owned(), |bytes| quantity(bytes as f64, "B"));
+    writeln!(out, "{}: {size}, llmc {}", report.artifact, report.compiler_version)?;
     writeln!(
         out,
         "model    {}, {} parameters, {}, {} layers, hidden {}, vocabulary {}",
@@ -47,6 +48,7 @@ fn head(out: &mut String, report: &Report) -> fmt::Result {
         quantity(machine.vector_flops, "FLOP"),
         seconds(machine.launch_seconds)
     )?;
+    writeln!(out, "         {}", machine.source)?;
     report.notes.iter().try_for_each(|note| writeln!(out, "note     {note}"))
 }
 
@@ -122,7 +124,7 @@ fn saturation(out: &mut String, report: &Report) -> fmt::Result {
 
 fn write_form(out: &mut String, report: &Report, saturation: &Saturation, form: &Form) -> fmt::Result {
     if !form.changed {
-        let reason = "no other form is cheaper";
+        let reason = "no other form is worth taking";
         return writeln!(out, "    {:<11} {} as it is: {reason}", form.program, seconds(form.seconds));
     }
     let same = saturation.forms.iter().take_while(|other| *other != form).find(|other| {
@@ -258,8 +260,10 @@ fn memory(out: &mut String, report: &Report) -> fmt::Result {
     if report.weights.len() > LISTED_WEIGHTS {
         writeln!(out, "  {} more roles", report.weights.len() - LISTED_WEIGHTS)?;
     }
-    let position = report.kv.block_bytes() / llmc_ir::plan::KV_BLOCK_POSITIONS;
-    writeln!(out, "  cache: {} per position", quantity(position as f64, "B"))?;
+    if let Some(kv) = &report.kv {
+        let position = kv.block_bytes() / llmc_ir::plan::KV_BLOCK_POSITIONS;
+        writeln!(out, "  cache: {} per position", quantity(position as f64, "B"))?;
+    }
     for program in &report.programs {
         let sum: u64 = program.arena.buffers.iter().map(|buffer| buffer.bytes).sum();
         writeln!(

@@ -8,6 +8,8 @@
 //! | `checkpoints` | damaged and hostile checkpoints are refused with one clear error |
 //! | `artifacts`   | damaged, hostile and unsuitable artifacts are refused, and prompts that do not fit |
 //! | `outputs`     | nothing half-written, whatever happens |
+//! | `calibrate`   | what was measured decides, and what is wrong with a stored measurement is said |
+//! | `shapes`      | what a config.json alone says of a model |
 //! | `compile`     | flags, targets, passes and phases of the compiler |
 //! | `import`      | `llmc import` rebuilds the original model |
 //! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
@@ -17,6 +19,7 @@
 //! | `support`     | models, binaries and numbers for all of them |
 
 mod artifacts;
+mod calibrate;
 mod checkpoints;
 mod compile;
 mod context;
@@ -24,6 +27,7 @@ mod devices;
 mod gpu;
 mod import;
 mod outputs;
+mod shapes;
 mod smollm2;
 mod steps;
 mod support;

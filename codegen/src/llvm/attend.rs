@@ -15,15 +15,15 @@ use super::{KernelContext, KernelParams};
 use llmc_ir::abi::StepArgs;
 use llmc_ir::dim::Bounds;
 use llmc_ir::dtype::DType;
-use llmc_ir::op::{Attention, Op};
+use llmc_ir::op::{AttendMethod, Attention, Op};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, StepInput};
 use std::mem::offset_of;
 
 /// Positions whose scores are held at a time.
 const CHUNK: usize = 4 * KV_BLOCK_POSITIONS;
-/// Positions of a sequence that one work item of a decode step covers.
+/// Positions of a sequence that one work item of split attention covers.
 const SPLIT: usize = 2 * CHUNK;
-/// Query rows (tokens times query heads per key/value head) that an item of a prefill step aims at.
+/// Query rows (tokens times query heads per key/value head) that an item of whole attention aims at.
 const QUERY_ROWS: usize = 24;
 /// Stands for the maximum of no scores: low enough, yet finite, so that differences never are NaN.
 const NO_MAXIMUM: f64 = -1e30;
@@ -55,9 +55,9 @@ struct Attend {
     dtype: DType,
 }
 
-/// Bytes of working memory shared by all threads that a decode step's partial results take.
+/// Bytes of working memory shared by all threads that the partial results of split attention take.
 pub fn workspace_bytes(attention: &Attention, padded_head_dim: usize, bounds: &Bounds) -> usize {
-    if !bounds.one_token_per_sequence {
+    if attention.method == AttendMethod::Whole {
         return 0;
     }
     let splits = bounds.max.context.div_ceil(SPLIT);
@@ -80,8 +80,11 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     };
     let group = attention.heads / attention.kv_heads;
     let (head_dim, padded) = (context.kv.head_dim, context.kv.padded_head_dim());
-    let decode = context.bounds.one_token_per_sequence;
-    let tokens = if decode { 1 } else { QUERY_ROWS.div_ceil(group) };
+    let split = attention.method == AttendMethod::Split;
+    if split && !context.bounds.one_token_per_sequence {
+        return Err("attention is split over the context only where a step has one token per sequence".into());
+    }
+    let tokens = if split { 1 } else { QUERY_ROWS.div_ceil(group) };
     let rows = tokens * group;
     let (query_stride, score_stride) = ((padded + LANES) * 4, (CHUNK + LANES) * 4);
     let mut working = |f: &mut FunctionText, bytes: usize| {
@@ -114,7 +117,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         f,
         params,
         |f, sequence, first_row, count| {
-            if decode {
+            if split {
                 let context_length = attend.position_after(f, first_row);
                 let rounded = f.add(&context_length, &int(SPLIT as i64 - 1));
                 f.binary("sdiv", &rounded, &int(SPLIT as i64))
@@ -124,9 +127,9 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
                 f.binary("sdiv", &rounded, &int(tokens as i64))
             }
         },
-        |f, item| attend.emit_item(f, context, item, decode),
+        |f, item| attend.emit_item(f, context, item),
     );
-    if decode {
+    if split {
         barrier(f, &params.args, &params.physical_thread);
         attend.emit_combine(f, context, params);
     }
@@ -190,9 +193,10 @@ impl Attend {
         });
     }
 
-    fn emit_item(&self, f: &mut FunctionText, context: &mut KernelContext<'_>, item: &Item, decode: bool) {
+    fn emit_item(&self, f: &mut FunctionText, context: &mut KernelContext<'_>, item: &Item) {
+        let split = self.attention.method == AttendMethod::Split;
         // Rows of this item, and the positions that they see.
-        let (row, count) = if decode {
+        let (row, count) = if split {
             (item.first_row.clone(), int(1))
         } else {
             let skipped = f.scale(&item.unit, self.tokens as i64);
@@ -202,7 +206,7 @@ impl Attend {
         };
         let position = load_index(f, &self.positions, &row);
         let end = f.add(&position, &count);
-        let (start, end) = if decode {
+        let (start, end) = if split {
             let start = f.scale(&item.unit, SPLIT as i64);
             let split_end = f.add(&start, &int(SPLIT as i64));
             (start, f.min(&end, &split_end))
@@ -231,7 +235,7 @@ impl Attend {
             self.soften(f, context, chunk, &blocks, &position, &count);
             self.weigh(f, context, item, chunk, &blocks, &rows);
         });
-        if decode {
+        if split {
             self.store_partial(f, item);
         } else {
             self.store_rows(f, item, &row, &count);

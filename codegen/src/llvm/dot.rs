@@ -14,7 +14,7 @@ use super::{KernelContext, KernelParams};
 use crate::kernel::domain::Domain;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
-use llmc_ir::op::Op;
+use llmc_ir::op::{DotMethod, Op};
 use llmc_ir::plan::WeightLayout;
 use llmc_ir::region::{Part, Region};
 use std::collections::HashMap;
@@ -33,9 +33,23 @@ const PREFETCH: usize = 8 << 10;
 /// The sizes that all parts of a dot region share.
 struct Blocking {
     k: usize,
-    padded_k: usize,
     rows: usize,
     a_stride: usize,
+    left: Left,
+}
+
+/// Where the inner kernel reads the left operand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Where it lies: it is f32, and no weight has more k than it.
+    InPlace,
+    /// In working memory: f32 rows of f32 or bf16, with zeros to the end of a block of k.
+    Copied(DType),
+}
+
+/// The length of rows of a packed weight.
+fn padded(k: usize, dtype: DType) -> usize {
+    if dtype == DType::BF16 { k.next_multiple_of(32) } else { k }
 }
 
 /// An independent part of a dot region: columns of its own.
@@ -67,7 +81,6 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         return Err("the left operand of a dot must be an input of the region".into());
     };
     let lhs_address = params.inputs[*lhs_input].clone();
-    let dtype = tensor(&region.body, lhs)?.dtype;
     let mut sections = parts.iter().map(|part| section(context, part)).collect::<Result<Vec<_>, _>>()?;
     let blocking = blocking(context, lhs)?;
 
@@ -97,11 +110,11 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         let row = f.scale(row_block, blocking.rows as i64);
         let left = f.binary("sub nsw", &rows, &row);
         let count = f.min(&left, &int(blocking.rows as i64));
-        let a = match dtype {
-            DType::F32 => f.element(&lhs_address, &row, blocking.a_stride as i64),
-            _ => {
-                let from = f.element(&lhs_address, &row, (blocking.k * 2) as i64);
-                widen_rows(f, &blocking, &from, &widened, &count);
+        let a = match blocking.left {
+            Left::InPlace => f.element(&lhs_address, &row, blocking.a_stride as i64),
+            Left::Copied(dtype) => {
+                let from = f.element(&lhs_address, &row, (blocking.k * dtype.bytes()) as i64);
+                copy_rows(f, &blocking, dtype, &from, &widened, &count);
                 widened.clone()
             }
         };
@@ -134,7 +147,7 @@ fn left_operand(region: &Region) -> Result<NodeId, String> {
     let body = &region.body;
     let nodes = body.topological();
     let mut lefts = nodes.iter().filter(|&&node| matches!(body.op(node), Op::Dot { .. })).map(|&node| {
-        let plain = matches!(body.op(node), Op::Dot { left: 1, right: 1, batch: 0 });
+        let plain = matches!(body.op(node), Op::Dot { left: 1, right: 1, batch: 0, .. });
         plain.then(|| body.operands(node)[0])
     });
     let Some(first) = lefts.next() else { return Err("a dot region without a dot".into()) };
@@ -163,22 +176,26 @@ fn section<'r>(context: &KernelContext<'_>, part: &'r Part) -> Result<Section<'r
         .any(|&node| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. }));
     let together = domain.inner.unwrap_or(if rearranges { n } else { 1 });
     let unit = least_common_multiple(PANEL, together);
-    let target = if context.few_rows { PANEL } else { 2 * PANEL };
+    let target = if context.method == DotMethod::Gemv { PANEL } else { 2 * PANEL };
     let columns = unit * target.div_ceil(unit);
     Ok(Section { part, domain, dots, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() })
 }
 
 fn blocking(context: &KernelContext<'_>, lhs: NodeId) -> Result<Blocking, String> {
-    let ty = tensor(&context.kernel.region.body, lhs)?;
+    let body = &context.kernel.region.body;
+    let ty = tensor(body, lhs)?;
     let k = ty.shape.0[1].as_fixed().ok_or("the rows of a dot's operands have fixed sizes")?;
-    let padded_k = if ty.dtype == DType::BF16 { k.next_multiple_of(32) } else { k };
-    let a_stride = match ty.dtype {
-        DType::F32 => k * 4,
-        _ => (padded_k + LANES) * 4,
+    let dots = body.topological().into_iter().filter(|&node| matches!(body.op(node), Op::Dot { .. }));
+    let longest = dots.map(|dot| Ok(padded(k, tensor(body, body.operands(dot)[1])?.dtype)));
+    let longest = longest.collect::<Result<Vec<_>, String>>()?.into_iter().max().unwrap_or(k);
+    let left = if ty.dtype == DType::F32 && longest == k { Left::InPlace } else { Left::Copied(ty.dtype) };
+    let a_stride = match left {
+        Left::InPlace => k * 4,
+        Left::Copied(_) => (k.next_multiple_of(32) + LANES) * 4,
     };
     let block = context.registers.rows[context.tiles() - 1] * 2;
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
-    Ok(Blocking { k, padded_k, rows, a_stride })
+    Ok(Blocking { k, rows, a_stride, left })
 }
 
 fn least_common_multiple(a: usize, b: usize) -> usize {
@@ -189,25 +206,30 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
     a / x * b
 }
 
-/// Copies rows of bf16 into working memory as f32, padded with zeros to whole blocks of k.
-fn widen_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value, count: &Value) {
+/// Copies rows into working memory as f32, padded with zeros to whole blocks of k.
+fn copy_rows(f: &mut FunctionText, blocking: &Blocking, dtype: DType, from: &Value, to: &Value, count: &Value) {
     let whole = blocking.k / LANES * LANES;
     f.for_each(&int(0), count, 1, |f, row| {
-        let from = f.element(from, row, (blocking.k * 2) as i64);
+        let from = f.element(from, row, (blocking.k * dtype.bytes()) as i64);
         let to = f.element(to, row, blocking.a_stride as i64);
         for (start, end, lanes) in [(0, whole, LANES), (whole, blocking.k, 1)] {
             if start == end {
                 continue;
             }
             f.for_each(&int(start as i64), &int(end as i64), lanes as i64, |f, column| {
-                let address = f.element(&from, column, 2);
-                let bits = f.load(I16.with_lanes(lanes), &address, 2);
-                let value = bf16_to_f32(f, &bits);
+                let address = f.element(&from, column, dtype.bytes() as i64);
+                let value = match dtype {
+                    DType::F32 => f.load(floats(lanes), &address, 4),
+                    _ => {
+                        let bits = f.load(I16.with_lanes(lanes), &address, 2);
+                        bf16_to_f32(f, &bits)
+                    }
+                };
                 let address = f.element(&to, column, 4);
                 f.store(&value, &address, 4);
             });
         }
-        for column in blocking.k..blocking.padded_k {
+        for column in blocking.k..blocking.k.next_multiple_of(32) {
             let address = f.offset(&to, &int((column * 4) as i64));
             f.store(&float_of(F32, 0.0), &address, 4);
         }
@@ -236,8 +258,10 @@ fn multiply_block(
         return Err("the right operand of a dot must be packed in panels".into());
     }
     let weights = params.inputs[*index].clone();
-    let bf16 = tensor(body, weight)?.dtype == DType::BF16;
-    let panel_bytes = blocking.padded_k * PANEL * if bf16 { 2 } else { 4 };
+    let dtype = tensor(body, weight)?.dtype;
+    let bf16 = dtype == DType::BF16;
+    let padded_k = padded(blocking.k, dtype);
+    let panel_bytes = padded_k * PANEL * dtype.bytes();
     let k_bytes = if bf16 { 64 } else { 128 };
 
     f.for_each(&int(0), rows, 1, |f, row| {
@@ -254,12 +278,12 @@ fn multiply_block(
     let panels = f.min(&left, &int(block_panels as i64));
     let tiles = context.tiles();
     let mut start = 0;
-    for part in sum_parts(blocking.padded_k, context.few_rows) {
+    for part in sum_parts(padded_k, context.method) {
         let layout = match bf16 {
             true => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
             false => Tiles::F32 { tile_stride: 64, k_stride: 128 },
         };
-        let prefetch = if context.few_rows { PREFETCH } else { 0 };
+        let prefetch = if context.method == DotMethod::Gemv { PREFETCH } else { 0 };
         let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
         let shape = Shape { k: part, tiles, layout, a_stride, c_stride, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
@@ -282,8 +306,8 @@ fn multiply_block(
 }
 
 /// The lengths in which a sum over k is computed.
-fn sum_parts(k: usize, few_rows: bool) -> Vec<usize> {
-    if few_rows || k <= LONGEST_SUM {
+fn sum_parts(k: usize, method: DotMethod) -> Vec<usize> {
+    if method == DotMethod::Gemv || k <= LONGEST_SUM {
         return vec![k];
     }
     let part = k.div_ceil(k.div_ceil(SUM_PART)).next_multiple_of(32);

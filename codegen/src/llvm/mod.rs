@@ -20,9 +20,9 @@ use crate::host::HostTarget;
 use crate::kernel::domain::Domain;
 use expression::Scope;
 use llmc_ir::dim::Bounds;
-use llmc_ir::op::Op;
+use llmc_ir::op::{AttendMethod, DotMethod, Op};
 use llmc_ir::plan::KvLayout;
-use llmc_ir::region::{Anchor, Kernel, PlannedModel};
+use llmc_ir::region::{Anchor, Kernel, PlannedModel, Region};
 use math::Fma;
 use multiply::{Multiplies, Registers};
 use rows::{Columns, LANES, Outputs, emit_rows};
@@ -54,7 +54,7 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
                 kernel,
                 kv: &model.plan.kv,
                 bounds: &program.bounds,
-                few_rows: program.bounds.one_token_per_sequence,
+                method: method(&kernel.region),
                 scratch_bytes: 0,
             };
             let name = kernel_symbol(&program.name, &kernel.name);
@@ -114,8 +114,8 @@ struct KernelContext<'a> {
     kernel: &'a Kernel,
     kv: &'a KvLayout,
     bounds: &'a Bounds,
-    /// Whether steps have so few rows that reading weights bounds them.
-    few_rows: bool,
+    /// How inner products are taken.
+    method: DotMethod,
     scratch_bytes: usize,
 }
 
@@ -129,8 +129,19 @@ impl KernelContext<'_> {
 
     /// Tiles of 16 columns per inner call: where memory bounds, a whole panel, so that it is read in order.
     fn tiles(&self) -> usize {
-        if self.few_rows { 2 } else { self.registers.tiles() }
+        if self.method == DotMethod::Gemv { 2 } else { self.registers.tiles() }
     }
+}
+
+/// How a region takes its inner products: as what was chosen for all its dots, or for its attention.
+fn method(region: &Region) -> DotMethod {
+    let body = &region.body;
+    let streams = body.topological().iter().all(|&node| match body.op(node) {
+        Op::Dot { method, .. } => *method == DotMethod::Gemv,
+        Op::Attend(attention) => attention.method == AttendMethod::Split,
+        _ => true,
+    });
+    if streams { DotMethod::Gemv } else { DotMethod::Gemm }
 }
 
 /// The parameters of a kernel's function.
@@ -183,6 +194,7 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
         Anchor::Rows => emit_rows_kernel(&mut f, context, &params)?,
         Anchor::Dot => dot::emit(&mut f, context, &params)?,
         Anchor::Attend => attend::emit(&mut f, context, &params)?,
+        Anchor::Weights => return Err("what depends on weights alone is computed while compiling".into()),
     }
     context.module.add(f.finish());
     Ok(())

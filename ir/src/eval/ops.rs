@@ -38,7 +38,7 @@ pub(super) fn apply(
         }
         Op::Convert { .. } | Op::Reshape { .. } => operand(0)?.data().to_vec(),
         Op::Reduce { op, axis } => reduce(operand(0)?, *op, *axis),
-        Op::Dot { left, right, batch } => dot(operand(0)?, operand(1)?, [*left, *right], *batch, elements),
+        Op::Dot { left, right, batch, .. } => dot(operand(0)?, operand(1)?, [*left, *right], *batch, elements),
         Op::Permute { order } => {
             let x = operand(0)?;
             permuted(x.data(), x.sizes(), order).1

@@ -19,6 +19,24 @@ pub struct Machine {
     pub vector_flops: f64,
     /// Seconds from the end of one kernel to the start of the next one that depends on it.
     pub launch_seconds: f64,
+    /// Cores or multiprocessors: blocks of work that run at once.
+    pub units: f64,
+    /// Blocks that products of many rows are cut into.
+    pub gemm_tile: Tile,
+    /// Columns of a block of a product of few rows.
+    pub gemv_columns: f64,
+}
+
+/// A block of a matrix product's result.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tile {
+    /// Rows of a block.
+    pub rows: f64,
+    /// Columns of a block.
+    pub columns: f64,
+    /// Rows that take the time of one: those of a matrix instruction.
+    pub least_rows: f64,
 }
 
 /// Operations per second of matrix products with sums in f32.
@@ -40,6 +58,16 @@ const KNOWN: [(&str, &str); 5] = [
     ("rtx4090", include_str!("rtx4090.json")),
 ];
 
+/// Rates that a machine can have, per second: from a microcontroller to more than any. Within these bounds no price is
+/// infinite or lost beside another.
+const RATES: [f64; 2] = [1e6, 1e18];
+
+/// Seconds that a launch can take.
+const LAUNCHES: [f64; 2] = [1e-10, 1.0];
+
+/// Units of a machine, and rows and columns of blocks, that can be.
+const SIZES: [f64; 2] = [1.0, 1e6];
+
 impl Machine {
     /// The names that [`Machine::named`] knows.
     pub fn names() -> Vec<&'static str> {
@@ -60,16 +88,34 @@ impl Machine {
     /// Reads a description: a JSON object with the fields of this struct.
     ///
     /// # Errors
-    /// If a field is missing, unknown, or not a positive number.
+    /// If a field is missing or unknown, a name is not printable, or a number is not one that a machine can have.
     pub fn parse(text: &str) -> Result<Machine, String> {
         let machine: Machine = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let Machine { memory_bandwidth, matrix_flops: MatrixFlops { f32, bf16 }, vector_flops, launch_seconds, .. } =
-            machine;
-        let positive = [memory_bandwidth, f32, bf16, vector_flops, launch_seconds];
-        match positive.iter().all(|value| value.is_finite() && *value > 0.0) {
-            true => Ok(machine),
-            false => Err("all rates and times of a machine must be positive numbers".into()),
+        for (field, value) in [("name", &machine.name), ("source", &machine.source)] {
+            if value.contains(char::is_control) {
+                return Err(format!("{field} has control characters in it"));
+            }
         }
+        let MatrixFlops { f32, bf16 } = machine.matrix_flops;
+        let Tile { rows, columns, least_rows } = machine.gemm_tile;
+        let numbers = [
+            ("memory_bandwidth", machine.memory_bandwidth, RATES),
+            ("matrix_flops.f32", f32, RATES),
+            ("matrix_flops.bf16", bf16, RATES),
+            ("vector_flops", machine.vector_flops, RATES),
+            ("launch_seconds", machine.launch_seconds, LAUNCHES),
+            ("units", machine.units, SIZES),
+            ("gemm_tile.rows", rows, SIZES),
+            ("gemm_tile.columns", columns, SIZES),
+            ("gemm_tile.least_rows", least_rows, SIZES),
+            ("gemv_columns", machine.gemv_columns, SIZES),
+        ];
+        for (field, value, [least, most]) in numbers {
+            if !(least..=most).contains(&value) {
+                return Err(format!("{field} is {value:e}, expected {least:e} to {most:e}"));
+            }
+        }
+        Ok(machine)
     }
 
     /// The rate of matrix products of an element type.
@@ -92,7 +138,12 @@ mod tests {
         }
         assert!(Machine::named("z80").unwrap_err().contains("a100, h100"));
         let text = include_str!("l4.json");
-        assert!(Machine::parse(&text.replace("3e11", "-1")).unwrap_err().contains("positive"));
+        for wrong in ["-1", "0", "1e-300", "1e300"] {
+            let error = Machine::parse(&text.replace("3e11", wrong)).unwrap_err();
+            assert!(error.contains("memory_bandwidth") && error.contains("1e6 to 1e18"), "{error}");
+        }
+        assert!(Machine::parse(&text.replace("2e-6", "2")).unwrap_err().contains("launch_seconds"));
+        assert!(Machine::parse(&text.replace("\"l4\"", "\"l\\u001b4\"")).unwrap_err().contains("name has"));
         assert!(Machine::parse(&text.replace("vector_flops", "flops")).unwrap_err().contains("flops"));
     }
 }

@@ -5,7 +5,7 @@ use crate::builder::{Bias, FunctionBuilder, Numerics, Rope};
 use crate::dtype::DType;
 use crate::eval::Tensor;
 use crate::module::{Argument, Call, Module};
-use crate::op::{Attention, Op};
+use crate::op::{AttendMethod, Attention, Op};
 use crate::plan::StepInput;
 
 const HIDDEN: usize = 64;
@@ -34,7 +34,8 @@ pub fn example_module(layers: usize, matrix: DType) -> Module {
     let v = b.linear(normed, "v", (HIDDEN, kv_width), Bias::Absent);
     let (q, k) = (b.rope(q, HEADS.0, &rope), b.rope(k, HEADS.1, &rope));
     let kv = b.kv_write(kv, k, v);
-    let attention = Attention { heads: HEADS.0, kv_heads: HEADS.1, scale: 0.25.into(), window: None };
+    let attention =
+        Attention { heads: HEADS.0, kv_heads: HEADS.1, scale: 0.25.into(), window: None, method: AttendMethod::Whole };
     let mixed = b.attend(q, kv, attention);
     let out = b.linear(mixed, "o", (HEADS.0 * HEAD_DIM, HIDDEN), Bias::Absent);
     let x = b.plus(x, out);

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::eval::Tensor;
 use crate::graph::{Graph, NodeId};
 use crate::module::{Function, Param};
-use crate::op::{Attention, BinaryOp, CompareOp, KvPart, Op, ReduceOp, UnaryOp};
+use crate::op::{AttendMethod, Attention, BinaryOp, CompareOp, DotMethod, KvPart, Op, ReduceOp, UnaryOp};
 use crate::plan::StepInput;
 use crate::shape::{KvType, Shape, TensorType, Type};
 use std::collections::BTreeMap;
@@ -275,13 +275,16 @@ impl Grower<'_> {
         let outputs = 2 * self.size();
         let magnitude = x.magnitude * size as f64;
         if shape.rank() == 2 {
-            let weight = self.weight(dtype, &[outputs, size]);
-            return Row { node: self.add(Op::Dot { left: 1, right: 1, batch: 0 }, &[x.node, weight]), magnitude };
+            // Weights may be narrower than the rows.
+            let narrow = if self.random.below(2) == 0 { self.dtype() } else { dtype };
+            let narrow = if dtype == DType::F32 { narrow } else { dtype };
+            let weight = self.weight(narrow, &[outputs, size]);
+            return Row { node: self.add(Op::PRODUCT, &[x.node, weight]), magnitude };
         }
         match (self.config.kinds.contains(&Kind::Permute), shape.0[0].as_fixed()) {
             (true, Some(batch)) => {
                 let weight = self.weight(dtype, &[batch, size, outputs]);
-                let op = Op::Dot { left: last, right: 1, batch: 1 };
+                let op = Op::Dot { left: last, right: 1, batch: 1, method: DotMethod::Gemm };
                 Row { node: self.add(op, &[x.node, weight]), magnitude }
             }
             _ => x,
@@ -372,7 +375,7 @@ impl Grower<'_> {
         let x = self.converted(x.node, Some(dtype));
         let mut project = |heads: usize| {
             let weight = self.weight(dtype, &[heads * head_dim, size]);
-            let product = self.add(Op::Dot { left: 1, right: 1, batch: 0 }, &[x, weight]);
+            let product = self.add(Op::PRODUCT, &[x, weight]);
             let product = self.add(Op::Unary(UnaryOp::Tanh), &[product]);
             self.converted(product, Some(dtype))
         };
@@ -382,7 +385,7 @@ impl Grower<'_> {
         let kv = self.add(Op::KvWrite { part: KvPart::Value }, &[kv, values]);
         let window = (self.random.below(2) == 0).then(|| 1 + self.random.below(4));
         let scale = (self.random.unit() + 1.5).into();
-        let attention = Attention { heads: kv_heads * group, kv_heads, scale, window };
+        let attention = Attention { heads: kv_heads * group, kv_heads, scale, window, method: AttendMethod::Whole };
         Row { node: self.add(Op::Attend(attention), &[query, kv]), magnitude: 1.0 }
     }
 }

@@ -7,7 +7,7 @@ use crate::dim::{Dim, Symbol};
 use crate::dtype::DType;
 use crate::graph::NodeId;
 use crate::module::{Argument, Call, Function, LOGITS, Module};
-use crate::op::{Attention, BinaryOp, KvPart, Op, ReduceOp, UnaryOp};
+use crate::op::{AttendMethod, Attention, BinaryOp, KvPart, Op, ReduceOp, UnaryOp};
 use crate::plan::StepInput;
 use crate::shape::{KvType, Shape, Type};
 
@@ -268,6 +268,7 @@ impl Body {
                     kv_heads: self.sizes.groups,
                     scale: 0.5.into(),
                     window: None,
+                    method: AttendMethod::Whole,
                 };
                 let attended = self.b.attend(query, kv, attention);
                 self.nodes.push((Matrix, attended));

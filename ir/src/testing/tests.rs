@@ -5,7 +5,7 @@ use crate::dim::{Bindings, Promise};
 use crate::eval::{Mode, eval_function, eval_module};
 use crate::graph::{Graph, NodeId};
 use crate::module::{Module, Param};
-use crate::op::{Attention, BinaryOp, KvPart, Op};
+use crate::op::{AttendMethod, Attention, BinaryOp, DotMethod, KvPart, Op};
 use crate::shape::{KvType, Shape, TensorType};
 use crate::text::{Document, parse, print, print_module};
 use crate::verify::verify_module;
@@ -102,7 +102,7 @@ proptest! {
         head_dim in 1usize..9,
         window in proptest::option::of(1usize..6),
     ) {
-        let attention = Attention { heads: kv_heads * group, kv_heads, scale: 0.7.into(), window };
+        let attention = Attention { heads: kv_heads * group, kv_heads, scale: 0.7.into(), window, method: AttendMethod::Whole };
         let (query_width, kv_width) = (attention.heads * head_dim, kv_heads * head_dim);
         let function = attend_function(&attention, head_dim);
         let mut random = Random::new(seed);
@@ -139,7 +139,7 @@ proptest! {
         let result = evaluate(seed, &[a, b], |graph, x| {
             let constant = Op::Constant { values: identity, dtype: DType::F32, shape: Shape::of(&[b, b]) };
             let identity = graph.add(constant, &[])?;
-            graph.add(Op::Dot { left: 1, right: 0, batch: 0 }, &[x, identity])
+            graph.add(Op::Dot { left: 1, right: 0, batch: 0, method: DotMethod::Gemm }, &[x, identity])
         });
         prop_assert_eq!(&result[0], &result[1]);
     }

@@ -232,6 +232,11 @@ impl<'a> Parser<'a> {
         self.tokens.get(self.next).map_or(Token::End, |(token, _)| *token)
     }
 
+    /// The token behind the next one.
+    pub(super) fn peek_second(&self) -> Token<'a> {
+        self.tokens.get(self.next + 1).map_or(Token::End, |(token, _)| *token)
+    }
+
     /// Skips the next token.
     pub(super) fn advance(&mut self) {
         self.next += 1;

@@ -4,7 +4,7 @@ use super::lex::Token;
 use super::parse::{ParseError, Parser};
 use crate::dtype::DType;
 use crate::graph::NodeId;
-use crate::op::{Attention, BinaryOp, CompareOp, KvPart, Number, Op, ReduceOp, UnaryOp};
+use crate::op::{AttendMethod, Attention, BinaryOp, CompareOp, DotMethod, KvPart, Number, Op, ReduceOp, UnaryOp};
 use crate::plan::StepInput;
 use crate::shape::{Shape, Type};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ impl Parser<'_> {
             "select" => Op::Select,
             "convert" => Op::Convert { to: DType::F32 },
             "reduce" => Op::Reduce { op: ReduceOp::Sum, axis: 0 },
-            "dot" => Op::Dot { left: 0, right: 0, batch: 0 },
+            "dot" => Op::Dot { left: 0, right: 0, batch: 0, method: DotMethod::Gemm },
             "reshape" => Op::Reshape { shape: open() },
             "permute" => Op::Permute { order: Vec::new() },
             "broadcast" => Op::Broadcast { shape: open() },
@@ -31,7 +31,10 @@ impl Parser<'_> {
             "concat" => Op::Concat { axis: 0 },
             "gather" => Op::Gather,
             "kv_write" => Op::KvWrite { part: KvPart::Key },
-            "attend" => Op::Attend(Attention { heads: 0, kv_heads: 0, scale: 0.0.into(), window: None }),
+            "attend" => {
+                let method = AttendMethod::Whole;
+                Op::Attend(Attention { heads: 0, kv_heads: 0, scale: 0.0.into(), window: None, method })
+            }
             _ => match elementwise(name) {
                 Some(op) => op,
                 None => return Err(self.unexpected("an operation such as `add`, `dot` or `reshape`")),
@@ -72,14 +75,18 @@ impl Parser<'_> {
                 *op = self.first("op", |parser| parser.variant(ReduceOp::ALL, ReduceOp::name))?;
                 *axis = self.further("axis", Self::integer)?;
             }
-            Op::Dot { left, right, batch } => {
+            Op::Dot { left, right, batch, method } => {
                 (*left, *right) = self.first("contract", |parser| {
                     let left = parser.axis()?;
                     parser.word("x")?;
                     Ok((left, parser.axis()?))
                 })?;
-                if self.peek() == Token::Mark(",") {
-                    *batch = self.further("batch", Self::integer)?;
+                if let Some(found) = self.optional("batch", Self::integer)? {
+                    *batch = found;
+                }
+                let named = |parser: &mut Self| parser.variant(DotMethod::ALL, DotMethod::name);
+                if let Some(found) = self.optional("by", named)? {
+                    *method = found;
                 }
             }
             Op::Permute { order } => {
@@ -111,6 +118,10 @@ impl Parser<'_> {
                     let causal = parser.variant(&[true, false], |causal| if causal { "causal" } else { "window" })?;
                     if causal { Ok(None) } else { parser.integer().map(Some) }
                 })?;
+                let named = |parser: &mut Self| parser.variant(AttendMethod::ALL, AttendMethod::name);
+                if let Some(found) = self.optional("by", named)? {
+                    attention.method = found;
+                }
             }
             _ => return Ok(()),
         }
@@ -133,6 +144,18 @@ impl Parser<'_> {
     ) -> Result<T, ParseError> {
         self.mark(",")?;
         self.attribute(name, value)
+    }
+
+    /// An attribute that may be left out.
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        value: impl FnOnce(&mut Self) -> Result<T, ParseError>,
+    ) -> Result<Option<T>, ParseError> {
+        match (self.peek(), self.peek_second()) {
+            (Token::Mark(","), Token::Word(word)) if word == name => self.further(name, value).map(Some),
+            _ => Ok(None),
+        }
     }
 
     fn attribute<T>(

@@ -3,7 +3,7 @@
 use crate::dim::{Bounds, Symbol};
 use crate::graph::{Graph, NodeId};
 use crate::module::{Argument, Call, Function, Module, Param, SpecializedModule};
-use crate::op::{Number, Op};
+use crate::op::{AttendMethod, DotMethod, Number, Op};
 use crate::region::{FusedFunction, FusedModule, FusedProgram, Region, Source};
 use crate::shape::Type;
 use std::collections::BTreeMap;
@@ -148,8 +148,11 @@ fn operation(op: &Op, operands: &str) -> String {
     let attributes = match op {
         Op::Iota { axis, .. } | Op::Concat { axis } => format!(" {{axis = {axis}}}"),
         Op::Reduce { op, axis } => format!(" {{op = {}, axis = {axis}}}", op.name()),
-        Op::Dot { left, right, batch: 0 } => format!(" {{contract = [{left}] x [{right}]}}"),
-        Op::Dot { left, right, batch } => format!(" {{contract = [{left}] x [{right}], batch = {batch}}}"),
+        Op::Dot { left, right, batch, method } => {
+            let batch = if *batch == 0 { String::new() } else { format!(", batch = {batch}") };
+            let by = if *method == DotMethod::Gemm { String::new() } else { format!(", by = {}", method.name()) };
+            format!(" {{contract = [{left}] x [{right}]{batch}{by}}}")
+        }
         Op::Permute { order } => format!(" {{order = {order:?}}}"),
         Op::Slice { axis, start, end } => format!(" {{axis = {axis}, range = {start}..{end}}}"),
         Op::KvWrite { part } => format!(" {{part = {}}}", part.name()),
@@ -159,7 +162,11 @@ fn operation(op: &Op, operands: &str) -> String {
                 Some(window) => format!("window {window}"),
             };
             let (heads, kv_heads, scale) = (attention.heads, attention.kv_heads, attention.scale);
-            format!(" {{heads = {heads}, kv_heads = {kv_heads}, scale = {scale}, mask = {mask}}}")
+            let by = match attention.method {
+                AttendMethod::Whole => String::new(),
+                method => format!(", by = {}", method.name()),
+            };
+            format!(" {{heads = {heads}, kv_heads = {kv_heads}, scale = {scale}, mask = {mask}{by}}}")
         }
         _ => String::new(),
     };

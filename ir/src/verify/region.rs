@@ -51,6 +51,11 @@ fn verify_inputs(function: &FusedFunction, index: usize, report: &mut Report) {
             report.add(name, format!("{text} is not an output of an earlier region"), help);
             continue;
         }
+        if region.anchor == Anchor::Weights && !matches!(source, Source::Weight(_)) {
+            let message = format!("{text} is not known while compiling");
+            report.add(name, message, "let regions of weights read weights only");
+            continue;
+        }
         match source_type(function, source) {
             None => report.add(name, format!("{text} does not exist"), "refer to a parameter or an output"),
             Some(actual) if actual != *ty => {
@@ -89,6 +94,7 @@ fn verify_body(region: &Region, report: &mut Report) {
         Anchor::Rows => (dots == 0 && attends == 0, "neither dot nor attend"),
         Anchor::Dot => (dots > 0 && attends == 0, "a dot and no attend"),
         Anchor::Attend => (attends == 1 && dots == 0, "one attend and no dot"),
+        Anchor::Weights => (attends == 0, "weights alone"),
     };
     if !fits {
         let message = format!("anchor `{}` means {expected}, found {dots} and {attends}", region.anchor.name());

@@ -40,6 +40,6 @@ pub fn attention(b: &mut FunctionBuilder, x: NodeId, kv: NodeId, block: &Attenti
 
     let kv = b.kv_write(kv, k, v);
     let scale = (1.0 / (head_dim as f64).sqrt()).into();
-    let context = b.attend(q, kv, op::Attention { heads, kv_heads, scale, window });
+    let context = b.attend(q, kv, op::Attention { heads, kv_heads, scale, window, method: op::AttendMethod::Whole });
     b.linear(context, "o_proj", (q_width, hidden), output_bias)
 }

@@ -112,9 +112,15 @@ impl ModelConfig {
     /// # Errors
     /// See [`ConfigError`]; all problems of the file are reported together.
     pub fn load(directory: &Path) -> Result<Parsed, ConfigError> {
-        let path = directory.join("config.json");
-        let text = read(&path)?;
-        ModelConfig::parse(&text, &path)
+        ModelConfig::read(&directory.join("config.json"))
+    }
+
+    /// Reads a config.json under whatever name.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn read(path: &Path) -> Result<Parsed, ConfigError> {
+        ModelConfig::parse(&read(path)?, path)
     }
 
     /// Reads the text of a config.json; `path` is for messages.

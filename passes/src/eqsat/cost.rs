@@ -7,10 +7,10 @@
 use super::analysis::{Dependence, Facts, Graph};
 use super::language::Node;
 use egg::Id;
-use llmc_ir::dim::{Bindings, Bounds};
+use llmc_ir::dim::{Bindings, Bounds, Promise};
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
-use llmc_ir::op::{Op, UnaryOp};
+use llmc_ir::op::{AttendMethod, Attention, DotMethod, Op, UnaryOp};
 use llmc_ir::shape::Type;
 use std::fmt;
 
@@ -21,6 +21,15 @@ pub struct Target<'m> {
     pub machine: &'m Machine,
     /// A step as the program typically sees it.
     pub sizes: Bindings,
+    /// What every step of the program promises.
+    pub promise: Promise,
+}
+
+impl<'m> Target<'m> {
+    /// The typical step of a program with those bounds.
+    pub fn of(machine: &'m Machine, bounds: &Bounds) -> Target<'m> {
+        Target { machine, sizes: typical(bounds), promise: bounds.promise() }
+    }
 }
 
 /// Positions that sequences have on average, where the limit allows it: a chat of a few turns.
@@ -71,6 +80,8 @@ pub enum Bound {
     Compute,
     /// On starting it.
     Launch,
+    /// The program cannot run it.
+    Impossible,
 }
 
 impl fmt::Display for Bound {
@@ -80,6 +91,7 @@ impl fmt::Display for Bound {
             Bound::Bandwidth => "bandwidth",
             Bound::Compute => "compute",
             Bound::Launch => "launch",
+            Bound::Impossible => "impossible",
         })
     }
 }
@@ -90,6 +102,20 @@ const SECONDS_PER_STORED_BYTE: f64 = 1e-18;
 
 /// What another node costs: of equal forms the shortest wins.
 const SECONDS_PER_NODE: f64 = 1e-15;
+
+/// The part of the memory bandwidth that a gemm reaches where reading weights bounds it: it looks at blocks as it comes to
+/// them, not ahead. Measured on the host: 0.68 to 0.74.
+const GEMM_BANDWIDTH: f64 = 0.7;
+
+/// The part of the f32 rate that a gemv reaches where multiplying bounds it: it cuts neither rows nor sums into blocks that
+/// stay in caches. Measured on the host with 512 rows: 0.97.
+const GEMV_COMPUTE: f64 = 0.97;
+
+/// Query rows (tokens times query heads per key/value head) of a work item of whole attention.
+const ATTEND_ROWS: f64 = 24.0;
+
+/// Positions that a work item of split attention covers.
+const ATTEND_SPLIT: f64 = 256.0;
 
 /// Elementwise operations that a transcendental function takes.
 const TRANSCENDENTAL_FLOPS: f64 = 16.0;
@@ -142,10 +168,15 @@ impl<'a> Term<'a> {
                 let seen = attention.window.map_or(sizes.context, |window| window.min(sizes.context)) as f64;
                 let width = (attention.heads * kv.head_dim) as f64;
                 let cache = 2.0 * (kv.heads * kv.head_dim * kv.dtype.bytes()) as f64;
+                let (parts, launches) = match attention.method {
+                    AttendMethod::Whole => (0.0, 1.0),
+                    // Each part leaves its sum of values, in f32, for another kernel that combines them.
+                    AttendMethod::Split => ((seen / ATTEND_SPLIT).ceil() * sizes.tokens as f64 * width * 4.0, 2.0),
+                };
                 Work {
-                    bytes: 2.0 * bytes(self.operands[0], sizes) + sizes.sequences as f64 * seen * cache,
+                    bytes: 2.0 * (bytes(self.operands[0], sizes) + parts) + sizes.sequences as f64 * seen * cache,
                     matrix_flops: 4.0 * sizes.tokens as f64 * seen * width,
-                    launches: 1.0,
+                    launches,
                     ..Work::default()
                 }
             }
@@ -167,10 +198,101 @@ impl<'a> Term<'a> {
         }
     }
 
-    /// Seconds on a machine, and why.
+    /// Seconds on a machine, and why. What a program cannot run has no finite price.
     pub fn price(&self, target: &Target<'_>) -> Price {
         let dtype = self.operands.first().and_then(|ty| ty.as_tensor()).map_or(DType::F32, |ty| ty.dtype);
-        price_of(&self.work(&target.sizes), dtype, target.machine)
+        let rates = Rates::of(target.machine, dtype);
+        let rates = match self.op {
+            Op::Dot { left: 1, right: 1, batch: 0, method } if self.dependence == Dependence::Runtime => {
+                self.dot_rates(*method, rates, target)
+            }
+            Op::Attend(attention) => match (attention.method, target.promise) {
+                (AttendMethod::Split, Promise::None) => {
+                    return Price { seconds: f64::INFINITY, bound: Bound::Impossible };
+                }
+                _ => rates.times(busy(attend_items(attention, &target.sizes), target.machine)),
+            },
+            _ => rates,
+        };
+        rates.price(&self.work(&target.sizes), target.machine.launch_seconds)
+    }
+
+    /// What a dot's kernel reaches with its way to divide the work.
+    fn dot_rates(&self, method: DotMethod, rates: Rates, target: &Target<'_>) -> Rates {
+        let Machine { gemm_tile, gemv_columns, ref matrix_flops, .. } = *target.machine;
+        let columns = match self.operands[1].as_tensor() {
+            Some(ty) => ty.shape.evaluate(&target.sizes).first().copied().unwrap_or(1) as f64,
+            None => 1.0,
+        };
+        let rows = elements(self.ty, &target.sizes) / columns;
+        match method {
+            DotMethod::Gemm => {
+                let items = (rows / gemm_tile.rows).ceil() * (columns / gemm_tile.columns).ceil();
+                let busy = busy(items, target.machine);
+                let filled = rows / ((rows / gemm_tile.least_rows).ceil() * gemm_tile.least_rows);
+                Rates { memory: rates.memory * GEMM_BANDWIDTH * busy, matrix: rates.matrix * filled * busy, ..rates }
+            }
+            DotMethod::Gemv => {
+                let busy = busy((columns / gemv_columns).ceil(), target.machine);
+                Rates { memory: rates.memory * busy, matrix: matrix_flops.f32 * GEMV_COMPUTE * busy, ..rates }
+            }
+        }
+    }
+}
+
+/// Work items of an attention kernel.
+fn attend_items(attention: &Attention, sizes: &Bindings) -> f64 {
+    let kv_heads = attention.kv_heads as f64;
+    let group = attention.heads as f64 / kv_heads;
+    let (tokens, sequences) = (sizes.tokens as f64, sizes.sequences as f64);
+    let seen = attention.window.map_or(sizes.context, |window| window.min(sizes.context)) as f64;
+    kv_heads
+        * match attention.method {
+            AttendMethod::Whole => sequences * (tokens / sequences * group / ATTEND_ROWS).ceil(),
+            AttendMethod::Split => tokens * (seen / ATTEND_SPLIT).ceil(),
+        }
+}
+
+/// The part of a machine that equal items of work keep busy until the last one is done.
+fn busy(items: f64, machine: &Machine) -> f64 {
+    let items = items.max(1.0);
+    items / ((items / machine.units).ceil() * machine.units)
+}
+
+/// What a kernel reaches on a machine.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    /// Bytes per second.
+    memory: f64,
+    /// Operations of matrix products per second.
+    matrix: f64,
+    /// Operations of elementwise work per second.
+    vector: f64,
+}
+
+impl Rates {
+    /// The machine's limits.
+    fn of(machine: &Machine, dtype: DType) -> Rates {
+        let matrix = machine.matrix_flops(dtype);
+        Rates { memory: machine.memory_bandwidth, matrix, vector: machine.vector_flops }
+    }
+
+    fn times(self, part: f64) -> Rates {
+        Rates { memory: self.memory * part, matrix: self.matrix * part, vector: self.vector * part }
+    }
+
+    fn price(&self, work: &Work, launch_seconds: f64) -> Price {
+        let moving = work.bytes / self.memory;
+        let computing = (work.matrix_flops / self.matrix).max(work.vector_flops / self.vector);
+        let launching = work.launches * launch_seconds;
+        let bound = match () {
+            () if moving.max(computing).max(launching) == 0.0 => Bound::Free,
+            () if launching > moving.max(computing) => Bound::Launch,
+            () if computing > moving => Bound::Compute,
+            () => Bound::Bandwidth,
+        };
+        let storing = work.stored_bytes * SECONDS_PER_STORED_BYTE;
+        Price { seconds: moving.max(computing) + launching + storing + SECONDS_PER_NODE, bound }
     }
 }
 
@@ -184,19 +306,9 @@ pub fn dependence(op: &Op, operands: impl Iterator<Item = Dependence>) -> Depend
     operands.fold(own, Dependence::max)
 }
 
-/// Seconds of some work on a machine. `dtype` is the type of what a dot multiplies.
+/// Seconds of some work if nothing but the machine limits it. `dtype` is the type of what a dot multiplies.
 pub fn price_of(work: &Work, dtype: DType, machine: &Machine) -> Price {
-    let moving = work.bytes / machine.memory_bandwidth;
-    let computing = (work.matrix_flops / machine.matrix_flops(dtype)).max(work.vector_flops / machine.vector_flops);
-    let launching = work.launches * machine.launch_seconds;
-    let bound = match () {
-        () if moving.max(computing).max(launching) == 0.0 => Bound::Free,
-        () if launching > moving.max(computing) => Bound::Launch,
-        () if computing > moving => Bound::Compute,
-        () => Bound::Bandwidth,
-    };
-    let storing = work.stored_bytes * SECONDS_PER_STORED_BYTE;
-    Price { seconds: moving.max(computing) + launching + storing + SECONDS_PER_NODE, bound }
+    Rates::of(machine, dtype).price(work, machine.launch_seconds)
 }
 
 fn elements(ty: &Type, sizes: &Bindings) -> f64 {

@@ -38,8 +38,8 @@ impl<'g> Choice<'g> {
 
 /// Chooses the cheapest form for a target: what growing sets finds, improved as long as sharing one more product pays.
 ///
-/// A product of several users is dearer than each one's own, so no single class would choose it. Each one that is not
-/// chosen is therefore tried as if it were free; if the form that comes of it is cheaper at its true price, it stays.
+/// A product of several users is dearer than each one's own, so no single class would choose it. Each one is therefore
+/// tried as if it were free; if the form that comes of it is cheaper at its true price, it stays.
 ///
 /// # Errors
 /// If a class has no finite form, which saturation of a function cannot cause.
@@ -52,7 +52,8 @@ pub fn extract<'g>(saturated: &'g Saturated, target: &Target<'_>) -> Result<Choi
     loop {
         let mut improved = false;
         for &class in &anchors {
-            if best.nodes.contains_key(&class) {
+            // One that is chosen already may still be worth more: to users that have a cheaper way on their own.
+            if shared.contains(&class) {
                 continue;
             }
             shared.insert(class);
@@ -75,7 +76,10 @@ fn is_anchor(node: &Node) -> bool {
     matches!(node.op, Op::Dot { .. } | Op::Attend(_) | Op::Reduce { .. })
 }
 
-/// Grows the cheapest set of each class, shared classes being free; the prices in the result are the true ones.
+/// What is paid of a shared class: next to nothing, and still less for the cheaper one of its nodes.
+const SHARED_PART: f64 = 1e-6;
+
+/// Grows the cheapest set of each class, shared classes being almost free; the prices in the result are the true ones.
 fn grow<'g>(
     saturated: &Saturated,
     candidates: &[(Id, &'g Node, f64)],
@@ -86,8 +90,11 @@ fn grow<'g>(
         let mut changed = false;
         for &(class, node, seconds) in candidates {
             let Some(choice) = with_operands(&best, class, node, seconds) else { continue };
-            let paid = choice.nodes.iter().filter(|(class, _)| !shared.contains(class));
-            let total: f64 = paid.map(|(_, (_, seconds))| seconds).sum();
+            let paid = choice.nodes.iter().map(|(class, (_, seconds))| match shared.contains(class) {
+                true => seconds * SHARED_PART,
+                false => *seconds,
+            });
+            let total: f64 = paid.sum();
             let known = best.get(&class).map_or(f64::INFINITY, |(_, known)| *known);
             // A difference below rounding is none, else sums of equal prices in other orders would alternate.
             if total < known * (1.0 - 1e-12) {

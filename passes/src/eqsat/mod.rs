@@ -13,6 +13,7 @@ pub mod analysis;
 pub mod cost;
 pub mod explain;
 pub mod extract;
+pub mod form;
 pub mod language;
 pub mod rule;
 pub mod rules;
@@ -22,32 +23,22 @@ mod tests;
 
 use crate::canonicalize::sweep;
 use crate::pass::{Context, State};
-use cost::{Target, typical};
+use cost::Target;
+use form::form_cost;
 use llmc_ir::module::Function;
 use llmc_ir::text::function_text;
 use rule::Rule;
 use saturate::{Saturated, saturate};
-
-/// The part of a function's time that another form must save to be taken. Prices know bytes, operations and launches; what
-/// they do not know (how work divides among threads, where pages lie, how streams of weights begin) is worth more than a
-/// smaller gain.
-pub const LEAST_GAIN: f64 = 0.01;
-
-/// Whether a form that takes `after` seconds is worth taking over one that takes `before`.
-pub fn is_worthwhile(before: f64, after: f64) -> bool {
-    after < before * (1.0 - LEAST_GAIN)
-}
 
 /// The pass: the cheapest form of every function, program by program.
 pub fn eqsat(state: State, context: &Context) -> Result<State, String> {
     let State::Programs(mut programs) = state else {
         return Err(format!("it takes specialised modules, found {}; run `specialize` first", state.kind()));
     };
-    let mut rules = rules::rules();
-    rules.retain(|rule| context.families.contains(&rule.family));
+    let rules = rules::selected(&context.families, context.numerics);
     let mut known: Vec<(String, Saturated)> = Vec::new();
     for program in &mut programs {
-        let target = Target { machine: &context.machine, sizes: typical(&program.bounds) };
+        let target = Target::of(&context.machine, &program.bounds);
         for function in &mut program.module.functions {
             let saturated = saturated(&mut known, function, &rules)?;
             *function = best_form(saturated, function, &target)?;
@@ -73,16 +64,17 @@ fn saturated<'k>(
     Ok(&known[index].1)
 }
 
-/// The cheapest form, or the function's own where that costs hardly more. Either way nodes come in the order in which
+/// The cheapest form, or the function's own where that is hardly worse. Either way nodes come in the order in which
 /// results need them, which is the same however the function came into being.
-fn best_form(saturated: &Saturated, function: &Function, target: &Target<'_>) -> Result<Function, String> {
-    let cheapest = extract::extract(saturated, target)?;
-    let as_it_is = saturate(function, &[])?;
-    let own = extract::extract(&as_it_is, target)?;
-    let mut form = match is_worthwhile(own.seconds(), cheapest.seconds()) {
-        true => extract::function(saturated, &cheapest)?,
-        false => extract::function(&as_it_is, &own)?,
-    };
-    sweep(&mut form)?;
-    Ok(form)
+///
+/// # Errors
+/// If extraction fails, which a saturated function cannot cause.
+pub fn best_form(saturated: &Saturated, function: &Function, target: &Target<'_>) -> Result<Function, String> {
+    let own = saturate(function, &[])?;
+    let mut own = extract::function(&own, &extract::extract(&own, target)?)?;
+    let mut cheapest = extract::function(saturated, &extract::extract(saturated, target)?)?;
+    sweep(&mut own)?;
+    sweep(&mut cheapest)?;
+    let better = form_cost(&cheapest, target).is_better_than(&form_cost(&own, target));
+    Ok(if better { cheapest } else { own })
 }

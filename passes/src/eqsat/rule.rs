@@ -8,6 +8,7 @@ use llmc_ir::module::Function;
 use llmc_ir::op::Op;
 use llmc_ir::shape::{TensorType, Type};
 use std::fmt;
+use std::str::FromStr;
 
 /// A rewrite rule: terms that equal a node.
 #[derive(Clone, Copy, Debug)]
@@ -36,17 +37,26 @@ pub enum Family {
     Prune,
     /// Products of one operand become one product.
     Merge,
+    /// Products of products in another order.
+    Reassociate,
+    /// Narrow weights are widened where they are used, or once.
+    Dequant,
+    /// How kernels divide their work.
+    Choose,
 }
 
 impl Family {
     /// Every family, in declaration order.
-    pub const ALL: [Family; 2] = [Family::Prune, Family::Merge];
+    pub const ALL: [Family; 5] = [Family::Prune, Family::Merge, Family::Reassociate, Family::Dequant, Family::Choose];
 
     /// The name used in reports.
     pub fn name(self) -> &'static str {
         match self {
             Family::Prune => "prune",
             Family::Merge => "merge",
+            Family::Reassociate => "reassociate",
+            Family::Dequant => "dequant",
+            Family::Choose => "choose",
         }
     }
 }
@@ -57,6 +67,9 @@ impl Family {
         match self {
             Family::Prune => "rows that nobody looks at are not computed",
             Family::Merge => "products of one operand become one product",
+            Family::Reassociate => "products of products in another order; of weights alone, while compiling",
+            Family::Dequant => "narrow weights are widened in the product that reads them, or once",
+            Family::Choose => "gemm or gemv, attention whole or split over the context",
         }
     }
 }
@@ -68,12 +81,41 @@ impl fmt::Display for Family {
 }
 
 /// What a rule does to the numbers that are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Numerics {
     /// Every element is the result of the same operations.
     Exact,
-    /// Sums are taken in another order: equal over the real numbers, and rounded at the same places.
+    /// Sums and products are taken in another order: equal over the real numbers, and rounded to narrow types at the same
+    /// places.
+    #[default]
     Reassociates,
+    /// Equal over the real numbers, but rounded to narrow types at other places.
+    Rounds,
+}
+
+impl Numerics {
+    /// Every class, the strictest first.
+    pub const ALL: [Numerics; 3] = [Numerics::Exact, Numerics::Reassociates, Numerics::Rounds];
+
+    /// The name used in flags and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numerics::Exact => "exact",
+            Numerics::Reassociates => "reassociates",
+            Numerics::Rounds => "rounds",
+        }
+    }
+}
+
+impl FromStr for Numerics {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Numerics, String> {
+        let known = Numerics::ALL.into_iter().find(|numerics| numerics.name() == text);
+        known.ok_or_else(|| {
+            format!("`{text}` is no class of rules, expected {}", Numerics::ALL.map(Numerics::name).join(", "))
+        })
+    }
 }
 
 /// An e-graph as rules see it: they read it and add terms.

@@ -28,7 +28,11 @@ pub(super) fn extract(function: &Function, partition: &Partition) -> FusedFuncti
     let mut results = Vec::new();
     for &result in &function.results {
         let direct = extraction.built.get(&result).map(|&(region, output)| Source::Output { region, output });
-        let source = match direct.filter(|source| !results.contains(source)) {
+        let computed = |source: &Source| match source {
+            Source::Output { region, .. } => extraction.regions[*region].anchor != Anchor::Weights,
+            _ => true,
+        };
+        let source = match direct.filter(|source| computed(source) && !results.contains(source)) {
             Some(source) => source,
             None => extraction.copy(result),
         };

@@ -37,8 +37,13 @@ pub(super) fn grow(function: &Function, epilogues: Epilogues, merged: &[Vec<Node
     let mut pinned: BTreeSet<NodeId> = function.results.iter().copied().collect();
     pinned.extend(order.iter().flat_map(|&node| operands_in_memory(graph, node)));
     let mut partition = Partition { regions: Vec::new(), region_of: BTreeMap::new(), pinned, live, epilogues };
+    let folded = folded(graph, &order, &partition.pinned);
+    if !folded.is_empty() {
+        partition.region_of.extend(folded.iter().map(|&node| (node, 0)));
+        partition.regions.push(Draft { anchor: Anchor::Weights, nodes: folded.clone() });
+    }
     let mut invariant = BTreeSet::new();
-    for &node in &order {
+    for &node in order.iter().filter(|node| !folded.contains(node)) {
         if is_invariant(graph, node, &invariant) {
             invariant.insert(node);
         }
@@ -62,6 +67,31 @@ pub(super) fn roots(function: &Function) -> Vec<NodeId> {
     let graph = &function.graph;
     let writes = graph.topological().into_iter().filter(|&node| matches!(graph.op(node), Op::KvWrite { .. }));
     function.results.iter().copied().chain(writes).collect()
+}
+
+/// Nodes that are computed while compiling: arithmetic on weights alone that does not depend on a step's size, what is
+/// made of it, and parts of weights that must be in memory as they are.
+fn folded(graph: &Graph, order: &[NodeId], pinned: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let mut known: BTreeSet<NodeId> = BTreeSet::new();
+    let mut folded = BTreeSet::new();
+    for &node in order {
+        let op = graph.op(node);
+        let operands = graph.operands(node);
+        let fixed = graph.ty(node).as_tensor().is_some_and(|ty| ty.shape.0.iter().all(|dim| dim.as_fixed().is_some()));
+        let leaf = matches!(op, Op::Weight { .. } | Op::Constant { .. } | Op::Iota { .. });
+        let inner = !op.is_leaf() && operands.iter().all(|operand| known.contains(operand));
+        if !fixed || !(leaf || inner) {
+            continue;
+        }
+        known.insert(node);
+        let moves = matches!(op, Op::Reshape { .. } | Op::Broadcast { .. } | Op::Slice { .. } | Op::Concat { .. });
+        let has_weight = graph.reachable(&[node]).iter().any(|&below| matches!(graph.op(below), Op::Weight { .. }));
+        let made_of_folded = operands.iter().any(|operand| folded.contains(operand));
+        if inner && has_weight && (!moves || made_of_folded || pinned.contains(&node)) {
+            folded.insert(node);
+        }
+    }
+    folded
 }
 
 /// Operands that the node's kernel needs in memory, because it does not read them row by row.
@@ -176,6 +206,9 @@ impl Partition {
     /// everything that is needed of the old region in turn must be in memory anyway.
     fn sink(&mut self, graph: &Graph, node: NodeId) {
         let Some(&from) = self.region_of.get(&node) else { return };
+        if self.regions[from].anchor == Anchor::Weights {
+            return;
+        }
         let users: BTreeSet<Option<usize>> =
             self.users(graph, node).iter().map(|user| self.region_of.get(user).copied()).collect();
         let [Some(to)] = users.into_iter().collect::<Vec<_>>()[..] else { return };

@@ -14,7 +14,7 @@ pub(super) fn split(function: &Function) -> (Function, Vec<Vec<NodeId>>) {
     let mut split = function.clone();
     let mut parts: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
     let rebuilt = rebuild(&mut split, |graph, op, operands| match op {
-        Op::Dot { left: 1, right: 1, batch: 0 } => {
+        Op::Dot { left: 1, right: 1, batch: 0, .. } => {
             let weights = joined_weights(graph, operands[1]);
             if weights.is_empty() {
                 return graph.add(op, operands);
@@ -42,9 +42,8 @@ pub(super) fn split(function: &Function) -> (Function, Vec<Vec<NodeId>>) {
 
 /// The weights that a concatenation along the rows joins.
 fn joined_weights(graph: &Graph, node: NodeId) -> Vec<NodeId> {
-    let operands = graph.operands(node);
-    let weights = operands.iter().all(|&operand| matches!(graph.op(operand), Op::Weight { .. }));
-    if *graph.op(node) == (Op::Concat { axis: 0 }) && weights { operands } else { Vec::new() }
+    // Only weights are known well enough for a rule to join their rows.
+    if *graph.op(node) == (Op::Concat { axis: 0 }) { graph.operands(node) } else { Vec::new() }
 }
 
 /// The dot that columns `start..end` of a merged product lie in, and where in it.

@@ -21,6 +21,7 @@ pub(super) fn describe(region: &Region) -> String {
     };
     let parts: Vec<String> = match region.anchor {
         Anchor::Attend => vec!["attend".to_owned()],
+        Anchor::Weights => vec!["weights".to_owned()],
         Anchor::Dot => {
             let dots = nodes.iter().filter(|&&node| matches!(body.op(node), Op::Dot { .. }));
             dots.map(|&dot| weight(body.operands(dot)[1]).unwrap_or_else(|| "dot".to_owned())).collect()

@@ -5,7 +5,7 @@ use llmc_ir::dim::{Bindings, Bounds, Dim, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
 use llmc_ir::module::{Argument, Call, Function, LOGITS, Module, SpecializedModule};
-use llmc_ir::op::{Attention, BinaryOp, Op, UnaryOp};
+use llmc_ir::op::{AttendMethod, Attention, BinaryOp, Op, UnaryOp};
 use llmc_ir::plan::{ModelFacts, StepInput};
 use llmc_ir::shape::{Shape, Type};
 
@@ -109,7 +109,8 @@ pub(crate) fn layer() -> Function {
         let (q, k) = (rotate(b, q, HEADS, (cos, sin)), rotate(b, k, KV_HEADS, (cos, sin)));
         let kv = b.kv_write(kv, k, v);
         let scale = (HEAD_DIM as f64).powf(-0.5).into();
-        let attention = Attention { heads: HEADS, kv_heads: KV_HEADS, scale, window: None };
+        let attention =
+            Attention { heads: HEADS, kv_heads: KV_HEADS, scale, window: None, method: AttendMethod::Whole };
         let attended = b.attend(q, kv, attention);
         b.linear(attended, "o_proj", (HEADS * HEAD_DIM, HIDDEN), Bias::Absent)
     });

@@ -36,6 +36,9 @@ pub(super) fn check(anchor: Anchor, graph: &Graph, nodes: &BTreeSet<NodeId>) -> 
 
 /// The same for a finished region, whose inputs are in memory.
 pub(super) fn check_body(region: &Region) -> Result<(), String> {
+    if region.anchor == Anchor::Weights {
+        return Ok(());
+    }
     let body = &region.body;
     let mut indexing: BTreeSet<NodeId> = BTreeSet::new();
     let mut invariant: BTreeSet<NodeId> = BTreeSet::new();
@@ -145,7 +148,7 @@ fn check_op(anchor: Anchor, graph: &Graph, node: NodeId, nodes: &BTreeSet<NodeId
     let in_memory = |operand: &NodeId| !nodes.contains(operand);
     let last = |axis: usize| graph.ty(node).as_tensor().is_some_and(|tensor| axis + 1 == tensor.shape.rank());
     match (op, anchor) {
-        (Op::Dot { left: 1, right: 1, batch: 0 }, Anchor::Dot) => {
+        (Op::Dot { left: 1, right: 1, batch: 0, .. }, Anchor::Dot) => {
             let matrices = operands.iter().all(|&operand| rank(graph, operand) == 2);
             if !matrices || !operands.iter().all(in_memory) {
                 return Err("it must be a product of rows in memory `[rows, k]` with a weight `[n, k]`".into());

@@ -7,6 +7,7 @@
 //! | `instance` | one function with its parameters bound to places: tasks, lifetimes, offsets |
 //! | `kernels`  | regions that compute the same share a kernel |
 //! | `barriers` | which launches must wait for those before them |
+//! | `recipes`  | weights that are computed while compiling |
 //! | `check`    | whether a plan is consistent, from the plan alone |
 //! | `print`    | a plan as text |
 
@@ -15,6 +16,7 @@ mod check;
 mod instance;
 mod kernels;
 mod print;
+mod recipes;
 #[cfg(test)]
 mod simulate;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use llmc_ir::module::{Argument, Module};
 use llmc_ir::plan::{KvLayout, ModelFacts, Plan, PlannedCall, PlannedFunction, Program, WeightLayout};
 use llmc_ir::region::{FusedFunction, FusedProgram, Kernel, PlannedModel, Region, Source};
 use llmc_ir::shape::{KvType, TensorType, Type};
+use recipes::Recipes;
 use std::collections::{BTreeMap, BTreeSet};
 use values::Values;
 
@@ -100,7 +103,9 @@ pub fn plan(state: State, context: &Context) -> Result<State, String> {
 ///
 /// # Errors
 /// See [`PlanError`].
-pub fn plan_programs(programs: Vec<FusedProgram>, facts: &ModelFacts) -> Result<PlannedModel, PlanError> {
+pub fn plan_programs(mut programs: Vec<FusedProgram>, facts: &ModelFacts) -> Result<PlannedModel, PlanError> {
+    let mut recipes = Recipes::default();
+    recipes.lift(&mut programs);
     for program in &programs {
         check_regions(program)?;
     }
@@ -114,7 +119,8 @@ pub fn plan_programs(programs: Vec<FusedProgram>, facts: &ModelFacts) -> Result<
         kernels.push(its_kernels);
     }
     let plan = Plan { model: facts.clone(), kv, weights: table.weights, programs: planned };
-    Ok(PlannedModel { plan, kernels })
+    let recipes = recipes.of_calls(programs.iter().map(|program| &program.module));
+    Ok(PlannedModel { plan, recipes, kernels })
 }
 
 fn plan_program(

@@ -37,14 +37,17 @@ function drawRoofline(shown) {
 
   const [first, last] = x.domain();
   const roof = (peak) => vendor.line()([first, peak / bandwidth, last].map((intensity) => [x(intensity), y(roofAt(intensity, peak))]));
-  const ceilings = [...new Set([matrix.bf16, matrix.f32])].filter((peak) => peak !== top).concat(vector);
-  svg.selectAll(".ceiling").data(ceilings).join("path").attr("class", "ceiling").attr("d", roof);
+  // Units with the same peak share a line.
+  const units = [[matrix.bf16, "bf16 products"], [matrix.f32, "f32 products"], [vector, "elementwise"]];
+  const peaks = [...new Set(units.map(([peak]) => peak))];
+  svg.selectAll(".ceiling").data(peaks.filter((peak) => peak !== top)).join("path").attr("class", "ceiling").attr("d", roof);
   svg.append("path").attr("class", "roof").attr("d", roof(top));
-  const middle = first * (ridge / first) ** 0.22;
-  const slope = Math.atan2(y(roofAt(middle * 2, top)) - y(roofAt(middle, top)), x(middle * 2) - x(middle)) * 180 / Math.PI;
-  svg.append("text").attr("transform", `translate(${x(middle)},${y(roofAt(middle, top)) - 8}) rotate(${slope})`).attr("text-anchor", "middle").text(`memory ${quantity(bandwidth, "B/s")}`);
-  svg.append("text").attr("x", wide - edge.right - 4).attr("y", y(top) - 24).attr("text-anchor", "end").attr("class", "note").text(`matrix products ${quantity(top, "FLOP/s")}`);
-  svg.append("text").attr("x", wide - edge.right - 4).attr("y", y(vector) + 15).attr("text-anchor", "end").attr("class", "note").text(`elementwise ${quantity(vector, "FLOP/s")}`);
+  for (const peak of peaks) {
+    const names = units.filter(([of]) => of === peak).map(([, name]) => name);
+    const lines = wide < 600 ? [...names.slice(0, -1), `${names.at(-1)} ${quantity(peak, "FLOP/s")}`] : [`${names.join(", ")} ${quantity(peak, "FLOP/s")}`];
+    const start = y(peak) + (peak === top ? -10 - 14 * lines.length : 15);
+    lines.forEach((line, n) => svg.append("text").attr("x", wide - edge.right - 4).attr("y", start + 14 * n).attr("text-anchor", "end").attr("class", "note").text(line));
+  }
 
   points.sort((a, b) => b.share - a.share);
   const radius = (point) => 3.5 + 17 * Math.sqrt(point.share);
@@ -61,6 +64,24 @@ bound by ${point.kernel.price.bound}, ${percent(point.y / roofAt(point.x, point.
     const { x: left, y: top, width, height } = this.getBBox();
     taken.push({ left, right: left + width, top, bottom: top + height });
   });
+  const overlaps = (place, other) => place.left <= other.right && other.left <= place.right && place.top <= other.bottom && other.top <= place.bottom;
+  // The memory's speed stands along the slope, where no point is.
+  const speed = `memory ${quantity(bandwidth, "B/s")}`;
+  const slope = Math.atan2(y(2 * bandwidth) - y(bandwidth), x(2) - x(1));
+  const [across, up] = [speed.length * 3.3 * Math.cos(slope), speed.length * 3.3 * Math.abs(Math.sin(slope)) + 7];
+  const along = [0.22, 0.4, 0.55, 0.7, 0.85].map((part) => {
+    const intensity = first * (ridge / first) ** part;
+    const [cx, cy] = [x(intensity), y(intensity * bandwidth) - 9];
+    return { cx, cy, left: cx - across, right: cx + across, top: cy - up, bottom: cy + up - 7 };
+  });
+  const beside = along.find((place) => place.left > edge.left && taken.every((other) => !overlaps(place, other))) ?? along[0];
+  taken.push(beside);
+  svg.append("text").attr("transform", `translate(${beside.cx},${beside.cy}) rotate(${slope * 180 / Math.PI})`).attr("text-anchor", "middle").text(speed);
+  // No name crosses the roof.
+  for (let px = edge.left; px < wide - edge.right; px += 6) {
+    const py = y(roofAt(x.invert(px), top));
+    taken.push({ left: px - 3, right: px + 3, top: py - 2, bottom: py + 2 });
+  }
   for (const point of named) {
     const width = point.kernel.name.length * 6.7;
     const { left, right, top: above, bottom } = disc(point);
@@ -68,8 +89,10 @@ bound by ${point.kernel.price.bound}, ${percent(point.y / roofAt(point.x, point.
     const at = (start, base) => ({ left: start, right: start + width, top: base - 10, bottom: base + 3 });
     const places = [at(right + 3, cy + 4), at(left - 3 - width, cy + 4)];
     for (const lines of [0, 1, 2]) places.push(at(cx - width / 2, bottom + 14 + 14 * lines), at(cx - width / 2, above - 6 - 14 * lines));
-    const free = (place) => place.left > edge.left && place.right < wide && place.top > edge.top && place.bottom < high - edge.bottom
-      && taken.every((other) => place.left > other.right || place.right < other.left || place.top > other.bottom || place.bottom < other.top);
+    // A name on the other side of the roof belongs to a point only if it is right beside it.
+    const astray = (place) => place.bottom < y(roofAt(x.invert((place.left + place.right) / 2), top)) && place.bottom < cy - radius(point) - 8;
+    const free = (place) => !astray(place) && place.left > edge.left && place.right < wide && place.top > edge.top && place.bottom < high - edge.bottom
+      && taken.every((other) => !overlaps(place, other));
     const place = places.find(free);
     if (!place) continue;
     taken.push(place);

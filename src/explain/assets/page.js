@@ -187,7 +187,7 @@ function showForm(id, graph) {
 const shown = new Set([decode, prefill].filter(Boolean).map((program) => program.name));
 
 function rooflineSection() {
-  byId("roofline-lead").textContent = `Each kernel at the typical sizes of its program, as the cost model sees it on ${report.machine.name}. Left of the ridge at ${(Math.max(report.machine.matrix_flops.bf16, report.machine.matrix_flops.f32) / report.machine.memory_bandwidth).toFixed(1)} operations per byte memory is the limit, right of it arithmetic; the larger a point, the more of its program's step it takes.`;
+  byId("roofline-lead").textContent = `Each kernel at the typical sizes of its program, as the cost model sees it on ${report.machine.name}. Left of the ridge at ${(Math.max(report.machine.matrix_flops.bf16, report.machine.matrix_flops.f32) / report.machine.memory_bandwidth).toFixed(1)} operations per byte memory is the limit, right of it arithmetic. Starting a kernel takes ${time(report.machine.launch_seconds)}, which keeps small ones below the roof; the larger a point, the more of its program's step it takes.`;
   const draw = () => {
     show("roofline-programs", report.programs.map((program) => make("button", {
       "aria-pressed": String(shown.has(program.name)),

@@ -6,7 +6,7 @@ use llmc_ir::dtype::DType;
 use llmc_ir::eval::Tensor;
 use llmc_ir::machine::Machine;
 use llmc_ir::module::{Module, SpecializedModule};
-use llmc_ir::op::Op;
+use llmc_ir::op::{AttendMethod, Attention, DotMethod, Op};
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::PlannedModel;
 use llmc_ir::shape::{TensorType, Type};
@@ -17,6 +17,7 @@ use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, run_pipeline};
 use llmc_passes::plan::{check_plan, plan_programs};
+use llmc_passes::rebuild::rebuild;
 use std::collections::BTreeMap;
 
 /// What is compiled and run.
@@ -81,14 +82,38 @@ impl Case {
     pub fn programs(&self) -> Result<Vec<SpecializedModule>, String> {
         let context = self.context()?;
         let without = self.build.without.clone();
-        let options = Options { without, stop_after: Some(Phase::Rewritten), only: None };
+        let options = Options { without, stop_after: Some(Phase::Rewritten), ..Options::default() };
         let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
         let state = State::Module(self.module.clone());
         let (state, _) = run_pipeline(state, &context, &options, &mut instruments).map_err(|e| e.to_string())?;
         match state {
-            State::Programs(programs) => Ok(programs),
+            State::Programs(programs) => self.with_methods(programs),
             state => Err(format!("expected programs, found {}", state.kind())),
         }
+    }
+
+    /// The programs with other ways to divide the work than prices choose, which are the same for all small cases.
+    fn with_methods(&self, mut programs: Vec<SpecializedModule>) -> Result<Vec<SpecializedModule>, String> {
+        let mut random = Random::new(self.weights.len() as u64);
+        for program in &mut programs {
+            let may_split = program.bounds.one_token_per_sequence;
+            for function in &mut program.module.functions {
+                rebuild(function, |graph, op, operands| {
+                    let op = match op {
+                        Op::Dot { left: 1, right: 1, batch: 0, .. } => {
+                            let method = *random.choose(DotMethod::ALL);
+                            Op::Dot { left: 1, right: 1, batch: 0, method }
+                        }
+                        Op::Attend(attention) if may_split => {
+                            Op::Attend(Attention { method: *random.choose(AttendMethod::ALL), ..attention })
+                        }
+                        op => op,
+                    };
+                    graph.add(op, operands)
+                })?;
+            }
+        }
+        Ok(programs)
     }
 
     /// The plan of the case's programs.

@@ -9,6 +9,8 @@ use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::pack;
 use llmc_codegen::{HostCode, compile_host};
 use llmc_ir::abi::{StepArgs, StepFunction};
+use llmc_ir::eval::{Mode, StepInputs, Tensor, eval_function};
+use llmc_ir::module::Function;
 use llmc_ir::plan::{PackedWeight, Plan};
 use llmc_ir::region::PlannedModel;
 use std::ffi::c_void;
@@ -39,7 +41,7 @@ impl Compiled {
     /// If the code does not load or a weight is missing.
     pub fn new(case: &Case, model: PlannedModel, target: &HostTarget) -> Result<Compiled, CodegenError> {
         let HostCode { shared_object, scratch_bytes } = compile_host(&model, target)?;
-        let weights = model.plan.weights.iter().map(|weight| packed(case, weight)).collect::<Result<_, _>>()?;
+        let weights = model.plan.weights.iter().map(|weight| packed(case, &model, weight)).collect::<Result<_, _>>()?;
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         file.write_all(&shared_object).expect("room for the code");
         // SAFETY: the code was just made; shared objects of the compiler run nothing on loading.
@@ -125,15 +127,26 @@ unsafe extern "C" fn meet(state: *const c_void, _thread: u32) {
     barrier.wait();
 }
 
-/// A weight of a case as the plan lays it out.
+/// What a recipe makes of the case's weights.
+fn computed(case: &Case, recipe: &Function) -> Option<Tensor> {
+    let weights = |name: &str| case.weights.get(name).cloned();
+    let mut results = eval_function(recipe, &mut [], &weights, &StepInputs::batch(&[]), Mode::AsTyped).ok()?;
+    results.pop()?.as_tensor().cloned()
+}
+
+/// A weight of a case as the plan lays it out: one of the case's, or what a recipe makes of them.
 ///
 /// # Errors
 /// If it cannot be packed.
 ///
 /// # Panics
 /// If the case has no such weight.
-pub fn packed(case: &Case, weight: &PackedWeight) -> Result<Guarded, CodegenError> {
-    let tensor = case.weights.get(&weight.name).unwrap_or_else(|| panic!("there is no weight `{}`", weight.name));
+pub fn packed(case: &Case, model: &PlannedModel, weight: &PackedWeight) -> Result<Guarded, CodegenError> {
+    let tensor = match model.recipes.get(&weight.name) {
+        Some(recipe) => computed(case, recipe),
+        None => case.weights.get(&weight.name).cloned(),
+    };
+    let tensor = tensor.unwrap_or_else(|| panic!("there is no weight `{}`", weight.name));
     let mut memory = Guarded::new(weight.bytes as usize, 64, UNWRITTEN);
     let mut written = 0;
     pack::<CodegenError>(

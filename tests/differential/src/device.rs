@@ -55,7 +55,7 @@ impl Device {
     pub fn new(case: &Case, model: PlannedModel, target: &GpuTarget) -> Result<Device, CodegenError> {
         let GpuModule { ptx, code } = compile_gpu(&model, target)?;
         let module = Module::parse(&ptx).unwrap_or_else(|error| panic!("{error}\n{ptx}"));
-        let weights = model.plan.weights.iter().map(|weight| packed(case, weight)).collect::<Result<_, _>>()?;
+        let weights = model.plan.weights.iter().map(|weight| packed(case, &model, weight)).collect::<Result<_, _>>()?;
         Ok(Device { plan: model.plan, code, module, weights })
     }
 

@@ -8,7 +8,7 @@ use llmc_ir::builder::{FunctionBuilder, Numerics};
 use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::module::{Argument, Call, LOGITS, Module};
-use llmc_ir::op::{Attention, Op};
+use llmc_ir::op::{AttendMethod, Attention, Op};
 use llmc_ir::plan::StepInput;
 use llmc_ir::shape::Type;
 use llmc_ir::testing::Random;
@@ -58,7 +58,7 @@ fn module(kind: Kind, dtype: DType) -> Module {
     let kv = b.kv_param("kv", kv_heads, head_dim);
     let kv = b.kv_write(kv, key, value);
     let scale = (scores / (head_dim as f64).sqrt()).into();
-    let mixed = b.attend(query, kv, Attention { heads, kv_heads, scale, window });
+    let mixed = b.attend(query, kv, Attention { heads, kv_heads, scale, window, method: AttendMethod::Whole });
     let attend = b.finish(&[mixed]).expect("attention is well-typed");
 
     let mut b = FunctionBuilder::new("head", numerics);

@@ -17,9 +17,12 @@ pub fn llmrt() -> Command {
     command(PATH.get_or_init(find_llmrt))
 }
 
+/// Without what the developer has configured, a calibrated machine in particular: there is nothing in that directory.
 fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.stdin(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .env("XDG_CONFIG_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-configuration"));
     command
 }
 

@@ -3,6 +3,7 @@
 use super::binaries::{compile, succeeds};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The tiny checkpoints of the repository.
 pub const TINY: [&str; 5] = ["llama", "llama_rope_llama3", "llama_tied", "mistral", "qwen2"];
@@ -29,7 +30,8 @@ pub fn smollm2() -> PathBuf {
 }
 
 /// An artifact of a checkpoint, compiled with the given flags by the first test that wants it. Tests may be processes of
-/// their own, so a lock file decides which is the first; what it made stays until the compiler or the checkpoint changes.
+/// their own, so a lock file decides which is the first, and the system unlocks it however that one ends. What it made
+/// stays until the compiler or the checkpoint changes, which a key beside it tells; the key is written last.
 pub fn artifact(checkpoint: &Path, flags: &[&str]) -> PathBuf {
     let name = checkpoint.file_name().unwrap().to_str().unwrap();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("end_to_end");
@@ -37,17 +39,31 @@ pub fn artifact(checkpoint: &Path, flags: &[&str]) -> PathBuf {
     let path = directory.join(format!("{name}{}.llmc", flags.concat().replace(',', "+")));
     let lock = File::create(path.with_extension("lock")).unwrap();
     lock.lock().unwrap();
-    if !is_newer_than_all(&path, checkpoint) {
+    let (key, key_path) = (key(checkpoint), path.with_extension("key"));
+    let is_current = path.is_file() && std::fs::read_to_string(&key_path).is_ok_and(|known| known == key);
+    if !is_current {
+        // Without a key there is no artifact, whatever interrupts this.
+        let _ = std::fs::remove_file(&key_path);
         succeeds(compile(checkpoint, &path).args(flags));
+        std::fs::write(&key_path, key).unwrap();
     }
     path
 }
 
-/// Whether an artifact is there and was made after the compiler and every file of the checkpoint.
-fn is_newer_than_all(artifact: &Path, checkpoint: &Path) -> bool {
-    let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
-    let Ok(made) = modified(artifact) else { return false };
-    let sources = std::fs::read_dir(checkpoint).unwrap().map(|entry| entry.unwrap().path());
-    let mut sources = sources.chain([PathBuf::from(env!("CARGO_BIN_EXE_llmc"))]);
-    sources.all(|source| modified(&source).unwrap() < made)
+/// What an artifact depends on beside flags: the compiler, by its bytes, since every build has a new time; and the
+/// checkpoint, by the sizes and times of its files, which are large.
+fn key(checkpoint: &Path) -> String {
+    static COMPILER: OnceLock<blake3::Hash> = OnceLock::new();
+    let compiler = COMPILER
+        .get_or_init(|| blake3::Hasher::new().update_mmap_rayon(env!("CARGO_BIN_EXE_llmc")).unwrap().finalize());
+    let mut files: Vec<String> = std::fs::read_dir(checkpoint)
+        .unwrap()
+        .map(|entry| {
+            let (entry, path) = entry.map(|entry| (entry.file_name(), entry.path())).unwrap();
+            let metadata = path.metadata().unwrap();
+            format!("{} {} {:?}", entry.display(), metadata.len(), metadata.modified().unwrap())
+        })
+        .collect();
+    files.sort();
+    format!("{compiler}\n{}\n", files.join("\n"))
 }

@@ -30,6 +30,8 @@ struct Left {
     /// Index of the region's input.
     input: usize,
     dtype: DType,
+    /// Element type of the weights that it meets.
+    weights: DType,
     rows: Dim,
     k: usize,
     /// Elements from one row to the next, and where rows lie if not in the input: an offset into the workspace.
@@ -115,29 +117,30 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
 /// The left operand that all dots of a region share.
 fn left_operand(region: &Region) -> Result<Left, String> {
     let body = &region.body;
-    let mut found: Option<NodeId> = None;
+    let mut found: Option<(NodeId, DType)> = None;
     for node in body.topological() {
         match body.op(node) {
-            Op::Dot { left: 1, right: 1, batch: 0 } => {
-                let operand = body.operands(node)[0];
-                if *found.get_or_insert(operand) != operand {
-                    return Err("dots of one region must multiply the same rows".into());
+            Op::Dot { left: 1, right: 1, batch: 0, .. } => {
+                let operands = body.operands(node);
+                let own = (operands[0], tensor(body, operands[1])?.dtype);
+                if *found.get_or_insert(own) != own {
+                    return Err("dots of one region must multiply the same rows, with weights of one type".into());
                 }
             }
             Op::Dot { .. } => return Err("dots must multiply rows with rows of weights".into()),
             _ => {}
         }
     }
-    let node = found.ok_or("a dot region without a dot")?;
+    let (node, weights) = found.ok_or("a dot region without a dot")?;
     let Op::Input { index, .. } = body.op(node) else {
         return Err("the left operand of a dot must be an input of the region".into());
     };
     let ty = tensor(body, node)?;
     let k = ty.shape.0[1].as_fixed().ok_or("the rows of a dot's operands have fixed sizes")?;
-    if !matches!(ty.dtype, DType::F32 | DType::BF16) {
+    if ![ty.dtype, weights].iter().all(|dtype| matches!(dtype, DType::F32 | DType::BF16)) {
         return Err(format!("{} has no products on a device; compile for bf16 or f32", ty.dtype));
     }
-    Ok(Left { input: *index, dtype: ty.dtype, rows: ty.shape.0[0], k, stride: k, padded: None })
+    Ok(Left { input: *index, dtype: ty.dtype, weights, rows: ty.shape.0[0], k, stride: k, padded: None })
 }
 
 /// A part as a section, its block still without a size, and how many columns must stay together, in whole panels.

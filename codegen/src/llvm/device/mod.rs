@@ -73,6 +73,7 @@ fn emit_kernel(context: &mut DeviceContext<'_>) -> Result<(), String> {
         Anchor::Rows => rows::emit(context),
         Anchor::Dot => dot::emit(context),
         Anchor::Attend => attend::emit(context),
+        Anchor::Weights => Err("what depends on weights alone is computed while compiling".into()),
     }
 }
 

@@ -26,9 +26,6 @@ pub fn rules() -> Vec<Rule> {
     }]
 }
 
-/// Rows times the rows of a weight.
-const PRODUCT: Op = Op::Dot { left: 1, right: 1, batch: 0 };
-
 fn merge_dots(terms: &mut Terms<'_>, class: Id, node: &Node) -> Vec<Id> {
     let Some(weight) = mergeable(terms, node) else { return Vec::new() };
     let x = node.operands[0];
@@ -37,6 +34,7 @@ fn merge_dots(terms: &mut Terms<'_>, class: Id, node: &Node) -> Vec<Id> {
         .into_iter()
         .filter(|(_, user)| user.operands.first() == Some(&x))
         .filter_map(|(dot, user)| Some((dot, mergeable(terms, &user)?)))
+        .filter(|&(_, other)| terms.tensor(other).map(|ty| ty.dtype) == terms.tensor(weight).map(|ty| ty.dtype))
         .collect();
     let (class, weight) = (terms.find(class), terms.find(weight));
     let position = siblings.iter().position(|&(dot, operand)| (dot, operand) == (class, weight));
@@ -46,7 +44,7 @@ fn merge_dots(terms: &mut Terms<'_>, class: Id, node: &Node) -> Vec<Id> {
     let Some(sizes) = sizes else { return Vec::new() };
     let start: usize = sizes[..position].iter().sum();
     let weights: Vec<Id> = siblings.iter().map(|&(_, weight)| weight).collect();
-    let merged = terms.add(Op::Concat { axis: 0 }, &weights).and_then(|joined| terms.add(PRODUCT, &[x, joined]));
+    let merged = terms.add(Op::Concat { axis: 0 }, &weights).and_then(|joined| terms.add(Op::PRODUCT, &[x, joined]));
     let part = merged.and_then(|dot| terms.add(Op::Slice { axis: 1, start, end: start + sizes[position] }, &[dot]));
     part.into_iter().collect()
 }
@@ -54,7 +52,7 @@ fn merge_dots(terms: &mut Terms<'_>, class: Id, node: &Node) -> Vec<Id> {
 /// The weight that a dot multiplies by, if the dot is of the kind that is merged and not merged already.
 fn mergeable(terms: &Terms<'_>, node: &Node) -> Option<Id> {
     let &[_, weight] = &node.operands[..] else { return None };
-    let plain = node.op == PRODUCT && terms.dependence(weight) == Dependence::Weights;
+    let plain = node.op == Op::PRODUCT && terms.dependence(weight) == Dependence::Weights;
     let merged = terms.nodes(weight).iter().any(|node| matches!(node.op, Op::Concat { .. }));
     (plain && !merged).then_some(weight)
 }
@@ -67,7 +65,7 @@ fn example(seed: u64) -> Function {
         let mut dot = |name: &str, size: usize| {
             let weight = Op::Weight { name: name.into(), ty: Type::tensor(DType::F32, &[size, 8]) };
             let weight = graph.add(weight, &[])?;
-            graph.add(PRODUCT, &[x, weight])
+            graph.add(Op::PRODUCT, &[x, weight])
         };
         (1..=2 + seed as usize % 3).map(|number| dot(&format!("w{number}"), 3 + number)).collect::<Result<Vec<_>, _>>()
     };

@@ -10,7 +10,7 @@ use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::module::{Function, Param};
-use llmc_ir::op::{BinaryOp, Op, ReduceOp, UnaryOp};
+use llmc_ir::op::{BinaryOp, DotMethod, Op, ReduceOp, UnaryOp};
 use llmc_ir::plan::StepInput;
 use llmc_ir::shape::{Shape, Type};
 
@@ -129,7 +129,7 @@ fn through_reduce(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
 
 fn through_dot(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     each_operand(terms, node, |terms, inner, indices, _| match inner.op {
-        Op::Dot { left, batch: 0, .. } if left > 0 => {
+        Op::Dot { left, batch: 0, method: DotMethod::Gemm, .. } if left > 0 => {
             let operand = gather(terms, inner.operands[0], indices)?;
             terms.add(inner.op.clone(), &[operand, inner.operands[1]])
         }
@@ -205,6 +205,6 @@ fn dot_example(_: u64) -> Function {
     example(|graph, x| {
         let ty = Type::tensor(DType::F32, &[5, 8]);
         let weight = graph.add(Op::Weight { name: "w".into(), ty }, &[])?;
-        graph.add(Op::Dot { left: 1, right: 1, batch: 0 }, &[x, weight])
+        graph.add(Op::PRODUCT, &[x, weight])
     })
 }

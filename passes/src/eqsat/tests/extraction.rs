@@ -7,7 +7,7 @@ use super::super::saturate::{Stop, saturate};
 use super::exact::exact;
 use crate::fuse::sample;
 use llmc_ir::builder::{FunctionBuilder, Numerics};
-use llmc_ir::dim::Bindings;
+use llmc_ir::dim::{Bindings, Promise};
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
 use llmc_ir::module::Function;
@@ -15,10 +15,10 @@ use llmc_ir::op::Op;
 use llmc_ir::plan::StepInput;
 
 /// A typical decode step, a batched one, and a prompt.
-const STEPS: [Bindings; 3] = [
-    Bindings { tokens: 1, samples: 1, sequences: 1, context: 1024 },
-    Bindings { tokens: 64, samples: 64, sequences: 64, context: 1024 },
-    Bindings { tokens: 2048, samples: 1, sequences: 1, context: 2048 },
+const STEPS: [(Bindings, Promise); 3] = [
+    (Bindings { tokens: 1, samples: 1, sequences: 1, context: 1024 }, Promise::OneTokenPerSequence),
+    (Bindings { tokens: 64, samples: 64, sequences: 64, context: 1024 }, Promise::OneTokenPerSequence),
+    (Bindings { tokens: 2048, samples: 1, sequences: 1, context: 2048 }, Promise::None),
 ];
 
 /// The sample's functions, and a head that leaves to the compiler which rows it computes.
@@ -55,8 +55,8 @@ fn greedy_extraction_is_within_two_percent_of_the_best() {
         for function in &functions() {
             let saturated = saturate(function, &rules()).unwrap();
             assert_eq!(saturated.statistics.stop, Stop::Saturated);
-            for sizes in STEPS {
-                let target = Target { machine: &machine, sizes };
+            for (sizes, promise) in STEPS {
+                let target = Target { machine: &machine, sizes, promise };
                 let greedy = extract(&saturated, &target).unwrap().seconds();
                 let best = exact(&saturated, &target, greedy).unwrap_or(greedy);
                 assert!(greedy <= 1.02 * best, "@{} on {name} at {sizes:?}: {greedy} against {best}", function.name);
@@ -69,10 +69,13 @@ fn greedy_extraction_is_within_two_percent_of_the_best() {
 fn one_e_graph_gives_other_forms_for_other_steps() {
     let machine = Machine::named("host").unwrap();
     let head = saturate(&named("head"), &rules()).unwrap();
-    let form = |sizes| function(&head, &extract(&head, &Target { machine: &machine, sizes }).unwrap()).unwrap();
-    assert!(!gathers_logits(&form(STEPS[2])), "a prompt samples one row: the others are not multiplied");
+    let form = |saturated, (sizes, promise)| {
+        function(saturated, &extract(saturated, &Target { machine: &machine, sizes, promise }).unwrap()).unwrap()
+    };
+    let head_form = |step| form(&head, step);
+    assert!(!gathers_logits(&head_form(STEPS[2])), "a prompt samples one row: the others are not multiplied");
     let layer = saturate(&named("layer"), &rules()).unwrap();
-    let form = function(&layer, &extract(&layer, &Target { machine: &machine, sizes: STEPS[0] }).unwrap()).unwrap();
+    let form = form(&layer, STEPS[0]);
     let dots = form.graph.topological().into_iter().filter(|&node| matches!(form.graph.op(node), Op::Dot { .. }));
     assert_eq!(dots.count(), 4, "queries, keys and values are one product, gate and up another");
 }

@@ -15,7 +15,7 @@ use super::epilogue::{Results, emit as emit_epilogue, row_stride};
 use super::{Left, Section};
 use crate::llvm::expression::Tile;
 use crate::llvm::step_args::size;
-use crate::llvm::text::{F32, FunctionText, Value, float_of, int};
+use crate::llvm::text::{F32, FunctionText, Value, float_of, int, int_of};
 use llmc_ir::dtype::DType;
 
 /// Panels times products that a block may have.
@@ -144,7 +144,7 @@ impl Stream<'_> {
             let here = f.compare("icmp eq", &dot, &int(index as i64));
             weights = f.select(&here, &params.inputs[*input], &weights);
         }
-        let panel_bytes = match self.left.dtype {
+        let panel_bytes = match self.left.weights {
             DType::F32 => self.left.k * PANEL * 4,
             _ => self.k_blocks * PANEL_BLOCK,
         };
@@ -256,7 +256,16 @@ impl Stream<'_> {
     /// The same for f32: a lane takes columns `4 * (lane % 8)` and on, and the quarter `lane / 8` of each 32 k.
     fn sum_f32(&self, f: &mut FunctionText, weights: &Value, [start, end]: [&Value; 2], to: &Value, stride: usize) {
         let (quarter, column) = (f.binary("lshr", &self.lane, &int(3)), f.binary("and", &self.lane, &int(7)));
-        let weights = f.element(weights, &column, 16);
+        let narrow = self.left.weights == DType::BF16;
+        let weights = if narrow {
+            // Columns 4 * column and on of a block's pairs: two tiles of 16 columns.
+            let tile = f.binary("lshr", &column, &int(2));
+            let tile = f.element(weights, &tile, (PANEL_BLOCK / 2) as i64);
+            let in_tile = f.binary("and", &column, &int(3));
+            f.element(&tile, &in_tile, 16)
+        } else {
+            f.element(weights, &column, 16)
+        };
         let rows: Vec<Value> = (0..self.rows).map(|row| self.row_address(f, &int(row as i64))).collect();
         let k = self.left.k;
         let whole_blocks = int((k / PANEL) as i64);
@@ -275,13 +284,20 @@ impl Stream<'_> {
                         if partial.is_some() { f.min(&place, &int(k as i64 - 1)) } else { place }
                     })
                     .collect();
-                let lines: Vec<Value> = places
-                    .iter()
-                    .map(|place| {
+                let lines: Vec<Vec<Value>> = if narrow {
+                    let block = f.element(&weights, block, PANEL_BLOCK as i64);
+                    let pairs = f.scale(&quarter, 4);
+                    let pairs = f.add(&pairs, &int(2 * half));
+                    let block = f.element(&block, &pairs, 64);
+                    widened_pairs(f, &block)
+                } else {
+                    let load = |place: &Value| {
                         let address = f.element(&weights, place, (PANEL * 4) as i64);
-                        f.load_constant(F32.with_lanes(4), &address, 16)
-                    })
-                    .collect();
+                        let line = f.load_constant(F32.with_lanes(4), &address, 16);
+                        (0..4).map(|column| f.extract(&line, column)).collect()
+                    };
+                    places.iter().map(load).collect()
+                };
                 for (number, row) in rows.iter().enumerate() {
                     let address = f.element(row, &at, 4);
                     let vector =
@@ -303,9 +319,8 @@ impl Stream<'_> {
                             None => x,
                         };
                         for j in 0..4 {
-                            let weight = f.extract(&lines[i], j);
                             let sum = &mut sums[number * 4 + j];
-                            *sum = f.intrinsic("fma", &[x.clone(), weight, sum.clone()]);
+                            *sum = f.intrinsic("fma", &[x.clone(), lines[i][j].clone(), sum.clone()]);
                         }
                     }
                 }
@@ -336,4 +351,24 @@ impl Stream<'_> {
             }
         });
     }
+}
+
+/// Four k of four columns as f32, from two lines of pairs of bf16.
+fn widened_pairs(f: &mut FunctionText, address: &Value) -> Vec<Vec<Value>> {
+    let mut lines = Vec::new();
+    for pair in 0..2 {
+        let address = f.offset(address, &int(64 * pair));
+        let pairs = matrix::load_pairs(f, &address, Lifetime::Constant);
+        let even = |pair: &Value, f: &mut FunctionText| {
+            let bits = f.binary("shl", pair, &int_of(pair.ty, 16));
+            f.cast("bitcast", &bits, F32)
+        };
+        let odd = |pair: &Value, f: &mut FunctionText| {
+            let bits = f.binary("and", pair, &int_of(pair.ty, -0x1_0000));
+            f.cast("bitcast", &bits, F32)
+        };
+        lines.push(pairs.iter().map(|pair| even(pair, f)).collect());
+        lines.push(pairs.iter().map(|pair| odd(pair, f)).collect());
+    }
+    lines
 }

@@ -1,0 +1,83 @@
+//! How a kernel divides its work among cores: which way is best depends on how many rows a step has, how long contexts
+//! are, and how many cores share them.
+//!
+//! A gemm keeps blocks in fast memory, a gemv reads the weight ahead in one stream. Attention as a whole gives a core one
+//! sequence and head; split over the context it also keeps many cores busy with few sequences, for the price of putting
+//! parts together.
+
+use super::super::analysis::Dependence;
+use super::super::language::Node;
+use super::super::rule::{Family, Numerics, Rule, Terms};
+use egg::Id;
+use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::dtype::DType;
+use llmc_ir::graph::Graph;
+use llmc_ir::module::{Function, Param};
+use llmc_ir::op::{AttendMethod, Attention, DotMethod, KvPart, Op};
+use llmc_ir::shape::{KvType, Type};
+
+/// The family's rules.
+pub fn rules() -> Vec<Rule> {
+    let rule = |name, equation, apply, example| Rule {
+        name,
+        family: Family::Choose,
+        numerics: Numerics::Reassociates,
+        equation,
+        apply,
+        example,
+    };
+    vec![
+        rule("choose-gemv", "dot(x, w) = dot(x, w) by gemv where w is a weight", gemv, dot_example),
+        rule("choose-split", "attend(q, kv) = attend(q, kv) by split", split, attend_example),
+    ]
+}
+
+fn gemv(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
+    if node.op != Op::PRODUCT || terms.dependence(node.operands[1]) != Dependence::Weights {
+        return Vec::new();
+    }
+    let gemv = Op::Dot { left: 1, right: 1, batch: 0, method: DotMethod::Gemv };
+    terms.add(gemv, &node.operands).into_iter().collect()
+}
+
+fn split(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
+    let Op::Attend(attention @ Attention { method: AttendMethod::Whole, .. }) = node.op else { return Vec::new() };
+    let split = Op::Attend(Attention { method: AttendMethod::Split, ..attention });
+    terms.add(split, &node.operands).into_iter().collect()
+}
+
+fn dot_example(_: u64) -> Function {
+    let ty = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
+    let mut graph = Graph::default();
+    let mut build = || {
+        let x = graph.add(Op::Input { index: 0, ty: ty.clone() }, &[])?;
+        let weight = Op::Weight { name: "w".into(), ty: Type::tensor(DType::F32, &[5, 8]) };
+        let weight = graph.add(weight, &[])?;
+        graph.add(Op::PRODUCT, &[x, weight])
+    };
+    let result = build().expect("examples are well-typed");
+    Function { name: "example".into(), params: vec![Param { name: "x".into(), ty }], graph, results: vec![result] }
+}
+
+fn attend_example(seed: u64) -> Function {
+    let group = 1 + seed as usize % 3;
+    let rows = |heads: usize| Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), (heads * 4).into()]);
+    let kv = Type::Kv(KvType { heads: 2, head_dim: 4, dtype: DType::F32 });
+    let params = [("query", rows(2 * group)), ("keys", rows(2)), ("values", rows(2)), ("kv", kv)];
+    let params = params.map(|(name, ty)| Param { name: name.into(), ty });
+    let mut graph = Graph::default();
+    let mut build = || {
+        let mut inputs = Vec::new();
+        for (index, param) in params.iter().enumerate() {
+            inputs.push(graph.add(Op::Input { index, ty: param.ty.clone() }, &[])?);
+        }
+        let kv = graph.add(Op::KvWrite { part: KvPart::Key }, &[inputs[3], inputs[1]])?;
+        let kv = graph.add(Op::KvWrite { part: KvPart::Value }, &[kv, inputs[2]])?;
+        let window = if seed.is_multiple_of(2) { None } else { Some(3) };
+        let (heads, method) = (2 * group, AttendMethod::Whole);
+        let attention = Attention { heads, kv_heads: 2, scale: 0.5.into(), window, method };
+        graph.add(Op::Attend(attention), &[inputs[0], kv])
+    };
+    let result = build().expect("examples are well-typed");
+    Function { name: "example".into(), params: params.into(), graph, results: vec![result] }
+}

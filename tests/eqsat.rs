@@ -7,8 +7,8 @@ use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
 use llmc_ir::machine::Machine;
 use llmc_ir::module::{Function, Module};
-use llmc_ir::op::{DotMethod, Op};
-use llmc_ir::shape::Type;
+use llmc_ir::op::{BinaryOp, DotMethod, Op, ReduceOp, UnaryOp};
+use llmc_ir::shape::{Shape, Type};
 use llmc_models::architecture::Architecture;
 use llmc_models::config::ModelConfig;
 use llmc_models::weights::{Limits, facts};
@@ -187,6 +187,32 @@ fn weights_of_low_rank_on_an_a100() {
     insta::assert_snapshot!(report_functions(low_rank(), "a100"));
 }
 
+/// Attention of 16 heads of 64 in primitives, as it is often written: scores times a constant, a softmax, its product with
+/// the values.
+fn written_out_attention() -> Function {
+    let mut b = FunctionBuilder::new("attention", Numerics::new(DType::F32));
+    let context = Dim::from(Symbol::Context);
+    let q = b.param("q", Type::tensor(DType::F32, &[16.into(), Dim::from(Symbol::Tokens), 64.into()]));
+    let [k, v] = ["k", "v"].map(|name| b.param(name, Type::tensor(DType::F32, &[16.into(), context, 64.into()])));
+    let scores = b.add(Op::Dot { left: 2, right: 2, batch: 1, method: DotMethod::Gemm }, &[q, k]);
+    let shape = Shape(vec![16.into(), Symbol::Tokens.into(), context]);
+    let one = Shape(vec![Dim::fixed(1); 3]);
+    let scale = b.add(Op::Constant { values: vec![0.125.into()], dtype: DType::F32, shape: one }, &[]);
+    let scale = b.spread(scale, scores);
+    let scores = b.binary(BinaryOp::Multiply, scores, scale);
+    let weights = b.unary(UnaryOp::Exp, scores);
+    let sum = b.add(Op::Reduce { op: ReduceOp::Sum, axis: 2 }, &[weights]);
+    let sum = b.add(Op::Broadcast { shape }, &[sum]);
+    let weights = b.binary(BinaryOp::Divide, weights, sum);
+    let mixed = b.add(Op::Dot { left: 2, right: 1, batch: 1, method: DotMethod::Gemm }, &[weights, v]);
+    b.finish(&[mixed]).unwrap()
+}
+
+#[test]
+fn written_out_attention_on_the_host() {
+    insta::assert_snapshot!(report_functions(vec![written_out_attention()], "host"));
+}
+
 #[test]
 fn latent_attention_on_an_a100() {
     insta::assert_snapshot!(report_functions(vec![latent_attention()], "a100"));
@@ -204,7 +230,7 @@ fn smollm2_in_f32_on_the_host() {
 #[test]
 fn every_rule_changes_what_is_chosen_for_some_model() {
     let mut functions = low_rank();
-    functions.extend([latent_attention(), rounded_chain()]);
+    functions.extend([latent_attention(), written_out_attention(), rounded_chain()]);
     functions.extend(canonical(&llama3_8b(), 1).functions);
     let narrow = Numerics { stored: DType::BF16, ..Numerics::new(DType::F32) };
     functions.extend(canonical_in(&smollm2(), 1, narrow).functions);

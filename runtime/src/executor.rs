@@ -8,7 +8,7 @@ pub use pool::{default_kv_blocks, default_kv_blocks_within};
 
 use crate::device::cuda::CudaModel;
 use crate::device::host::{HostModel, HostOptions, cpu};
-use crate::device::{Chosen, Device, DeviceChoice, DeviceError};
+use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation};
 use crate::sampler::argmax;
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
@@ -173,17 +173,17 @@ impl Executor {
     /// # Errors
     /// If the device or its memory does not suffice.
     pub fn new(artifact: Arc<Artifact>, options: ExecutorOptions) -> Result<Executor, ExecutorError> {
-        Executor::with_progress(artifact, options, &mut |_, _| {})
+        Executor::with_progress(artifact, options, &mut |_| {})
     }
 
-    /// The same, where `progress` hears of weights on their way to a GPU: bytes done and in all.
+    /// The same, where `progress` hears what a GPU is busy with.
     ///
     /// # Errors
     /// As [`Executor::new`].
     pub fn with_progress(
         artifact: Arc<Artifact>,
         options: ExecutorOptions,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(Preparation),
     ) -> Result<Executor, ExecutorError> {
         let plan = &artifact.manifest().plan;
         let threads = options.threads.unwrap_or_else(cpu::default_threads);

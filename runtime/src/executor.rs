@@ -215,10 +215,7 @@ impl Executor {
     /// go through [`Executor::wipe_blocks`] before another sequence gets them.
     pub fn run(&mut self, step: &Step) -> Result<Logits<'_>, ExecutorError> {
         let program = self.prepare(step)?;
-        let values = self.device.run(program, &self.inputs)?;
-        let logits = Logits { values, vocab: self.artifact.manifest().plan.model.vocab };
-        check_finite(step, logits)?;
-        Ok(logits)
+        self.logits(step, program)
     }
 
     /// Runs a step and returns the likeliest token of each row of logits: the first of the largest, as
@@ -235,8 +232,16 @@ impl Executor {
             }
             // A logit is not finite. The same step again, with logits, says whose.
         }
-        let logits = self.run(step)?;
+        let logits = self.logits(step, program)?;
         Ok((0..logits.rows()).map(|row| argmax(logits.row(row))).collect())
+    }
+
+    /// Runs a program on the inputs that were laid out last, those of `step`.
+    fn logits(&mut self, step: &Step, program: usize) -> Result<Logits<'_>, ExecutorError> {
+        let values = self.device.run(program, &self.inputs)?;
+        let logits = Logits { values, vocab: self.artifact.manifest().plan.model.vocab };
+        check_finite(step, logits)?;
+        Ok(logits)
     }
 
     /// Lays a step's inputs out and finds the program that takes it.

@@ -133,6 +133,22 @@ fn ragged_batches_give_what_the_host_gives() {
     }
 }
 
+/// So many positions that attention of one token is divided among several blocks and put together again.
+#[test]
+fn long_contexts_give_what_the_host_gives() {
+    for (name, steps) in [("llama", &[510, 1][..]), ("mistral", &[300, 212])] {
+        let artifact = compiled(name, "f32");
+        let (mut gpu, mut host) = (gpu(&artifact), executor(&artifact, 1));
+        let tokens: Vec<u32> = of_tiny(name).iter().flat_map(|prompt| prompt.ids.clone()).cycle().take(512).collect();
+        let expected = logits(&mut host, &tokens, &[WHOLE]);
+        let rows = logits(&mut gpu, &tokens, steps);
+        for position in [255, 256, 299, 300, 509, 510, 511] {
+            let error = relative_error(&rows[position], &widen(&expected[position]));
+            assert!(error <= LOGITS, "{name}, steps {steps:?}, position {position}: {error:.2e}");
+        }
+    }
+}
+
 /// What an engine says to several requests at once, in a pool that holds only some of them at a time: sequences wait, give their memory
 /// back and share prefixes.
 fn answers(executor: Executor, prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {

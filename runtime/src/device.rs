@@ -47,6 +47,15 @@ pub trait Device: Send {
     fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError>;
 }
 
+/// What a device is busy with while a model is made ready to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preparation {
+    /// A GPU's driver compiles the code, which it keeps for the next time.
+    Code,
+    /// Weights are on their way to a GPU: bytes done and in all.
+    Weights(u64, u64),
+}
+
 /// Why a device cannot run a model, or does not any more.
 #[derive(Debug, Error)]
 pub enum DeviceError {

@@ -8,7 +8,7 @@ pub use pool::{default_kv_blocks, default_kv_blocks_within};
 
 use crate::device::cuda::CudaModel;
 use crate::device::host::{HostModel, HostOptions, cpu};
-use crate::device::{Chosen, Device, DeviceChoice, DeviceError};
+use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation};
 use crate::sampler::argmax;
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
@@ -173,17 +173,17 @@ impl Executor {
     /// # Errors
     /// If the device or its memory does not suffice.
     pub fn new(artifact: Arc<Artifact>, options: ExecutorOptions) -> Result<Executor, ExecutorError> {
-        Executor::with_progress(artifact, options, &mut |_, _| {})
+        Executor::with_progress(artifact, options, &mut |_| {})
     }
 
-    /// The same, where `progress` hears of weights on their way to a GPU: bytes done and in all.
+    /// The same, where `progress` hears what a GPU is busy with.
     ///
     /// # Errors
     /// As [`Executor::new`].
     pub fn with_progress(
         artifact: Arc<Artifact>,
         options: ExecutorOptions,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(Preparation),
     ) -> Result<Executor, ExecutorError> {
         let plan = &artifact.manifest().plan;
         let threads = options.threads.unwrap_or_else(cpu::default_threads);
@@ -215,10 +215,7 @@ impl Executor {
     /// go through [`Executor::wipe_blocks`] before another sequence gets them.
     pub fn run(&mut self, step: &Step) -> Result<Logits<'_>, ExecutorError> {
         let program = self.prepare(step)?;
-        let values = self.device.run(program, &self.inputs)?;
-        let logits = Logits { values, vocab: self.artifact.manifest().plan.model.vocab };
-        check_finite(step, logits)?;
-        Ok(logits)
+        self.logits(step, program)
     }
 
     /// Runs a step and returns the likeliest token of each row of logits: the first of the largest, as
@@ -235,8 +232,16 @@ impl Executor {
             }
             // A logit is not finite. The same step again, with logits, says whose.
         }
-        let logits = self.run(step)?;
+        let logits = self.logits(step, program)?;
         Ok((0..logits.rows()).map(|row| argmax(logits.row(row))).collect())
+    }
+
+    /// Runs a program on the inputs that were laid out last, those of `step`.
+    fn logits(&mut self, step: &Step, program: usize) -> Result<Logits<'_>, ExecutorError> {
+        let values = self.device.run(program, &self.inputs)?;
+        let logits = Logits { values, vocab: self.artifact.manifest().plan.model.vocab };
+        check_finite(step, logits)?;
+        Ok(logits)
     }
 
     /// Lays a step's inputs out and finds the program that takes it.

@@ -50,6 +50,15 @@ fn auto_takes_a_gpu_that_suits_the_artifact() {
 }
 
 #[test]
+fn the_code_for_the_newest_architecture_that_a_gpu_runs_is_taken() {
+    let artifact = artifact(&tiny("llama"), &["--dtype", "f32", "--target", "cuda:sm_90,cuda:sm_80,cuda:sm_86"]);
+    for (device, code) in [("8.0", "sm_80"), ("8.7", "sm_86"), ("8.9", "sm_86"), ("9.0", "sm_90"), ("12.0", "sm_90")] {
+        let settings = format!("capability={device}");
+        assert_eq!(target(with_gpu(&mut run(&artifact, &[]), &settings)), format!("cuda:{code}"), "on {device}");
+    }
+}
+
+#[test]
 fn a_gpu_that_was_asked_for_and_cannot_be_had_is_an_error() {
     let on_gpu = || run(&both(), &["--device", "cuda:0"]);
     fails_saying(&mut on_gpu(), &["no CUDA driver was found", "--device host"]);

@@ -5,10 +5,14 @@ use super::support::fake;
 use super::support::golden::{Prompt, assert_continues, floats, of_tiny};
 use super::support::logits::{executor, executor_on, logits, part, relative_error, widen};
 use super::support::models::{TINY, artifact, smollm2, tiny};
+use llmc_artifact::Artifact;
+use llmc_ir::plan::KV_BLOCK_POSITIONS;
 use llmrt::device::DeviceChoice;
-use llmrt::executor::{Executor, SampleRows, Step};
-use llmrt::sampler::argmax;
+use llmrt::engine::{Engine, EngineOptions, Event, Request, SequenceId, StopPolicy};
+use llmrt::executor::{Executor, ExecutorOptions, SampleRows, Step};
+use llmrt::sampler::{SamplingParams, argmax};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How far float32 logits may be from the reference's, as on the host.
 const LOGITS: f64 = 1e-4;
@@ -127,6 +131,66 @@ fn ragged_batches_give_what_the_host_gives() {
             assert_as_close(name, &rounded, &host, &exact);
         }
     }
+}
+
+/// So many positions that attention of one token is divided among several blocks and put together again.
+#[test]
+fn long_contexts_give_what_the_host_gives() {
+    for (name, steps) in [("llama", &[510, 1][..]), ("mistral", &[300, 212])] {
+        let artifact = compiled(name, "f32");
+        let (mut gpu, mut host) = (gpu(&artifact), executor(&artifact, 1));
+        let tokens: Vec<u32> = of_tiny(name).iter().flat_map(|prompt| prompt.ids.clone()).cycle().take(512).collect();
+        let expected = logits(&mut host, &tokens, &[WHOLE]);
+        let rows = logits(&mut gpu, &tokens, steps);
+        for position in [255, 256, 299, 300, 509, 510, 511] {
+            let error = relative_error(&rows[position], &widen(&expected[position]));
+            assert!(error <= LOGITS, "{name}, steps {steps:?}, position {position}: {error:.2e}");
+        }
+    }
+}
+
+/// What an engine says to several requests at once, in a pool that holds only some of them at a time: sequences wait, give their memory
+/// back and share prefixes.
+fn answers(executor: Executor, prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let mut engine = Engine::new(executor, EngineOptions::default());
+    let request = |prompt: &Vec<u32>| Request {
+        prompt: prompt.clone(),
+        max_tokens: 12,
+        sampling: SamplingParams::default(),
+        stop_ids: Vec::new(),
+        ignore_stop: StopPolicy::IgnoreStop,
+        logprobs: 0,
+    };
+    let ids: Vec<SequenceId> = prompts.iter().map(|prompt| engine.submit(request(prompt)).unwrap()).collect();
+    let mut answers = vec![Vec::new(); ids.len()];
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            if let Event::Token { sequence, id, .. } = event {
+                answers[ids.iter().position(|&known| known == sequence).unwrap()].push(id);
+            }
+        }
+    }
+    answers
+}
+
+#[test]
+fn an_engine_on_a_gpu_says_what_it_says_on_the_host() {
+    fake::load();
+    let artifact = compiled("llama", "f32");
+    let tokens = of_tiny("llama").pop().unwrap().ids;
+    let prompts: Vec<Vec<u32>> = [&tokens[..100], &tokens[..70], &tokens[3..4], &tokens[40..95], &tokens[..33]]
+        .into_iter()
+        .map(<[u32]>::to_vec)
+        .collect();
+    let on = |device| {
+        let artifact = Arc::new(Artifact::open(&artifact).unwrap());
+        let blocks = artifact.manifest().plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS);
+        let options = ExecutorOptions { device, threads: Some(1), kv_blocks: Some(blocks) };
+        answers(Executor::new(artifact, options).unwrap(), &prompts)
+    };
+    let found = on(DeviceChoice::Cuda(0));
+    assert!(found.iter().all(|answer| answer.len() == 12));
+    assert_eq!(found, on(DeviceChoice::Host));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use llmc_artifact::{Artifact, TOKENIZER, TokenizerFacts};
 use llmc_console::{CliError, output};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use llmrt::chat::ChatTemplate;
+use llmrt::device::Preparation;
 use llmrt::executor::{Executor, ExecutorOptions};
 use llmrt::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -76,10 +77,16 @@ pub fn executor(artifact: &Arc<Artifact>, flags: &ModelFlags, kv_blocks: usize) 
     let options =
         ExecutorOptions { device: flags.device, threads: flags.threads.map(Into::into), kv_blocks: Some(kv_blocks) };
     let mut bar = None;
-    let executor = Executor::with_progress(artifact.clone(), options, &mut |done, total| {
-        let bar =
-            bar.get_or_insert_with(|| output::progress(total, "weights to the GPU {wide_bar} {bytes}/{total_bytes}"));
-        bar.set_position(done);
+    let executor = Executor::with_progress(artifact.clone(), options, &mut |event| {
+        let bar = bar.get_or_insert_with(|| output::progress(0, "{msg} {wide_bar} {bytes}/{total_bytes}"));
+        match event {
+            Preparation::Code => bar.set_message("the driver compiles code for the GPU"),
+            Preparation::Weights(done, total) => {
+                bar.set_message("weights to the GPU");
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+        }
     });
     if let Some(bar) = bar {
         bar.finish_and_clear();

@@ -19,7 +19,7 @@ pub use code::choose;
 pub use driver::{DeviceFacts, devices};
 pub use error::CudaError;
 
-use super::{Device, DeviceError};
+use super::{Device, DeviceError, Preparation};
 use crate::executor::{StepInputs, default_kv_blocks_within};
 use code::Code;
 use cudarc::driver::DriverError;
@@ -59,8 +59,7 @@ pub struct CudaModel {
 }
 
 impl CudaModel {
-    /// Compiles the code, reserves memory and uploads the weights; `progress` hears their bytes done and in all. Without
-    /// a number of blocks the KV pool is as large as a full batch needs, or as what is free allows.
+    /// Compiles the code, reserves memory and uploads the weights; `progress` hears of it. Without a number of blocks the KV pool is as large as a full batch needs, or as what is free allows.
     ///
     /// # Errors
     /// If the artifact has no code for the device, the driver does not compile it, or memory does not suffice.
@@ -68,7 +67,7 @@ impl CudaModel {
         artifact: Arc<Artifact>,
         facts: &DeviceFacts,
         kv_blocks: Option<usize>,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(Preparation),
     ) -> Result<CudaModel, CudaError> {
         let code = choose(&artifact, facts)?;
         let gpu = Gpu::open(facts)?;
@@ -76,6 +75,7 @@ impl CudaModel {
         let needs = Needs::new(plan, code);
         let kv_blocks = needs.kv_blocks(plan, &gpu, kv_blocks)?;
         let kv_bytes = kv_blocks as u64 * plan.kv.block_bytes() as u64;
+        progress(Preparation::Code);
         let loaded = Code::load(&gpu, &artifact, code)?;
         let weights = upload::upload(&gpu, &artifact.weights().collect::<Vec<_>>(), progress)?;
         let reserve = |bytes, action| DeviceMemory::allocate(&gpu, bytes, action);

@@ -3,10 +3,10 @@
 //! It has the entry points of the CUDA driver that the `cudarc` crate calls in its `driver` module for contexts, memory,
 //! streams, events, modules, launches and graphs. The tour:
 //!
-//! 1. [`entry`] holds the C functions. Each reads its arguments and calls the one [`driver::Driver`] of the process.
-//! 2. [`driver`] is what a driver keeps: device memory, modules, streams, graphs, and the error that ends them all.
-//! 3. [`settings`] says which device there is and what goes wrong on it, from the environment.
-//! 4. [`counts`] adds up what kernels did, for a file that is written when the process ends.
+//! 1. `entry` holds the C functions. Each reads its arguments and calls the one `driver::Driver` of the process.
+//! 2. `driver` is what a driver keeps: device memory, modules, streams, graphs, and the error that ends them all.
+//! 3. `settings` says which device there is and what goes wrong on it, from the environment.
+//! 4. `counts` adds up what kernels did, for a file that is written when the process ends.
 //!
 //! Work is done when it is handed over, not later; what goes wrong in it is reported by the calls after it, as on a GPU,
 //! and on stderr in the emulator's words.

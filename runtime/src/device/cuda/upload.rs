@@ -4,6 +4,7 @@
 use super::driver::Gpu;
 use super::error::CudaError;
 use super::memory::{DeviceMemory, Pinned};
+use crate::device::Preparation;
 use cudarc::driver::CudaEvent;
 
 /// Bytes of a staging buffer.
@@ -15,14 +16,14 @@ struct Stage {
     done: Option<CudaEvent>,
 }
 
-/// Uploads tensors, each into memory of its own; `progress` hears the bytes on their way and in all.
+/// Uploads tensors, each into memory of its own; `progress` hears how far it is.
 ///
 /// # Errors
 /// If the device's memory does not suffice or a copy fails.
 pub(super) fn upload(
     gpu: &Gpu,
     tensors: &[&[u8]],
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(Preparation),
 ) -> Result<Vec<DeviceMemory>, CudaError> {
     let total = tensors.iter().map(|tensor| tensor.len() as u64).sum();
     let stage = || Ok(Stage { memory: Pinned::allocate(gpu, STAGE.min(total as usize) as u64)?, done: None });
@@ -35,7 +36,7 @@ pub(super) fn upload(
             copy(gpu, &mut stages[turn], &mut memory, index * STAGE, piece)?;
             turn = 1 - turn;
             done += piece.len() as u64;
-            progress(done, total);
+            progress(Preparation::Weights(done, total));
         }
         uploaded.push(memory);
     }

@@ -10,7 +10,8 @@
 //! [`explain`] goes the way back: from an artifact to what the compiler did and why. [`shapes`] tells the same of a model
 //! whose weights are not there.
 //!
-//! What is cheapest depends on the machine: [`mod@calibrate`] measures this one, and [`machine`] knows which one a name means.
+//! What is cheapest depends on the machine: [`mod@calibrate`] measures this one, and [`machine`] knows which one a name
+//! means.
 //!
 //! The binary's commands (`src/commands`) only turn arguments into calls of these, and results into text.
 

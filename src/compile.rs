@@ -4,7 +4,7 @@ use crate::error::CompileError;
 use crate::explain::kept::Kept;
 use crate::model::{Definition, Model};
 use crate::package::Package;
-use llmc_artifact::IMPORTED;
+use llmc_artifact::{IMPORTED, check_writable};
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::{Output, compile_gpu, compile_host, host_ir, host_listing};
@@ -95,6 +95,9 @@ pub fn compile(
     let mut going_on = |event: Progress<'_>| if progress(event) { Ok(()) } else { Err(CompileError::Interrupted) };
     going_on(Progress::Passes)?;
     keep_checkpoint(model, output)?;
+    if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) {
+        check_writable(output)?;
+    }
     let Lowered { state, passes, ir, kept } = run_passes(&model.definition(), request)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,

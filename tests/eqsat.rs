@@ -5,7 +5,7 @@ use llmc_ir::builder::{FunctionBuilder, Numerics};
 use llmc_ir::dim::{Bindings, Bounds, Dim, Promise, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, MatrixFlops};
 use llmc_ir::module::{Function, Module};
 use llmc_ir::op::{BinaryOp, DotMethod, Op, ReduceOp, UnaryOp};
 use llmc_ir::shape::{Shape, Type};
@@ -53,7 +53,10 @@ fn report(config: &ModelConfig, machine: &str) -> String {
 }
 
 fn report_functions(functions: Vec<Function>, machine: &str) -> String {
-    let machine = Machine::named(machine).unwrap();
+    report_on(functions, &Machine::named(machine).unwrap())
+}
+
+fn report_on(functions: Vec<Function>, machine: &Machine) -> String {
     let mut out = String::new();
     for original in functions {
         let saturated = saturate(&original, &rules()).unwrap();
@@ -63,7 +66,7 @@ fn report_functions(functions: Vec<Function>, machine: &str) -> String {
         writeln!(out, "{}", explain::statistics(&original.name, &saturated.statistics)).unwrap();
         let mut forms: Vec<(String, Function)> = Vec::new();
         for (name, sizes, promise) in STEPS {
-            let target = Target { machine: &machine, sizes, promise };
+            let target = Target { machine, sizes, promise };
             let form = best_form(&saturated, &original, &target).unwrap();
             let [original_cost, cost] = [&original, &form].map(|function| form_cost(function, &target));
             let [before, after] = [original_cost, cost].map(|cost| cost.seconds);
@@ -226,6 +229,26 @@ fn smollm2_in_f32_on_the_host() {
     insta::assert_snapshot!(report_functions(layer.collect(), "host"));
 }
 
+/// A server whose cores outnumber the panels of a small model's weights.
+fn many_cores(host: &Machine) -> Machine {
+    let faster = 32.0;
+    Machine {
+        name: "64 cores".to_owned(),
+        units: faster * host.units,
+        memory_bandwidth: faster * host.memory_bandwidth,
+        vector_flops: faster * host.vector_flops,
+        matrix_flops: MatrixFlops { f32: faster * host.matrix_flops.f32, bf16: faster * host.matrix_flops.bf16 },
+        ..host.clone()
+    }
+}
+
+#[test]
+fn smollm2_on_64_cores() {
+    let host = Machine::named("host").unwrap();
+    let layer = canonical(&smollm2(), 1).functions.into_iter().filter(|function| function.name == "layer");
+    insta::assert_snapshot!(report_on(layer.collect(), &many_cores(&host)));
+}
+
 /// A rule that never changes what is chosen would be in the way of those who read the table.
 #[test]
 fn every_rule_changes_what_is_chosen_for_some_model() {
@@ -234,7 +257,8 @@ fn every_rule_changes_what_is_chosen_for_some_model() {
     functions.extend(canonical(&llama3_8b(), 1).functions);
     let narrow = Numerics { stored: DType::BF16, ..Numerics::new(DType::F32) };
     functions.extend(canonical_in(&smollm2(), 1, narrow).functions);
-    let machines = ["host", "a100"].map(|name| Machine::named(name).unwrap());
+    let [host, a100] = ["host", "a100"].map(|name| Machine::named(name).unwrap());
+    let machines = [many_cores(&host), host, a100];
     let forms = |rules: &[Rule]| -> Vec<String> {
         let mut forms = Vec::new();
         for function in &functions {

@@ -1,20 +1,124 @@
 //! The quality of device code, seen without a device: NVIDIA's assembler takes every kernel of models of real size, and
 //! what it makes of them is looked at instruction by instruction.
+//!
+//! The assembler is not part of the project: `./x test` fetches it. Without it these tests only say that they did nothing.
 
 mod models;
+mod sass;
 
 use llmc_codegen::compile_gpu;
 use llmc_codegen::gpu::GpuTarget;
-use std::path::PathBuf;
+use sass::{Kernel, Tools, count, count_with};
+use std::fmt::Write;
+
+/// What current drivers assemble PTX of `sm_80` for.
+const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
+
+/// Registers of a multiprocessor.
+const REGISTERS: usize = 65536;
+
+fn ptx(model: &str) -> String {
+    let (_, planned) = models::all().into_iter().find(|(name, _)| *name == model).unwrap();
+    compile_gpu(&planned, &GpuTarget::parse("cuda:sm_80").unwrap()).unwrap().ptx
+}
+
+/// The tools, or a notice.
+fn tools() -> Option<Tools> {
+    let tools = Tools::find();
+    if tools.is_none() {
+        println!("SKIPPED: there is no ptxas in .cache/cuda/bin; ./x test fetches it");
+    }
+    tools
+}
+
+#[test]
+fn every_kernel_assembles_without_spills() {
+    let Some(tools) = tools() else { return };
+    let ptx = ptx("d128");
+    for architecture in ARCHITECTURES {
+        let kernels = tools.assemble(&ptx, architecture);
+        assert!(kernels.len() > 40, "{architecture}: only {} kernels", kernels.len());
+        let spilling: Vec<_> = kernels.iter().filter(|kernel| kernel.spilled > 0).map(|kernel| &kernel.name).collect();
+        assert!(spilling.is_empty(), "{architecture}: {spilling:?} spill");
+    }
+}
+
+#[test]
+fn hot_loops() {
+    let Some(tools) = tools() else { return };
+    for model in ["d64", "d128"] {
+        let kernels = tools.assemble(&ptx(model), "sm_80");
+        check_products(&kernels);
+        check_attention(&kernels, model);
+        insta::assert_snapshot!(format!("hot_loops_{model}"), table(&kernels));
+    }
+}
+
+/// Products: as many matrix instructions per instruction as the best that other compilers do, and all copies wide.
+fn check_products(kernels: &[Kernel]) {
+    for kernel in
+        kernels.iter().filter(|kernel| kernel.name.starts_with("prefill__") && kernel.name.ends_with("__tile"))
+    {
+        let share = count(&kernel.hot, "HMMA") as f64 / kernel.hot.len() as f64;
+        assert!(share >= 0.45, "{}: {share:.2} of the hot loop are matrix instructions", kernel.name);
+        assert_eq!(count(&kernel.hot, "LDGSTS"), count_with(&kernel.hot, "LDGSTS", "128"), "{}", kernel.name);
+        assert_eq!(count(&kernel.hot, "BAR"), 1, "{}", kernel.name);
+    }
+    for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__stream")) {
+        let loads = count(&kernel.hot, "LDG");
+        assert!(loads >= 8, "{}: {loads} loads", kernel.name);
+        assert_eq!(loads, count_with(&kernel.hot, "LDG", "128"), "{}: narrow loads", kernel.name);
+        // Half the registers' worth of warps, each with 8 loads of 512 bytes of weights under way.
+        let warps = REGISTERS / (kernel.registers.next_multiple_of(8) * 32);
+        assert!(warps / 2 * 8 * 512 >= 32 << 10, "{}: {} registers", kernel.name, kernel.registers);
+    }
+}
+
+/// Attention: no more instructions per matrix instruction, or per byte of the cache, than what Triton 3.9 makes of the
+/// same tiles (700 / 128 and 539 / 128; 288 in each of 4 warps for 64 positions of 128 elements).
+fn check_attention(kernels: &[Kernel], model: &str) {
+    let (most, elements) = if model == "d64" { (700.0 / 128.0, 64) } else { (539.0 / 128.0, 128) };
+    for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__flash")) {
+        let per_product = kernel.hot.len() as f64 / count(&kernel.hot, "HMMA") as f64;
+        assert!(per_product <= most, "{}: {per_product:.2} instructions per matrix instruction", kernel.name);
+        assert_eq!(count(&kernel.hot, "LDGSTS"), count_with(&kernel.hot, "LDGSTS", "128"), "{}", kernel.name);
+    }
+    for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__split")) {
+        let bytes = 32 * elements * 2 * 2;
+        assert_eq!(count_with(&kernel.hot, "LDG", "128") * 512, bytes, "{}", kernel.name);
+        let per_byte = kernel.hot.len() as f64 / bytes as f64;
+        assert!(per_byte <= 288.0 * 4.0 / (64.0 * 128.0 * 4.0), "{}: {per_byte:.3} instructions per byte", kernel.name);
+    }
+}
+
+/// A line per kernel.
+fn table(kernels: &[Kernel]) -> String {
+    let mut text = String::new();
+    let mut kernels: Vec<&Kernel> = kernels.iter().collect();
+    kernels.sort_by(|a, b| a.name.cmp(&b.name));
+    for kernel in kernels {
+        write!(text, "{:<52} {:>3} registers", kernel.name, kernel.registers).unwrap();
+        if !kernel.hot.is_empty() {
+            write!(text, "; loop of {:>4}:", kernel.hot.len()).unwrap();
+            for name in ["HMMA", "LDGSTS", "LDSM", "LDS", "STS", "LDG", "STG", "BAR", "SHFL", "MUFU"] {
+                let number = count(&kernel.hot, name);
+                if number > 0 {
+                    write!(text, " {number} {name}").unwrap();
+                }
+            }
+        }
+        text += "\n";
+    }
+    text
+}
 
 #[test]
 #[ignore = "for reading: writes the PTX of the models to the target directory"]
 fn write_ptx() {
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    for (name, planned) in models::all() {
-        let module = compile_gpu(&planned, &GpuTarget::parse("cuda:sm_80").unwrap()).unwrap();
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for (name, _) in models::all() {
         let path = directory.join(format!("{name}.ptx"));
-        std::fs::write(&path, module.ptx).unwrap();
+        std::fs::write(&path, ptx(name)).unwrap();
         println!("{}", path.display());
     }
 }

@@ -31,6 +31,6 @@ pub use manifest::{CudaCode, FORMAT_VERSION, GenerationDefaults, HostCode, Manif
 pub use names::{IMPORTED, PASSES, TOKENIZER, code_tensor_name, ir_tensor_name, weight_tensor_name};
 pub use reader::Artifact;
 pub use safetensors::Dtype;
-pub use temporary::write_file;
+pub use temporary::{check_writable, write_file};
 pub use verify::VerifySummary;
 pub use writer::{ArtifactWriter, Entry};

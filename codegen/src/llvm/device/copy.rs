@@ -5,6 +5,10 @@ use crate::llvm::text::{FunctionText, I32, Value, int_of};
 /// Bytes of one copy.
 pub const BYTES: usize = 16;
 
+/// Copies have a place for offsets from here less than this far away: what is copied from more places that lie together is
+/// best addressed from their middle.
+pub const CENTER: i64 = 0x800;
+
 /// An address and bytes from it on.
 pub type Place<'a> = (&'a Value, i64);
 

@@ -16,7 +16,7 @@ use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
 use super::{Attend, NO_MAXIMUM, POSITIONS, exp2, sequence_of};
 use crate::llvm::memory::load_index;
 use crate::llvm::step_args::integer;
-use crate::llvm::text::{F32, FunctionText, I16, I32, I64, Scalar, Ty, Value, float_of, int, int_of};
+use crate::llvm::text::{F32, FunctionText, GLOBAL, I16, I32, I64, Scalar, Ty, Value, float_of, int, int_of};
 use llmc_ir::gpu::GpuStepArgs;
 use std::mem::offset_of;
 
@@ -35,8 +35,12 @@ const WIDE_WARP: usize = 128;
 /// Elements per head that registers hold at all.
 const MOST_ELEMENTS: usize = 256;
 
-/// Bytes in which a block keeps what it works on.
-const PLACE_BYTES: usize = 16;
+/// Bytes in which a block keeps what it works on: its tokens and head, then the address of the sequence's block table.
+/// What is left of the step's sequences comes last.
+const PLACE_BYTES: usize = 32;
+const TABLE: i64 = 16;
+const SEQUENCE: i64 = 24;
+const END_SEQUENCE: i64 = 28;
 
 /// Whether this kernel can do it.
 pub fn takes(attend: &Attend) -> bool {
@@ -111,6 +115,8 @@ struct Place {
     lane: Value,
     g: Value,
     t: Value,
+    /// 0, which only this kernel knows: what is combined with it the assembler can neither keep from before nor fold.
+    zero: Value,
 }
 
 /// The part of the block's tokens that are of one sequence.
@@ -124,8 +130,7 @@ struct Segment {
     after: Value,
     /// What a row's number is less than its position.
     shift: Value,
-    /// Where this thread's pieces of a stage are read from, without the block, and written to, without the stage.
-    source: Value,
+    /// Where this thread's pieces of a stage are written to, without the stage.
     target: Value,
     /// The first chunk that any of its rows sees, the first that not all see whole, and the first that none sees.
     chunks: [Value; 3],
@@ -154,18 +159,24 @@ impl Flash<'_> {
         f.offset(&self.stages, &int((STAGES * self.stage_bytes + queries) as i64))
     }
 
+    fn kept_at(&self, f: &mut FunctionText, offset: i64) -> Value {
+        let start = self.kept(f);
+        f.offset(&start, &int(offset))
+    }
+
     fn place(&self, f: &mut FunctionText) -> Place {
         let from = self.kept(f);
         let kept = f.load_anew(I32.with_lanes(4), &from, 16);
-        let [first, end, kv_head] = [0, 1, 2].map(|lane| {
+        let [first, end, kv_head, zero] = [0, 1, 2, 3].map(|lane| {
             let value = f.extract(&kept, lane);
             f.cast("zext", &value, I64)
         });
         let thread = special_wide(f, "tid.x");
+        let thread = f.binary("or", &thread, &zero);
         let warp = f.binary("lshr", &thread, &int(5));
         let lane = f.binary("and", &thread, &int(31));
         let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
-        Place { first, end, kv_head, thread, warp, lane, g, t }
+        Place { first, end, kv_head, thread, warp, lane, g, t, zero }
     }
 
     fn emit(&self, f: &mut FunctionText) {
@@ -187,15 +198,36 @@ impl Flash<'_> {
         f.store(&float_of(F32.with_lanes(rows), 0.0), &sums, 4 * rows);
         let mut initial = vec![float_of(F32, NO_MAXIMUM); rows];
         initial.extend(vec![float_of(F32, 0.0); self.depths() * rows * 4]);
-        let state = f.fold(&first_sequence, &end_sequence, 1, &initial, |f, sequence, state| {
-            self.walk(f, sequence, state, kept.as_deref())
+        let one = f.compare("icmp eq", &place.thread, &int(0));
+        f.when(&one, |f| {
+            for (value, offset) in [(&first_sequence, SEQUENCE), (&end_sequence, END_SEQUENCE)] {
+                let to = self.kept_at(f, offset);
+                f.store(value, &to, 4);
+            }
+        });
+        let state = f.repeat(&initial, |f, state| {
+            let state = self.walk(f, state, kept.as_deref());
+            let [sequence, end] = [SEQUENCE, END_SEQUENCE].map(|offset| {
+                let from = self.kept_at(f, offset);
+                f.load_anew(I32, &from, 4)
+            });
+            let next = f.add(&sequence, &int_of(I32, 1));
+            let again = f.compare("icmp slt", &next, &end);
+            barrier(f);
+            let place = self.place(f);
+            let one = f.compare("icmp eq", &place.thread, &int(0));
+            f.when(&one, |f| {
+                let to = self.kept_at(f, SEQUENCE);
+                f.store(&next, &to, 4);
+            });
+            (state, again)
         });
         let place = self.place(f);
         self.finish(f, &place, &state, rows);
     }
 
-    /// What the block has of a sequence.
-    fn segment(&self, f: &mut FunctionText, sequence: &Value) -> Segment {
+    /// What the block has of the sequence that it is at.
+    fn segment(&self, f: &mut FunctionText) -> Segment {
         let args = &self.params.args;
         let place = self.place(f);
         let field = |f: &mut FunctionText, ty: Ty, offset: usize| {
@@ -206,7 +238,9 @@ impl Flash<'_> {
         let starts = field(f, args.ty, offset_of!(GpuStepArgs, sequence_starts));
         let tables = field(f, args.ty, offset_of!(GpuStepArgs, block_tables));
         let stride = field(f, I64, offset_of!(GpuStepArgs, block_table_stride));
-        let sequence = f.cast("zext", sequence, I64);
+        let sequence = self.kept_at(f, SEQUENCE);
+        let sequence = f.load_anew(I32, &sequence, 4);
+        let sequence = f.cast("zext", &sequence, I64);
         let next = f.add(&sequence, &int(1));
         let begin = load_index(f, &starts, &sequence);
         let after = load_index(f, &starts, &next);
@@ -217,7 +251,7 @@ impl Flash<'_> {
         let highest = load_index(f, &positions, &last);
         let table = f.binary("mul nsw", &sequence, &stride);
         let table = f.element(&tables, &table, 4);
-        let (source, target) = self.copy_places(f, &place);
+        let target = self.target(f, &place);
         let bits = int(CHUNK.trailing_zeros().into());
         let first = match self.attend.attention.window {
             Some(window) => {
@@ -244,7 +278,7 @@ impl Flash<'_> {
         let [last_block, begin, after, shift, first, whole, end] =
             [&last_block, &begin, &after, &shift, &first, &whole, &end].map(|value| f.cast("trunc", value, I32));
         let chunks = [first, whole, end];
-        Segment { table, last_block, begin, after, shift, source, target, chunks }
+        Segment { table, last_block, begin, after, shift, target, chunks }
     }
 
     /// Where queries lie in shared memory.
@@ -324,29 +358,38 @@ impl Flash<'_> {
         addresses.iter().flat_map(load).collect()
     }
 
-    /// This thread's first piece of a block of the cache, in the pool and in a stage; pieces are permuted as in
-    /// [`matrix::place_of_columns`].
-    fn copy_places(&self, f: &mut FunctionText, place: &Place) -> (Value, Value) {
-        let own = f.scale(&place.thread, copy::BYTES as i64);
+    /// This thread's first piece of a block of the cache, in bytes from the block's first and in a stage; pieces are
+    /// permuted as in [`matrix::place_of_columns`]. A warp copies a quarter of a block, so that all pieces of a thread are
+    /// within what an instruction has a place for ([`copy::CENTER`]).
+    fn source(&self, f: &mut FunctionText, place: &Place) -> Value {
+        let own = f.scale(&place.lane, copy::BYTES as i64);
+        let quarter = f.scale(&place.warp, (2 * self.attend.half_bytes / WARPS) as i64);
         let head = f.scale(&place.kv_head, 2 * self.attend.half_bytes as i64);
-        let source = f.offset(&self.attend.cache, &head);
-        let source = f.offset(&source, &own);
-        let bit = f.binary("lshr", &place.thread, &int(3));
+        let source = f.add(&head, &quarter);
+        let source = f.add(&source, &own);
+        let center = f.binary("or", &place.zero, &int(copy::CENTER));
+        f.add(&source, &center)
+    }
+
+    fn target(&self, f: &mut FunctionText, place: &Place) -> Value {
+        let quarter = f.scale(&place.warp, (2 * self.attend.half_bytes / WARPS) as i64);
+        let bit = f.binary("lshr", &place.lane, &int(3));
         let bit = f.binary("and", &bit, &int(1));
         let bit = f.scale(&bit, 2);
-        let piece = f.binary("xor", &place.thread, &bit);
+        let piece = f.binary("xor", &place.lane, &bit);
         let piece = f.scale(&piece, copy::BYTES as i64);
-        (source, f.offset(&self.stages, &piece))
+        let target = f.add(&quarter, &piece);
+        f.offset(&self.stages, &target)
     }
 
     /// The pool's blocks of a chunk; behind the last one that one.
-    fn chunk_blocks(&self, f: &mut FunctionText, segment: &Segment, chunk: &Value) -> Vec<Value> {
+    fn chunk_blocks(&self, f: &mut FunctionText, table: &Value, segment: &Segment, chunk: &Value) -> Vec<Value> {
         let first = f.scale(chunk, BLOCKS as i64);
         let block = |number| {
             let block = f.add(&first, &int_of(I32, number as i64));
             let block = f.min(&block, &segment.last_block);
             let block = f.cast("zext", &block, I64);
-            let address = f.element(&segment.table, &block, 4);
+            let address = f.element(table, &block, 4);
             f.load(I32, &address, 4)
         };
         (0..BLOCKS).map(block).collect()
@@ -354,33 +397,42 @@ impl Flash<'_> {
 
     fn copy(&self, f: &mut FunctionText, segment: &Segment, blocks: &[Value], stage: &Value) {
         let target = f.offset(&segment.target, stage);
+        let place = self.place(f);
+        let own = self.source(f, &place);
         let pieces = 2 * self.attend.half_bytes / copy::BYTES / THREADS;
+        let line = (WARP * copy::BYTES) as i64;
         for (number, block) in blocks.iter().enumerate() {
             let block = f.cast("zext", block, I64);
-            let source = f.element(&segment.source, &block, self.attend.block_bytes as i64);
+            let start = f.scale(&block, self.attend.block_bytes as i64);
+            let start = f.add(&start, &own);
+            let source = f.offset(&self.attend.cache, &start);
             for piece in 0..pieces {
-                let offset = (piece * THREADS * copy::BYTES) as i64;
+                let offset = piece as i64 * line;
                 let to = (number * 2 * self.attend.half_bytes) as i64 + offset;
-                copy::start(f, (&target, to), (&source, offset));
+                copy::start(f, (&target, to), (&source, offset - copy::CENTER));
             }
         }
         copy::commit(f);
     }
 
     /// Folds the chunks that the block's rows of a sequence see: first those that all see whole.
-    fn walk(&self, f: &mut FunctionText, sequence: &Value, state: &[Value], kept: Option<&[Vec<Value>]>) -> Vec<Value> {
+    fn walk(&self, f: &mut FunctionText, state: &[Value], kept: Option<&[Vec<Value>]>) -> Vec<Value> {
         // What was read for the sequence before is read.
         barrier(f);
-        let whole = self.segment(f, sequence);
+        let whole = self.segment(f);
         let [first, end, _] = &whole.chunks;
-        let blocks = self.chunk_blocks(f, &whole, first);
+        let place = self.place(f);
+        let one = f.compare("icmp eq", &place.thread, &int(0));
+        let kept_table = self.kept_at(f, TABLE);
+        f.when(&one, |f| f.store(&whole.table, &kept_table, 8));
+        let blocks = self.chunk_blocks(f, &whole.table, &whole, first);
         self.copy(f, &whole, &blocks, &int(0));
         let second = f.add(first, &int_of(I32, 1));
         let mut carried = vec![int(0)];
-        carried.extend(self.chunk_blocks(f, &whole, &second));
+        carried.extend(self.chunk_blocks(f, &whole.table, &whole, &second));
         carried.extend(state.iter().cloned());
         let carried = self.walk_over(f, &whole, [first, end], carried, Mask::None, kept);
-        let masked = self.segment(f, sequence);
+        let masked = self.segment(f);
         let [_, first, end] = &masked.chunks;
         let carried = self.walk_over(f, &masked, [first, end], carried, Mask::Needed, kept);
         copy::wait(f, 0);
@@ -407,7 +459,9 @@ impl Flash<'_> {
             self.copy(f, segment, &carried[1..=BLOCKS], &next_stage);
             let later = f.add(chunk, &int_of(I32, 2));
             let mut next = vec![next_stage];
-            next.extend(self.chunk_blocks(f, segment, &later));
+            let table = self.kept_at(f, TABLE);
+            let table = f.load_anew(GLOBAL, &table, 8);
+            next.extend(self.chunk_blocks(f, &table, segment, &later));
             let masked = (mask == Mask::Needed).then_some(segment);
             next.extend(self.chunk(f, &place, (chunk, stage, masked), &carried[1 + BLOCKS..], (&addresses, kept)));
             next
@@ -490,6 +544,9 @@ impl Flash<'_> {
             f.offset(stage, &start)
         });
         for depth in 0..self.depths() {
+            if kept.is_none() && depth % 2 == 0 {
+                f.call("llvm.nvvm.bar.warp.sync", None, &[int_of(I32, -1)]);
+            }
             let query = match kept {
                 Some(kept) => kept[depth].clone(),
                 None => self.query(f, addresses, depth),

@@ -108,6 +108,7 @@ fn predicted(model: &Model, without: &[&str]) -> Result<Vec<(String, f64)>, Box<
 fn executor(model: &Model, without: &[&str], path: &Path) -> Result<Executor, Box<dyn Error>> {
     let request = Request {
         targets: vec![HostTarget::named("native")?],
+        gpus: Vec::new(),
         max_context: Some(LIMITS.max_context),
         max_batch: LIMITS.max_batch,
         machine: host()?,

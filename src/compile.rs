@@ -4,9 +4,10 @@ use crate::error::CompileError;
 use crate::explain::kept::Kept;
 use crate::model::{Definition, Model};
 use crate::package::Package;
-use llmc_artifact::IMPORTED;
+use llmc_artifact::{IMPORTED, check_writable};
+use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
-use llmc_codegen::{Output, compile_host, host_ir, host_listing};
+use llmc_codegen::{Output, compile_gpu, compile_host, host_ir, host_listing};
 use llmc_ir::machine::Machine;
 use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::{print_fused, print_module};
@@ -24,8 +25,10 @@ use std::time::Instant;
 /// What to make of a model.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The CPU levels that code is made for; at least one.
+    /// The CPU levels that code is made for.
     pub targets: Vec<HostTarget>,
+    /// The GPU architectures that code is made for. Here or in `targets` there is at least one.
+    pub gpus: Vec<GpuTarget>,
     /// The most positions of a sequence; `None`: what the model was made for.
     pub max_context: Option<usize>,
     /// The most sequences in one step.
@@ -92,6 +95,9 @@ pub fn compile(
     let mut going_on = |event: Progress<'_>| if progress(event) { Ok(()) } else { Err(CompileError::Interrupted) };
     going_on(Progress::Passes)?;
     keep_checkpoint(model, output)?;
+    if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) {
+        check_writable(output)?;
+    }
     let Lowered { state, passes, ir, kept } = run_passes(&model.definition(), request)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
@@ -111,6 +117,17 @@ pub fn compile(
             dump_code(&planned, target, directory)?;
         }
     }
+    let mut gpu_codes = Vec::new();
+    for target in &request.gpus {
+        going_on(Progress::Code(&target.name))?;
+        let started = Instant::now();
+        let code = compile_gpu(&planned, target)?;
+        code_seconds.push((target.name.clone(), started.elapsed().as_secs_f64()));
+        if let Some(directory) = &request.dump {
+            write_dump(directory, &target.name, "ptx", &code.ptx)?;
+        }
+        gpu_codes.push((target, code));
+    }
     // The runtime takes the first one that the CPU can run.
     codes.sort_by_key(|(target, _)| std::cmp::Reverse(target.cpu_features.len()));
     let launches = planned.plan.programs.iter().map(|program| (program.name.clone(), program.launches_per_step()));
@@ -118,7 +135,7 @@ pub fn compile(
     let parameters = planned.plan.model.parameters;
     let started = Instant::now();
     let PlannedModel { plan, recipes, .. } = *planned;
-    let package = Package { model, plan, recipes, codes, ir, passes: kept.json() };
+    let package = Package { model, plan, recipes, codes, gpu_codes, ir, passes: kept.json() };
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
     Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches }))
@@ -208,15 +225,12 @@ impl Instrument for KeepFused {
 
 /// Writes `code.<target>.ll` (as emitted), `.opt.ll` (as optimised) and `.s` (assembly) beside the dumps of the passes.
 fn dump_code(planned: &PlannedModel, target: &HostTarget, directory: &Path) -> Result<(), CompileError> {
-    let name = target.name.replace(':', "-");
-    let texts = [
-        ("ll", host_ir(planned, target)?),
-        ("opt.ll", host_listing(planned, target, Output::OptimizedIr)?),
-        ("s", host_listing(planned, target, Output::Assembly)?),
-    ];
-    for (extension, text) in texts {
-        let path = directory.join(format!("code.{name}.{extension}"));
-        std::fs::write(&path, text).map_err(|source| CompileError::Dump { path, source })?;
-    }
-    Ok(())
+    write_dump(directory, &target.name, "ll", &host_ir(planned, target)?)?;
+    write_dump(directory, &target.name, "opt.ll", &host_listing(planned, target, Output::OptimizedIr)?)?;
+    write_dump(directory, &target.name, "s", &host_listing(planned, target, Output::Assembly)?)
+}
+
+fn write_dump(directory: &Path, target: &str, extension: &str, text: &str) -> Result<(), CompileError> {
+    let path = directory.join(format!("code.{}.{extension}", target.replace(':', "-")));
+    std::fs::write(&path, text).map_err(|source| CompileError::Dump { path, source })
 }

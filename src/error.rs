@@ -78,7 +78,7 @@ impl CompileError {
             | CompileError::Tokenizer { .. }
             | CompileError::Limit(_)
             | CompileError::Overflow { .. }
-            | CompileError::Codegen(CodegenError::UnknownTarget { .. })
+            | CompileError::Codegen(CodegenError::UnknownTarget { .. } | CodegenError::UnknownGpu { .. })
             | CompileError::Pipeline(PipelineError::UnknownPass { .. } | PipelineError::NotOptional { .. }) => true,
             CompileError::Pipeline(_)
             | CompileError::Codegen(_)

@@ -4,8 +4,11 @@ use crate::error::CompileError;
 use crate::model::Model;
 use crate::recipe::compute;
 use llmc_artifact::{
-    ArtifactWriter, Entry, FORMAT_VERSION, HostCode, Manifest, PASSES, TOKENIZER, code_tensor_name, ir_tensor_name,
+    ArtifactWriter, CudaCode, Entry, FORMAT_VERSION, HostCode, Manifest, PASSES, TOKENIZER, code_tensor_name,
+    ir_tensor_name,
 };
+use llmc_codegen::GpuModule;
+use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::pack;
 use llmc_ir::module::Function;
@@ -23,8 +26,10 @@ pub struct Package<'a> {
     pub plan: Plan,
     /// How the weights that the checkpoint lacks are computed.
     pub recipes: BTreeMap<String, Function>,
-    /// Code by target, the most demanding first.
+    /// Code by CPU level, the most demanding first.
     pub codes: Vec<(&'a HostTarget, llmc_codegen::HostCode)>,
+    /// Code by GPU architecture.
+    pub gpu_codes: Vec<(&'a GpuTarget, GpuModule)>,
     /// The IR as text: what the passes started from, and each program.
     pub ir: Vec<(String, String)>,
     /// What the passes were told, as JSON.
@@ -46,6 +51,7 @@ impl Package<'_> {
         // What is read at every start comes first, the weights last.
         let mut small: Vec<(String, &[u8])> = Vec::new();
         small.extend(self.codes.iter().map(|(target, code)| (code_tensor_name(&target.name), &code.shared_object[..])));
+        small.extend(self.gpu_codes.iter().map(|(target, code)| (code_tensor_name(&target.name), code.ptx.as_bytes())));
         small.extend(self.model.tokenizer.iter().map(|tokenizer| (TOKENIZER.to_owned(), &tokenizer.json[..])));
         small.extend(self.ir.iter().map(|(program, text)| (ir_tensor_name(program), text.as_bytes())));
         small.push((PASSES.to_owned(), self.passes.as_bytes()));
@@ -57,11 +63,18 @@ impl Package<'_> {
             tensor: code_tensor_name(&target.name),
             scratch_bytes: code.scratch_bytes,
         });
+        let cuda = self.gpu_codes.iter().map(|(target, code)| CudaCode {
+            name: target.name.clone(),
+            compute_capability: target.capability,
+            tensor: code_tensor_name(&target.name),
+            code: code.code.clone(),
+        });
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             compiler_version: env!("CARGO_PKG_VERSION").to_owned(),
             plan: self.plan,
             targets: targets.collect(),
+            cuda: cuda.collect(),
             tokenizer: self.model.tokenizer.as_ref().map(|tokenizer| tokenizer.facts.clone()),
             generation: self.model.generation.clone(),
             tensors: BTreeMap::new(),

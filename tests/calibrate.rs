@@ -1,6 +1,6 @@
 //! `llmc calibrate`, quickly: what it measures is sane. How fast a machine is, no test can say.
 
-use llmc::calibrate::{Calibration, Effort, Hardware, Limit, Place, calibrate, describe};
+use llmc::calibrate::{Calibration, Effort, Hardware, Limit, Measurement, Place, calibrate, describe};
 use llmc_ir::machine::Machine;
 
 /// Enough rounds for one to be undisturbed.
@@ -26,15 +26,13 @@ fn measurements_are_sane() {
         assert!(known.values.iter().all(|value| value.is_finite() && *value > 0.0), "{known:?}");
         assert!(known.values.contains(&known.median), "{known:?}");
     }
-    // A cache that is nearer is not slower. The best rounds are compared: others share the machine.
-    let best = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+    // A cache that is nearer is not slower, in some round at least: others share the machine.
     for near in all.iter().filter(|known| known.place == Place::FirstLevel) {
-        let same = |far: &&_| {
-            let far: &llmc::calibrate::Measurement = far;
-            far.place == Place::SecondLevel && (far.limit, far.how) == (near.limit, near.how)
-        };
+        let same =
+            |far: &&Measurement| far.place == Place::SecondLevel && (far.limit, far.how) == (near.limit, near.how);
         let far = all.iter().find(same).unwrap();
-        assert!(best(&near.values) >= 0.5 * best(&far.values), "{near:?} {far:?}");
+        let mut rounds = near.values.iter().zip(&far.values);
+        assert!(rounds.any(|(near, far)| *near >= 0.5 * far), "{near:?} {far:?}");
     }
 }
 

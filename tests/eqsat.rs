@@ -5,10 +5,10 @@ use llmc_ir::builder::{FunctionBuilder, Numerics};
 use llmc_ir::dim::{Bindings, Bounds, Dim, Promise, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, MatrixFlops};
 use llmc_ir::module::{Function, Module};
-use llmc_ir::op::{DotMethod, Op};
-use llmc_ir::shape::Type;
+use llmc_ir::op::{BinaryOp, DotMethod, Op, ReduceOp, UnaryOp};
+use llmc_ir::shape::{Shape, Type};
 use llmc_models::architecture::Architecture;
 use llmc_models::config::ModelConfig;
 use llmc_models::weights::{Limits, facts};
@@ -53,7 +53,10 @@ fn report(config: &ModelConfig, machine: &str) -> String {
 }
 
 fn report_functions(functions: Vec<Function>, machine: &str) -> String {
-    let machine = Machine::named(machine).unwrap();
+    report_on(functions, &Machine::named(machine).unwrap())
+}
+
+fn report_on(functions: Vec<Function>, machine: &Machine) -> String {
     let mut out = String::new();
     for original in functions {
         let saturated = saturate(&original, &rules()).unwrap();
@@ -63,7 +66,7 @@ fn report_functions(functions: Vec<Function>, machine: &str) -> String {
         writeln!(out, "{}", explain::statistics(&original.name, &saturated.statistics)).unwrap();
         let mut forms: Vec<(String, Function)> = Vec::new();
         for (name, sizes, promise) in STEPS {
-            let target = Target { machine: &machine, sizes, promise };
+            let target = Target { machine, sizes, promise };
             let form = best_form(&saturated, &original, &target).unwrap();
             let [original_cost, cost] = [&original, &form].map(|function| form_cost(function, &target));
             let [before, after] = [original_cost, cost].map(|cost| cost.seconds);
@@ -187,6 +190,32 @@ fn weights_of_low_rank_on_an_a100() {
     insta::assert_snapshot!(report_functions(low_rank(), "a100"));
 }
 
+/// Attention of 16 heads of 64 in primitives, as it is often written: scores times a constant, a softmax, its product with
+/// the values.
+fn written_out_attention() -> Function {
+    let mut b = FunctionBuilder::new("attention", Numerics::new(DType::F32));
+    let context = Dim::from(Symbol::Context);
+    let q = b.param("q", Type::tensor(DType::F32, &[16.into(), Dim::from(Symbol::Tokens), 64.into()]));
+    let [k, v] = ["k", "v"].map(|name| b.param(name, Type::tensor(DType::F32, &[16.into(), context, 64.into()])));
+    let scores = b.add(Op::Dot { left: 2, right: 2, batch: 1, method: DotMethod::Gemm }, &[q, k]);
+    let shape = Shape(vec![16.into(), Symbol::Tokens.into(), context]);
+    let one = Shape(vec![Dim::fixed(1); 3]);
+    let scale = b.add(Op::Constant { values: vec![0.125.into()], dtype: DType::F32, shape: one }, &[]);
+    let scale = b.spread(scale, scores);
+    let scores = b.binary(BinaryOp::Multiply, scores, scale);
+    let weights = b.unary(UnaryOp::Exp, scores);
+    let sum = b.add(Op::Reduce { op: ReduceOp::Sum, axis: 2 }, &[weights]);
+    let sum = b.add(Op::Broadcast { shape }, &[sum]);
+    let weights = b.binary(BinaryOp::Divide, weights, sum);
+    let mixed = b.add(Op::Dot { left: 2, right: 1, batch: 1, method: DotMethod::Gemm }, &[weights, v]);
+    b.finish(&[mixed]).unwrap()
+}
+
+#[test]
+fn written_out_attention_on_the_host() {
+    insta::assert_snapshot!(report_functions(vec![written_out_attention()], "host"));
+}
+
 #[test]
 fn latent_attention_on_an_a100() {
     insta::assert_snapshot!(report_functions(vec![latent_attention()], "a100"));
@@ -200,15 +229,36 @@ fn smollm2_in_f32_on_the_host() {
     insta::assert_snapshot!(report_functions(layer.collect(), "host"));
 }
 
+/// A server whose cores outnumber the panels of a small model's weights.
+fn many_cores(host: &Machine) -> Machine {
+    let faster = 32.0;
+    Machine {
+        name: "64 cores".to_owned(),
+        units: faster * host.units,
+        memory_bandwidth: faster * host.memory_bandwidth,
+        vector_flops: faster * host.vector_flops,
+        matrix_flops: MatrixFlops { f32: faster * host.matrix_flops.f32, bf16: faster * host.matrix_flops.bf16 },
+        ..host.clone()
+    }
+}
+
+#[test]
+fn smollm2_on_64_cores() {
+    let host = Machine::named("host").unwrap();
+    let layer = canonical(&smollm2(), 1).functions.into_iter().filter(|function| function.name == "layer");
+    insta::assert_snapshot!(report_on(layer.collect(), &many_cores(&host)));
+}
+
 /// A rule that never changes what is chosen would be in the way of those who read the table.
 #[test]
 fn every_rule_changes_what_is_chosen_for_some_model() {
     let mut functions = low_rank();
-    functions.extend([latent_attention(), rounded_chain()]);
+    functions.extend([latent_attention(), written_out_attention(), rounded_chain()]);
     functions.extend(canonical(&llama3_8b(), 1).functions);
     let narrow = Numerics { stored: DType::BF16, ..Numerics::new(DType::F32) };
     functions.extend(canonical_in(&smollm2(), 1, narrow).functions);
-    let machines = ["host", "a100"].map(|name| Machine::named(name).unwrap());
+    let [host, a100] = ["host", "a100"].map(|name| Machine::named(name).unwrap());
+    let machines = [many_cores(&host), host, a100];
     let forms = |rules: &[Rule]| -> Vec<String> {
         let mut forms = Vec::new();
         for function in &functions {

@@ -5,6 +5,7 @@ use llmc::explain::report::{Report, Timing};
 use llmc::explain::{explain, explain_for, page, text};
 use llmc::model::Model;
 use llmc_artifact::Artifact;
+use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
@@ -27,6 +28,7 @@ fn compile_for(directory: &Path, without: &[&str], machine: &str) -> PathBuf {
     let model = Model::load(&checkpoint, DType::BF16).unwrap();
     let request = Request {
         targets: vec![HostTarget::named("x86-64-v3").unwrap()],
+        gpus: vec![GpuTarget::parse("cuda:sm_80").unwrap()],
         max_context: None,
         max_batch: 64,
         machine: Machine::named(machine).unwrap(),
@@ -37,6 +39,26 @@ fn compile_for(directory: &Path, without: &[&str], machine: &str) -> PathBuf {
     let outcome = compile(&model, &request, &path, &mut |_| true).unwrap();
     assert!(matches!(outcome, Outcome::Written(_)));
     path
+}
+
+#[test]
+fn device_kernels_are_listed_with_their_grids() {
+    let report = explain(&Artifact::open(&tiny().1).unwrap()).unwrap();
+    let [gpu] = &report.gpus[..] else { panic!("{:?}", report.gpus) };
+    assert_eq!(gpu.name, "cuda:sm_80");
+    for (program, priced) in gpu.programs.iter().zip(&report.programs) {
+        assert_eq!((&program.name, program.kernels.len()), (&priced.name, priced.kernels.len()));
+        let sum: usize = program.kernels.iter().map(|kernel| kernel.launches * kernel.grids.len()).sum();
+        assert!(sum == program.launches && sum >= priced.launches, "{}: {sum} launches", program.name);
+        for bracket in &program.brackets {
+            assert!(0.0 < bracket.low_seconds && bracket.low_seconds < bracket.high_seconds, "{bracket:?}");
+        }
+    }
+    let text = text::text(&report).unwrap();
+    for part in ["GPU CODE cuda:sm_80", "nothing of this has run on hardware", "decode_1__", "(estimate)", "blocks of"]
+    {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
 }
 
 fn tiny() -> &'static (TempDir, PathBuf) {
@@ -52,11 +74,12 @@ fn report() -> Report {
     explain(&Artifact::open(&tiny().1).unwrap()).unwrap()
 }
 
-/// Without what differs between runs, or between versions of LLVM.
+/// Without what differs between runs or between versions of LLVM, and without device kernels, of which there are many.
 fn stable(mut report: Report) -> Report {
     report.timing = Timing::default();
     report.bytes = Some(0);
     report.targets.iter_mut().for_each(|target| target.bytes = 0);
+    report.gpus.clear();
     let kernels = report.programs.iter_mut().flat_map(|program| &mut program.kernels);
     kernels.for_each(|kernel| kernel.code_bytes.clear());
     report

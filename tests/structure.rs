@@ -25,7 +25,7 @@ const WALLS: [(&str, &str, &str); 4] = [
     ("petgraph", "llmc-ir", "ir/src/graph.rs"),
     ("egg", "llmc-passes", "passes/src/eqsat/"),
     ("inkwell", "llmc-codegen", "codegen/src/llvm/"),
-    ("cudarc", "llmrt", "runtime/src/device/cuda.rs"),
+    ("cudarc", "llmrt", "runtime/src/device/cuda"),
 ];
 
 /// What must not reach the runtime, whatever the path.

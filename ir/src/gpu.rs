@@ -89,16 +89,22 @@ pub enum Count {
     Samples,
 }
 
-impl Extent {
-    /// The number of blocks of a step of that many tokens, sequences and samples.
-    pub fn blocks(&self, tokens: u32, sequences: u32, samples: u32) -> u32 {
-        let count = match self.count {
+impl Count {
+    /// How many there are in a step of that many tokens, sequences and samples.
+    pub fn of(self, tokens: u32, sequences: u32, samples: u32) -> u32 {
+        match self {
             Count::One => 1,
             Count::Tokens => tokens,
             Count::Sequences => sequences,
             Count::Samples => samples,
-        };
-        count.div_ceil(self.per) * self.times
+        }
+    }
+}
+
+impl Extent {
+    /// The number of blocks of a step of that many tokens, sequences and samples.
+    pub fn blocks(&self, tokens: u32, sequences: u32, samples: u32) -> u32 {
+        self.count.of(tokens, sequences, samples).div_ceil(self.per) * self.times
     }
 }
 

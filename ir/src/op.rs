@@ -234,7 +234,24 @@ named! {
         Gemm = "gemm",
         /// The weight is read once, in order and ahead of time, for all rows together: for few rows.
         Gemv = "gemv",
+        /// A gemv whose work items are parts of the sum as well as columns: for few rows and many cores.
+        SplitK = "split_k",
     }
+}
+
+impl DotMethod {
+    /// The lengths of the parts in which [`DotMethod::SplitK`] takes a sum over k: multiples of 32 but for the last one,
+    /// which follow from the length of the sum alone.
+    pub fn sum_parts(k: usize) -> Vec<usize> {
+        const PART: usize = 512;
+        let part = k.div_ceil(k.div_ceil(PART).max(1)).next_multiple_of(32).max(32);
+        (0..k.div_ceil(part)).map(|number| part.min(k - number * part)).collect()
+    }
+}
+
+impl AttendMethod {
+    /// Positions of a sequence that a work item of [`AttendMethod::Split`] covers.
+    pub const SPLIT_POSITIONS: usize = 256;
 }
 
 named! {

@@ -1,3 +1,68 @@
-//! What runs a compiled model's programs. So far there is one device, the CPU.
+//! What runs a compiled model's programs: this machine's CPU, or an NVIDIA GPU.
 
+mod choice;
+pub mod cuda;
 pub mod host;
+
+pub use choice::{Chosen, DeviceChoice};
+
+use crate::executor::StepInputs;
+use cuda::CudaError;
+use host::HostError;
+use thiserror::Error;
+
+/// A model ready to run somewhere: its code, weights, activations and KV pool there.
+pub trait Device: Send {
+    /// The name of the code that runs: `x86-64-v4`, `cuda:sm_80`, ...
+    fn target(&self) -> &str;
+
+    /// That and where it runs, for people: `x86-64-v4, 8 threads`.
+    fn describe(&self) -> String;
+
+    /// Threads of this process that run a step; `None`: it runs on a device of its own.
+    fn threads(&self) -> Option<usize>;
+
+    /// Blocks in the KV pool.
+    fn kv_blocks(&self) -> usize;
+
+    /// Runs one step of a program (an index into the plan's) and returns `f32[samples, vocab]`. The inputs must have been
+    /// made for that program and for a pool of this size.
+    ///
+    /// # Errors
+    /// If the device fails. It is lost then: every later step fails too.
+    fn run(&mut self, program: usize, inputs: &StepInputs) -> Result<&[f32], DeviceError>;
+
+    /// Runs one step like [`Device::run`] and returns the first of the largest logits of each row, `i32[samples]`, with -1
+    /// where one of the row is not finite. `None`, and nothing was run, if this device has no better way to find them than
+    /// to look at all logits.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError>;
+
+    /// Zeroes blocks of the KV pool.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError>;
+}
+
+/// What a device is busy with while a model is made ready to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preparation {
+    /// A GPU's driver compiles the code, which it keeps for the next time.
+    Code,
+    /// Weights are on their way to a GPU: bytes done and in all.
+    Weights(u64, u64),
+}
+
+/// Why a device cannot run a model, or does not any more.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The CPU.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A GPU.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+}

@@ -241,15 +241,25 @@ impl Engine {
 
     /// Runs a step and samples the next tokens, in the order of [`ScheduledStep::sampled`].
     fn compute(&mut self, scheduled: &ScheduledStep) -> Result<(Vec<u32>, Vec<Option<TokenLogprobs>>), EngineError> {
-        let logits = match self.executor.run(&scheduled.step) {
-            Ok(logits) => logits,
+        match self.sample(scheduled) {
             Err(source @ ExecutorError::NonFinite { sequence, .. }) => {
                 let sequence = scheduled.ids[sequence];
-                self.give_up(sequence);
-                return Err(EngineError::Sequence { sequence, source });
+                self.give_up(sequence)?;
+                Err(EngineError::Sequence { sequence, source })
             }
-            Err(error) => return Err(error.into()),
-        };
+            result => Ok(result?),
+        }
+    }
+
+    fn sample(&mut self, scheduled: &ScheduledStep) -> Result<(Vec<u32>, Vec<Option<TokenLogprobs>>), ExecutorError> {
+        let is_argmax =
+            |id| self.sampling.get(&id).is_none_or(|sampling| sampling.logprobs == 0 && sampling.sampler.is_argmax());
+        if scheduled.sampled().all(is_argmax) {
+            let tokens = self.executor.likeliest(&scheduled.step)?;
+            let reported = vec![None; tokens.len()];
+            return Ok((tokens, reported));
+        }
+        let logits = self.executor.run(&scheduled.step)?;
         let mut tokens = Vec::with_capacity(logits.rows());
         let mut reported = Vec::with_capacity(logits.rows());
         for (row, id) in scheduled.sampled().enumerate() {
@@ -265,10 +275,10 @@ impl Engine {
     }
 
     /// Removes a sequence whose blocks may hold values that would spoil others.
-    fn give_up(&mut self, sequence: SequenceId) {
+    fn give_up(&mut self, sequence: SequenceId) -> Result<(), ExecutorError> {
         let blocks = self.scheduler.discard(sequence, &mut self.kv);
-        self.executor.wipe_blocks(&blocks);
         self.sampling.remove(&sequence);
+        self.executor.wipe_blocks(&blocks)
     }
 
     fn count(&mut self, scheduled: &ScheduledStep, start: Instant) {

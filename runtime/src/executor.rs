@@ -4,9 +4,12 @@ mod inputs;
 mod pool;
 
 pub use inputs::StepInputs;
-pub use pool::default_kv_blocks;
+pub use pool::{default_kv_blocks, default_kv_blocks_within};
 
-use crate::device::host::{HostError, HostModel, HostOptions, cpu};
+use crate::device::cuda::CudaModel;
+use crate::device::host::{HostModel, HostOptions, cpu};
+use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation};
+use crate::sampler::argmax;
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
 use llmc_ir::dim::Bindings;
@@ -82,9 +85,11 @@ impl<'a> Logits<'a> {
 /// How to set up an executor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExecutorOptions {
-    /// Threads that run a step; `None`: one per CPU that the process may use.
+    /// Where steps run.
+    pub device: DeviceChoice,
+    /// Threads that run a step on the CPU; `None`: one per CPU that the process may use.
     pub threads: Option<usize>,
-    /// Blocks in the KV pool; `None`: as [`default_kv_blocks`] says.
+    /// Blocks in the KV pool; `None`: as [`default_kv_blocks`] says, or on a GPU as fit into its free memory.
     pub kv_blocks: Option<usize>,
 }
 
@@ -96,11 +101,12 @@ pub const MAX_THREADS: usize = 1024;
 pub enum ExecutorError {
     /// The device refuses.
     #[error(transparent)]
-    Host(#[from] HostError),
+    Device(#[from] DeviceError),
     /// The pool is too small for the model.
     #[error(
         "the KV cache has room for {blocks} blocks of {KV_BLOCK_POSITIONS} positions, one sequence of {max_context} \
-         positions needs {needed} ({needed_bytes} bytes): free memory or compile with a smaller --max-context"
+         positions needs {needed} ({needed_bytes} bytes): give it more with --kv-memory, free memory, or compile with a \
+         smaller --max-context"
     )]
     PoolTooSmall {
         /// Blocks in the pool.
@@ -157,8 +163,7 @@ pub enum ExecutorError {
 /// A model that runs steps. Its KV pool's contents belong to whoever hands out the blocks.
 pub struct Executor {
     artifact: Arc<Artifact>,
-    model: HostModel,
-    kv_blocks: usize,
+    device: Box<dyn Device>,
     inputs: StepInputs,
 }
 
@@ -166,53 +171,100 @@ impl Executor {
     /// Loads the artifact's code and reserves memory.
     ///
     /// # Errors
-    /// If this CPU or this machine's memory do not suffice.
+    /// If the device or its memory does not suffice.
     pub fn new(artifact: Arc<Artifact>, options: ExecutorOptions) -> Result<Executor, ExecutorError> {
+        Executor::with_progress(artifact, options, &mut |_| {})
+    }
+
+    /// The same, where `progress` hears what a GPU is busy with.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn with_progress(
+        artifact: Arc<Artifact>,
+        options: ExecutorOptions,
+        progress: &mut dyn FnMut(Preparation),
+    ) -> Result<Executor, ExecutorError> {
         let plan = &artifact.manifest().plan;
         let threads = options.threads.unwrap_or_else(cpu::default_threads);
         if !(1..=MAX_THREADS).contains(&threads) {
             return Err(ExecutorError::Threads { threads });
         }
-        let kv_blocks = options.kv_blocks.unwrap_or_else(|| default_kv_blocks(plan)).min(pool::MAX_KV_BLOCKS);
-        let needed = plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS);
-        if kv_blocks < needed {
-            let needed_bytes = needed as u64 * plan.kv.block_bytes() as u64;
-            let max_context = plan.model.max_context;
-            return Err(ExecutorError::PoolTooSmall { blocks: kv_blocks, needed, needed_bytes, max_context });
-        }
-        let model = HostModel::open(Arc::clone(&artifact), HostOptions { threads, kv_blocks })?;
-        Ok(Executor { artifact, model, kv_blocks, inputs: StepInputs::default() })
+        let limited = |blocks: usize| check_pool(plan, blocks.min(pool::MAX_KV_BLOCKS));
+        let device: Box<dyn Device> = match options.device.choose(&artifact)? {
+            Chosen::Host => {
+                let kv_blocks = limited(options.kv_blocks.unwrap_or_else(|| default_kv_blocks(plan)))?;
+                let options = HostOptions { threads, kv_blocks };
+                Box::new(HostModel::open(Arc::clone(&artifact), options).map_err(DeviceError::from)?)
+            }
+            Chosen::Cuda(facts) => {
+                let kv_blocks = options.kv_blocks.map(limited).transpose()?;
+                let model = CudaModel::open(Arc::clone(&artifact), &facts, kv_blocks, progress);
+                Box::new(model.map_err(DeviceError::from)?)
+            }
+        };
+        Ok(Executor { artifact, device, inputs: StepInputs::default() })
     }
 
     /// Runs a step: writes its tokens' keys and values into the step's blocks and returns the
     /// logits that were asked for.
     ///
     /// # Errors
-    /// If no program takes the step, it is invalid, or a logit is not finite. Whatever the error, running
-    /// the step again gives the same result. After [`ExecutorError::NonFinite`] the sequence's blocks must
+    /// If no program takes the step, it is invalid, a logit is not finite, or the device was lost. Whatever the error,
+    /// running the step again gives the same result. After [`ExecutorError::NonFinite`] the sequence's blocks must
     /// go through [`Executor::wipe_blocks`] before another sequence gets them.
     pub fn run(&mut self, step: &Step) -> Result<Logits<'_>, ExecutorError> {
-        let plan = &self.artifact.manifest().plan;
-        let shape =
-            PoolShape { kv_blocks: self.kv_blocks, vocab: plan.model.vocab, max_context: plan.model.max_context };
-        let sizes = self.inputs.prepare(step, shape)?;
-        let Some(program) = plan.programs.iter().position(|program| fits(program, &sizes)) else {
-            return Err(ExecutorError::TooLarge {
-                tokens: sizes.tokens,
-                samples: sizes.samples,
-                sequences: sizes.sequences,
-                programs: describe(&plan.programs),
-            });
-        };
-        let logits = Logits { values: self.model.run(program, &self.inputs), vocab: plan.model.vocab };
+        let program = self.prepare(step)?;
+        self.logits(step, program)
+    }
+
+    /// Runs a step and returns the likeliest token of each row of logits: the first of the largest, as
+    /// [`argmax`] finds it. On a GPU the logits stay there.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn likeliest(&mut self, step: &Step) -> Result<Vec<u32>, ExecutorError> {
+        let program = self.prepare(step)?;
+        if let Some(ids) = self.device.likeliest(program, &self.inputs)? {
+            let ids: Option<Vec<u32>> = ids.iter().map(|&id| u32::try_from(id).ok()).collect();
+            if let Some(ids) = ids {
+                return Ok(ids);
+            }
+            // A logit is not finite. The same step again, with logits, says whose.
+        }
+        let logits = self.logits(step, program)?;
+        Ok((0..logits.rows()).map(|row| argmax(logits.row(row))).collect())
+    }
+
+    /// Runs a program on the inputs that were laid out last, those of `step`.
+    fn logits(&mut self, step: &Step, program: usize) -> Result<Logits<'_>, ExecutorError> {
+        let values = self.device.run(program, &self.inputs)?;
+        let logits = Logits { values, vocab: self.artifact.manifest().plan.model.vocab };
         check_finite(step, logits)?;
         Ok(logits)
     }
 
+    /// Lays a step's inputs out and finds the program that takes it.
+    fn prepare(&mut self, step: &Step) -> Result<usize, ExecutorError> {
+        let plan = &self.artifact.manifest().plan;
+        let kv_blocks = self.device.kv_blocks();
+        let shape = PoolShape { kv_blocks, vocab: plan.model.vocab, max_context: plan.model.max_context };
+        let sizes = self.inputs.prepare(step, shape)?;
+        plan.programs.iter().position(|program| fits(program, &sizes)).ok_or_else(|| ExecutorError::TooLarge {
+            tokens: sizes.tokens,
+            samples: sizes.samples,
+            sequences: sizes.sequences,
+            programs: describe(&plan.programs),
+        })
+    }
+
     /// Zeroes blocks that may hold infinities or NaN. A later sequence masks what it has not
     /// written, but a masked NaN is still NaN.
-    pub fn wipe_blocks(&mut self, blocks: &[u32]) {
-        self.model.wipe_blocks(blocks);
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), ExecutorError> {
+        Ok(self.device.wipe_blocks(blocks)?)
     }
 
     /// What was compiled.
@@ -225,25 +277,41 @@ impl Executor {
         &self.artifact
     }
 
-    /// The CPU level whose code runs, such as `x86-64-v4`.
+    /// The name of the code that runs, such as `x86-64-v4` or `cuda:sm_80`.
     pub fn target(&self) -> &str {
-        self.model.target()
+        self.device.target()
     }
 
-    /// Threads that run a step.
-    pub fn threads(&self) -> usize {
-        self.model.threads()
+    /// That and where it runs, for people.
+    pub fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    /// Threads that run a step; `None` on a GPU.
+    pub fn threads(&self) -> Option<usize> {
+        self.device.threads()
     }
 
     /// Blocks in the KV pool.
     pub fn kv_blocks(&self) -> usize {
-        self.kv_blocks
+        self.device.kv_blocks()
     }
 
     /// The most tokens that a step may have: the largest program's.
     pub fn max_step_tokens(&self) -> usize {
         self.plan().programs.iter().map(|program| program.bounds.max.tokens).max().unwrap_or(0)
     }
+}
+
+/// Returns the number of blocks if they hold one sequence at least.
+fn check_pool(plan: &Plan, blocks: usize) -> Result<usize, ExecutorError> {
+    let max_context = plan.model.max_context;
+    let needed = max_context.div_ceil(KV_BLOCK_POSITIONS);
+    if blocks >= needed {
+        return Ok(blocks);
+    }
+    let needed_bytes = needed as u64 * plan.kv.block_bytes() as u64;
+    Err(ExecutorError::PoolTooSmall { blocks, needed, needed_bytes, max_context })
 }
 
 /// Whether a program may run a step of these sizes. `tokens == sequences == samples` is what a

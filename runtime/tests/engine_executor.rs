@@ -2,6 +2,7 @@
 
 mod support;
 
+use llmrt::device::DeviceChoice;
 use llmrt::executor::{Executor, ExecutorError, ExecutorOptions, SampleRows, Step, StepSequence};
 use std::sync::Arc;
 use support::*;
@@ -66,7 +67,7 @@ fn the_number_of_threads_changes_nothing() {
     let a = prompt(40, 5);
     let results = [1, 2, 3, 16].map(|threads| {
         let mut executor = executor(threads);
-        assert_eq!(executor.threads(), threads);
+        assert_eq!(executor.threads(), Some(threads));
         let mut rows = run(&mut executor, vec![part(&a, 0, 20, 0, SampleRows::All)]);
         for end in 21..40 {
             rows.extend(run(&mut executor, vec![part(&a, end - 1, end, 0, SampleRows::Last)]));
@@ -107,7 +108,7 @@ fn nan_is_reported_and_its_blocks_can_be_wiped() {
     };
     let error = executor.run(&step).unwrap_err();
     assert!(matches!(error, ExecutorError::NonFinite { sequence: 2, value } if value.is_nan()), "{error}");
-    executor.wipe_blocks(&[23]);
+    executor.wipe_blocks(&[23]).unwrap();
     // The blocks of the third sequence were in reverse: its token 2 was in block 23.
     let clean = [1, 2, 0, 3, 4];
     let rows = run(&mut executor, vec![part(&clean, 4, 5, 16, SampleRows::Last)]);
@@ -133,7 +134,7 @@ fn what_this_machine_cannot_run_is_named() {
         let artifact = Arc::new(artifact(directory.path(), features, code));
         Executor::new(artifact, options).err().unwrap().to_string()
     };
-    let options = ExecutorOptions { threads: Some(1), kv_blocks: Some(BLOCKS) };
+    let options = ExecutorOptions { device: DeviceChoice::Host, threads: Some(1), kv_blocks: Some(BLOCKS) };
     let error = open(&["sse2", "avx9000", "amx-coffee"], shared_object(), options);
     assert!(
         error.contains("toy needs avx9000, amx-coffee") && error.contains("llmc compile --target x86-64"),
@@ -141,7 +142,8 @@ fn what_this_machine_cannot_run_is_named() {
     );
     let error = open(&["sse2"], b"not an ELF file", options);
     assert!(error.contains("cannot load the code for toy"), "{error}");
-    let error = open(&["sse2"], shared_object(), ExecutorOptions { threads: Some(0), ..options });
+    let error =
+        open(&["sse2"], shared_object(), ExecutorOptions { device: DeviceChoice::Host, threads: Some(0), ..options });
     assert!(error.contains("0 threads"), "{error}");
     let error = open(&["sse2"], shared_object(), ExecutorOptions { kv_blocks: Some(BLOCKS - 1), ..options });
     assert!(error.contains("room for 7 blocks") && error.contains("needs 8"), "{error}");
@@ -153,6 +155,6 @@ fn defaults_suit_the_machine() {
     let artifact = Arc::new(artifact(directory.path(), &["sse2"], shared_object()));
     let executor = Executor::new(artifact, ExecutorOptions::default()).unwrap();
     assert_eq!(executor.kv_blocks(), BATCH * BLOCKS);
-    assert!(executor.threads() >= 1);
+    assert!(executor.threads() >= Some(1));
     assert_eq!(executor.target(), "toy");
 }

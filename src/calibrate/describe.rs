@@ -1,7 +1,7 @@
 //! From measurements to a machine as the cost model sees it.
 
 use super::{Calibration, Limit, Measurement, Place};
-use llmc_ir::machine::{Machine, MatrixFlops, Tile};
+use llmc_ir::machine::{Machine, MatrixFlops};
 
 /// The machine that was measured: the best means for each limit, all threads working, operands of arithmetic coming from
 /// the first-level cache. Rates have three digits, because the next one differs from run to run.
@@ -31,17 +31,16 @@ pub fn describe(calibration: &Calibration) -> Machine {
         how(bf16),
         how(elementwise),
     );
+    // How kernels cut their work is no matter of measurement.
+    let of_the_code = Machine::named("host").expect("the host comes with the compiler");
     Machine {
-        name: "host".to_owned(),
         source,
         memory_bandwidth: rate(reads),
         matrix_flops: MatrixFlops { f32: rate(f32), bf16: rate(bf16) },
         vector_flops: rate(elementwise),
         launch_seconds: rate(best(Limit::Barrier, Place::Nowhere)),
         units: calibration.threads as f64,
-        // The blocks of the host's kernels: as many rows as registers and second-level cache hold, panels of columns.
-        gemm_tile: Tile { rows: 96.0, columns: 64.0, least_rows: 1.0 },
-        gemv_columns: 32.0,
+        ..of_the_code
     }
 }
 

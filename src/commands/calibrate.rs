@@ -5,7 +5,7 @@ use clap::Args;
 use llmc::calibrate::{CalibrateError, Calibration, Effort, Hardware, Limit, Measurement, Place, SECONDS};
 use llmc::calibrate::{calibrate as measure, describe};
 use llmc::machine::{config_directory, stored};
-use llmc_artifact::write_file;
+use llmc_artifact::{check_writable, write_file};
 use llmc_console::{CliError, output};
 use llmc_ir::machine::Machine;
 use serde::Serialize;
@@ -69,6 +69,7 @@ pub fn calibrate(arguments: &CalibrateArguments) -> Result<(), CliError> {
         Some(path) => path.clone(),
         None => default_output()?,
     };
+    check_writable(&path).map_err(CliError::failure)?;
     let interrupted = interrupt::install()?;
     let effort =
         Effort { rounds: arguments.rounds.get(), seconds: SECONDS, memory_bytes: None, model_bytes: arguments.bytes };

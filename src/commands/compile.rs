@@ -5,6 +5,7 @@ use clap::Args;
 use llmc::compile::{Outcome, Progress, Request, Summary};
 use llmc::error::CompileError;
 use llmc::model::Model;
+use llmc_codegen::gpu::{self, GpuTarget};
 use llmc_codegen::host::HostTarget;
 use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
@@ -24,6 +25,7 @@ use std::time::Instant;
 #[command(after_help = "Examples:
   llmc compile SmolLM2-135M-Instruct/model.safetensors -o smollm2.llmc
   llmc compile Qwen2.5-0.5B-Instruct --target x86-64-v3,x86-64-v4 --max-context 8192
+  llmc compile Qwen2.5-0.5B-Instruct --target native,cuda:sm_80
   llmc compile SmolLM2-135M-Instruct --dump ir --without cse
   llmc compile SmolLM2-135M-Instruct --stop-after fused
   llmc compile --shapes-only Llama-3-8B/config.json --machine a100")]
@@ -37,9 +39,10 @@ pub struct CompileArguments {
     /// Element type of weight matrices and of what they multiply: bf16 or f32. Sums are always f32
     #[arg(long, value_name = "TYPE", default_value = "bf16")]
     pub dtype: DType,
-    /// CPUs to make code for, several with commas: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4, znver4, znver5,
-    /// sapphirerapids or graniterapids
-    #[arg(long, value_name = "CPU", value_delimiter = ',', default_value = "native")]
+    /// What to make code for, several with commas or several times: CPUs (native, x86-64, x86-64-v2, x86-64-v3,
+    /// x86-64-v4, znver4, znver5, sapphirerapids, graniterapids) and NVIDIA GPUs (cuda:sm_80, cuda:sm_86, cuda:sm_87,
+    /// cuda:sm_89, cuda:sm_90: those and newer ones)
+    #[arg(long, value_name = "TARGET", value_delimiter = ',', default_value = "native")]
     target: Vec<String>,
     /// The most positions of a sequence [default: what the model was made for]
     #[arg(long, value_name = "N")]
@@ -48,9 +51,9 @@ pub struct CompileArguments {
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_batch: usize,
     /// The machine whose costs decide between equal forms: host, a100, h100, l4, rtx4090, or a JSON file with the
-    /// same fields as theirs
-    #[arg(long, value_name = "MACHINE", default_value = "host")]
-    machine: String,
+    /// same fields as theirs [default: host, or without code for a CPU a GPU of the first target's kind]
+    #[arg(long, value_name = "MACHINE")]
+    machine: Option<String>,
     /// Write the IR after each pass, and the code of each target, into a directory
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
@@ -142,11 +145,14 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
     if !matches!(arguments.dtype, DType::BF16 | DType::F32) {
         return Err(CliError::Usage(format!("--dtype is {}, but must be bf16 or f32", arguments.dtype)));
     }
+    let (targets, gpus) = targets(&arguments.target)?;
+    let machine = arguments.machine.as_deref().unwrap_or_else(|| default_machine(&targets, &gpus));
     let request = Request {
-        targets: targets(&arguments.target)?,
         max_context: arguments.max_context,
         max_batch: arguments.max_batch,
-        machine: machine::read(&arguments.machine)?,
+        machine: machine::read(machine)?,
+        targets,
+        gpus,
         passes: Options {
             without: arguments.without.clone(),
             stop_after: arguments.stop_after,
@@ -196,16 +202,35 @@ pub fn failed(error: CompileError) -> CliError {
     if error.is_input() { CliError::usage(error) } else { CliError::failure(error) }
 }
 
-/// The targets by name, each once.
-fn targets(names: &[String]) -> Result<Vec<HostTarget>, CliError> {
-    let mut targets: Vec<HostTarget> = Vec::new();
+/// The CPU levels and GPU architectures by name, each once.
+fn targets(names: &[String]) -> Result<(Vec<HostTarget>, Vec<GpuTarget>), CliError> {
+    let (mut hosts, mut gpus) = (Vec::new(), Vec::new());
     for name in names {
-        let target = HostTarget::named(name).map_err(CliError::usage)?;
-        if !targets.contains(&target) {
-            targets.push(target);
+        match name.starts_with(gpu::PREFIX) {
+            true => add(&mut gpus, GpuTarget::parse(name).map_err(CliError::usage)?),
+            false => add(&mut hosts, HostTarget::named(name).map_err(CliError::usage)?),
         }
     }
-    Ok(targets)
+    Ok((hosts, gpus))
+}
+
+fn add<T: PartialEq>(targets: &mut Vec<T>, target: T) {
+    if !targets.contains(&target) {
+        targets.push(target);
+    }
+}
+
+/// The machine to weigh costs for when none is named.
+fn default_machine(hosts: &[HostTarget], gpus: &[GpuTarget]) -> &'static str {
+    match gpus.first() {
+        Some(gpu) if hosts.is_empty() => match gpu.capability {
+            ..86 => "a100",
+            86..89 => "l4",
+            89 => "rtx4090",
+            90.. => "h100",
+        },
+        _ => "host",
+    }
 }
 
 fn default_output(directory: &Path) -> Result<PathBuf, CliError> {
@@ -233,7 +258,7 @@ fn object<'a>(
         architecture: model.config.architecture.name(),
         parameters: summary.parameters,
         dtype: model.numerics.matrix.name(),
-        targets: request.targets.iter().map(|target| target.name.as_str()).collect(),
+        targets: target_names(request),
         launches: launches.collect(),
         warnings: &model.warnings,
         timing: Timing {
@@ -247,6 +272,11 @@ fn object<'a>(
     }
 }
 
+fn target_names(request: &Request) -> Vec<&str> {
+    let hosts = request.targets.iter().map(|target| target.name.as_str());
+    hosts.chain(request.gpus.iter().map(|target| target.name.as_str())).collect()
+}
+
 fn pass_times(report: &Report) -> Vec<PassTime> {
     let times = report.passes.iter().map(|pass| PassTime {
         pass: pass.name,
@@ -258,7 +288,7 @@ fn pass_times(report: &Report) -> Vec<PassTime> {
 }
 
 fn report(model: &Model, request: &Request, path: &Path, summary: &Summary, total: f64) -> String {
-    let targets: Vec<&str> = request.targets.iter().map(|target| target.name.as_str()).collect();
+    let targets = target_names(request);
     let launches: Vec<String> = summary.launches.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let code: f64 = summary.code_seconds.iter().map(|(_, seconds)| seconds).sum();
     format!(

@@ -1,10 +1,14 @@
 //! `llmc inspect`: what is in an artifact.
 
 use clap::Args;
+use llmc::explain::explain;
+use llmc::explain::report::{Gpu, Report};
+use llmc::explain::text::{bracket, quantity};
 use llmc_artifact::{Artifact, Manifest, code_tensor_name, ir_tensor_name};
 use llmc_codegen::disassemble::{disassemble, kernel_sizes};
+use llmc_codegen::gpu;
 use llmc_console::{CliError, output};
-use llmc_ir::dim::Bounds;
+use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::plan::{Plan, Program};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,20 +20,24 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:
   llmc inspect smollm2.llmc
   llmc inspect smollm2.llmc --ir decode
-  llmc inspect smollm2.llmc --asm decode.norm --target x86-64-v4")]
+  llmc inspect smollm2.llmc --asm decode.norm --target x86-64-v4
+  llmc inspect smollm2.llmc --ptx sm_80")]
 pub struct InspectArguments {
     /// The compiled model
     #[arg(value_name = "ART")]
     artifact: PathBuf,
     /// Print a JSON object
-    #[arg(long, conflicts_with_all = ["ir", "asm"])]
+    #[arg(long, conflicts_with_all = ["ir", "asm", "ptx"])]
     json: bool,
     /// Print the IR of a program, as it was after fusion, or what all programs were made of: imported
-    #[arg(long, value_name = "PROGRAM", conflicts_with = "asm")]
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["asm", "ptx"])]
     ir: Option<String>,
     /// Print the machine code of a kernel (PROGRAM.KERNEL, as listed) or of a program's entry point (PROGRAM)
-    #[arg(long, value_name = "KERNEL")]
+    #[arg(long, value_name = "KERNEL", conflicts_with = "ptx")]
     asm: Option<String>,
+    /// Print the PTX for a GPU architecture, such as sm_80
+    #[arg(long, value_name = "ARCHITECTURE")]
+    ptx: Option<String>,
     /// Which target's code --asm shows [default: the first]
     #[arg(long, value_name = "CPU", requires = "asm")]
     target: Option<String>,
@@ -43,6 +51,8 @@ struct InspectOutput<'a> {
     bytes: u64,
     manifest: &'a Manifest,
     programs: Vec<ProgramOutput>,
+    /// What each program launches on GPUs, with estimated times. Empty without code for GPUs.
+    gpus: Vec<Gpu>,
     /// Bytes of each tensor, in file order.
     tensors: Vec<TensorOutput<'a>>,
 }
@@ -75,20 +85,73 @@ pub fn inspect(arguments: &InspectArguments) -> Result<(), CliError> {
     if let Some(program) = &arguments.ir {
         return output::print(ir(&artifact, program)?);
     }
+    if let Some(architecture) = &arguments.ptx {
+        return output::print(ptx(&artifact, architecture)?);
+    }
     if let Some(kernel) = &arguments.asm {
         return output::print(&asm(&artifact, kernel, arguments.target.as_deref())?);
     }
     let programs = programs(&artifact)?;
+    let report = match artifact.manifest().cuda.is_empty() {
+        true => None,
+        false => Some(explain(&artifact).map_err(CliError::failure)?),
+    };
     if arguments.json {
         return output::print_json(&InspectOutput {
             path: artifact.path(),
             bytes: artifact.size_bytes(),
             manifest: artifact.manifest(),
             programs,
+            gpus: report.map(|report| report.gpus).unwrap_or_default(),
             tensors: artifact.tensors().map(|(name, bytes)| TensorOutput { name, bytes }).collect(),
         });
     }
-    output::print(&summary(&artifact, &programs).map_err(CliError::failure)?)
+    let summary = summary(&artifact, &programs)
+        .and_then(|mut out| report.iter().try_for_each(|report| gpu_summary(&mut out, report)).map(|()| out));
+    output::print(&summary.map_err(CliError::failure)?)
+}
+
+fn ptx<'a>(artifact: &'a Artifact, architecture: &str) -> Result<&'a str, CliError> {
+    let all = &artifact.manifest().cuda;
+    let found =
+        all.iter().find(|code| code.name == architecture || code.name.strip_prefix(gpu::PREFIX) == Some(architecture));
+    let found = found.ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|code| code.name.trim_start_matches(gpu::PREFIX)).collect();
+        CliError::Usage(match names.is_empty() {
+            true => "the artifact has no code for GPUs: compile it with --target cuda:sm_80".to_owned(),
+            false => format!("there is no code for `{architecture}`; --ptx must be one of {}", names.join(", ")),
+        })
+    })?;
+    let bytes = artifact.tensor(&found.tensor).unwrap_or_default();
+    std::str::from_utf8(bytes)
+        .map_err(|error| CliError::Failure(format!("the PTX of {} is no text: {error}", found.name)))
+}
+
+/// What a step does on each GPU architecture that there is code for.
+fn gpu_summary(out: &mut String, report: &Report) -> std::fmt::Result {
+    for gpu in &report.gpus {
+        writeln!(
+            out,
+            "\n{}: {} of PTX, {} of workspace; times are estimates from data sheets, nothing has run on hardware",
+            gpu.name,
+            quantity(gpu.bytes as f64, "B"),
+            quantity(gpu.workspace_bytes as f64, "B")
+        )?;
+        for (program, priced) in gpu.programs.iter().zip(&report.programs) {
+            let Bindings { tokens, sequences, context, .. } = priced.sizes;
+            writeln!(
+                out,
+                "  {:<12} {} launches per step; {tokens} tokens of {sequences} sequences, context {context}: moves {}, of \
+                 which {} cannot be avoided",
+                program.name,
+                program.launches,
+                quantity(priced.bytes, "B"),
+                quantity(priced.floor_bytes, "B")
+            )?;
+            program.brackets.iter().try_for_each(|estimate| writeln!(out, "  {:<12} {}", "", bracket(estimate)))?;
+        }
+    }
+    Ok(())
 }
 
 fn ir<'a>(artifact: &'a Artifact, program: &str) -> Result<&'a str, CliError> {

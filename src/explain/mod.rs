@@ -10,11 +10,13 @@
 //! | `draw`, `origin` | functions as graphs, and where each node comes from |
 //! | `saturation`, `forms` | e-graphs, rules that fired, chosen forms; the forms as text |
 //! | `kernels`, `arena` | what launches cost on the machine, and where their values are |
+//! | `gpu` | device kernels, grids, and estimated times |
 //! | `text`, `page` | the report for a terminal and for a browser |
 
 mod arena;
 mod draw;
 pub mod forms;
+mod gpu;
 pub mod kept;
 mod kernels;
 mod origin;

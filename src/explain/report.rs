@@ -38,8 +38,10 @@ pub struct Report {
     pub programs: Vec<Program>,
     /// Weights by what they are.
     pub weights: Vec<WeightGroup>,
-    /// Code by target.
+    /// Code by CPU level.
     pub targets: Vec<Target>,
+    /// Code by GPU architecture.
+    pub gpus: Vec<Gpu>,
     /// What a clock measured.
     pub timing: Timing,
 }
@@ -314,6 +316,67 @@ pub struct Target {
     pub name: String,
     /// Size of the code.
     pub bytes: u64,
+}
+
+/// Code for a GPU architecture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Gpu {
+    /// Its name.
+    pub name: String,
+    /// Size of the PTX text.
+    pub bytes: u64,
+    /// Device memory that launches share.
+    pub workspace_bytes: u64,
+    /// The programs, as in [`Report::programs`].
+    pub programs: Vec<GpuProgram>,
+}
+
+/// A program on a GPU.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GpuProgram {
+    /// Its name.
+    pub name: String,
+    /// Device kernels launched in a step.
+    pub launches: usize,
+    /// Its kernels in order of first launch.
+    pub kernels: Vec<GpuKernel>,
+    /// Estimated times of the step that [`Program::sizes`] says.
+    pub brackets: Vec<Bracket>,
+}
+
+/// What a kernel of the plan becomes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GpuKernel {
+    /// Its name in the plan.
+    pub name: String,
+    /// How often a step has it.
+    pub launches: usize,
+    /// The device kernels of each time.
+    pub grids: Vec<Grid>,
+}
+
+/// A device kernel over its grid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Grid {
+    /// Its name in the PTX.
+    pub symbol: String,
+    /// Blocks along each axis in terms of a step's sizes, such as `tokens/64, 12, 1`.
+    pub blocks: String,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared_bytes: u32,
+}
+
+/// Between which times a step could take on a machine: an estimate, not a measurement.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Bracket {
+    /// The machine.
+    pub machine: String,
+    /// If nothing is moved but what must be, and everything overlaps.
+    pub low_seconds: f64,
+    /// If nothing overlaps and every launch waits for the one before it.
+    pub high_seconds: f64,
 }
 
 /// What a clock measured while the passes ran again.

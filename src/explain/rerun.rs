@@ -4,7 +4,7 @@ use super::draw::{Drawn, draw};
 use super::kept::Kept;
 use super::report::{Graph, Pass, PassTime, Phase, Report, Size, Target, Timing, View, WeightGroup};
 use super::saturation::{describe_rule, saturations};
-use super::{ExplainError, kernels, origin};
+use super::{ExplainError, gpu, kernels, origin};
 use llmc_artifact::Artifact;
 use llmc_codegen::disassemble::kernel_sizes;
 use llmc_ir::machine::Machine;
@@ -39,6 +39,7 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
     report.kv = Some(plan.kv);
     report.weights = weight_groups(&plan.weights);
     report.targets = targets(artifact);
+    report.gpus = gpu::gpus(artifact, &report.programs);
     Ok(report)
 }
 
@@ -151,6 +152,7 @@ impl Watched {
             programs: planned.map(|planned| kernels::programs(planned, &kept.machine, code)).unwrap_or_default(),
             weights: planned.map(|planned| weight_groups(&planned.plan.weights)).unwrap_or_default(),
             targets: Vec::new(),
+            gpus: Vec::new(),
             timing: timing(&self.passes),
             machine: kept.machine.clone(),
             without: kept.without.clone(),

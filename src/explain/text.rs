@@ -1,6 +1,6 @@
 //! The report for a terminal: phases, equality saturation, programs with their dearest kernels, memory.
 
-use super::report::{Form, Kernel, Pass, Program, Report, Saturation, Size};
+use super::report::{Bracket, Form, Grid, Kernel, Pass, Program, Report, Saturation, Size};
 use std::fmt::{self, Write};
 
 /// Kernels that are listed of each program: those that take most of its time.
@@ -19,6 +19,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
     phases(&mut out, report)?;
     saturation(&mut out, report)?;
     programs(&mut out, report)?;
+    gpus(&mut out, report)?;
     memory(&mut out, report)?;
     Ok(out)
 }
@@ -195,12 +196,41 @@ fn programs(out: &mut String, report: &Report) -> fmt::Result {
 
 /// `1 token`, `2 tokens`.
 fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    let plural = if what.ends_with("ch") { "es" } else { "s" };
+    format!("{count} {what}{}", if count == 1 { "" } else { plural })
 }
 
 /// What bounds a kernel, with the number that says so.
 fn why(kernel: &Kernel) -> String {
     format!("{} ({:.2} FLOP per byte)", kernel.price.bound, kernel.intensity)
+}
+
+fn gpus(out: &mut String, report: &Report) -> fmt::Result {
+    for gpu in &report.gpus {
+        writeln!(out, "\nGPU CODE {}: {} of PTX", gpu.name, quantity(gpu.bytes as f64, "B"))?;
+        writeln!(out, "  times are estimates from data sheets: nothing of this has run on hardware")?;
+        for program in &gpu.programs {
+            let brackets: Vec<String> = program.brackets.iter().map(bracket).collect();
+            writeln!(out, "  program {}: {}", program.name, counted(program.launches, "launch"))?;
+            brackets.iter().try_for_each(|bracket| writeln!(out, "    {bracket}"))?;
+            for kernel in &program.kernels {
+                for Grid { symbol, blocks, threads, shared_bytes } in &kernel.grids {
+                    writeln!(
+                        out,
+                        "    {:>4} x {symbol}: [{blocks}] blocks of {threads} threads, {shared_bytes} B of shared memory",
+                        kernel.launches
+                    )?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An estimate in words.
+pub fn bracket(bracket: &Bracket) -> String {
+    let (low, high) = (seconds(bracket.low_seconds), seconds(bracket.high_seconds));
+    format!("{}: {low} to {high} (estimate)", bracket.machine)
 }
 
 fn memory(out: &mut String, report: &Report) -> fmt::Result {
@@ -252,7 +282,7 @@ fn memory(out: &mut String, report: &Report) -> fmt::Result {
 }
 
 /// Three digits, a prefix and the unit.
-fn quantity(value: f64, unit: &str) -> String {
+pub fn quantity(value: f64, unit: &str) -> String {
     let (scaled, prefix) = match value {
         value if value >= 1e12 => (value / 1e12, "T"),
         value if value >= 1e9 => (value / 1e9, "G"),

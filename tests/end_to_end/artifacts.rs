@@ -1,9 +1,11 @@
 //! Artifacts that are damaged, hostile or for another CPU: one clear error each, and never a crash.
 
 use super::support::binaries::{compile, fails, fails_saying, ids, json, llmc, llmrt, succeeds};
+use super::support::fake;
 use super::support::models::{artifact, tiny};
 use super::support::resign::{Opened, for_each_number};
 use llmc_artifact::Artifact;
+use llmrt::device::DeviceChoice;
 use llmrt::executor::{Executor, ExecutorOptions};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -119,23 +121,74 @@ fn flipped_bits_in_code_tokenizer_and_weights() {
 fn no_number_in_a_manifest_makes_loading_crash() {
     let place = place();
     let opened = Opened::open(&place.directory.path().join("good.llmc"));
-    assert!(load(&place.damaged(&opened.sign())).is_ok(), "signing itself is right");
+    let load = |bytes: Vec<u8>| load(&place.damaged(&bytes), DeviceChoice::Host);
+    assert!(load(opened.sign()).is_ok(), "signing itself is right");
     let (mut tried, mut refused) = (0, 0);
     for_each_number(&opened.manifest, "", &mut |pointer| {
         for value in [json!(0), json!(-1), json!(0.5), json!(1u64 << 31), json!(1u64 << 62), json!(u64::MAX)] {
             let mut changed = opened.clone();
             *changed.manifest.pointer_mut(pointer).unwrap() = value;
-            refused += usize::from(load(&place.damaged(&changed.sign())).is_err());
+            refused += usize::from(load(changed.sign()).is_err());
             tried += 1;
         }
     });
     assert!(tried > 200 && refused > tried / 2, "{refused} of {tried}");
 }
 
-fn load(path: &Path) -> Result<(), String> {
+/// The same for code that runs on a GPU.
+#[test]
+fn no_number_in_code_for_gpus_makes_loading_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::open(&artifact(&tiny("llama"), &["--dtype", "f32", "--target", "cuda:sm_80"]));
+    fake::load();
+    let path = directory.path().join("changed.llmc");
+    let load = |bytes: Vec<u8>| {
+        std::fs::write(&path, bytes).unwrap();
+        load(&path, DeviceChoice::Cuda(0))
+    };
+    assert_eq!(load(opened.sign()), Ok(()));
+    let (mut tried, mut refused) = (0, 0);
+    let mut change = |pointer: &str| {
+        for value in [json!(0), json!(1u64 << 31), json!(u64::MAX)] {
+            let mut changed = opened.clone();
+            *changed.manifest.pointer_mut(pointer).unwrap() = value;
+            refused += usize::from(load(changed.sign()).is_err());
+            tried += 1;
+        }
+    };
+    ["/cuda/0/compute_capability", "/cuda/0/code/workspace_bytes"].into_iter().for_each(&mut change);
+    let program = "/cuda/0/code/programs/0";
+    for_each_number(opened.manifest.pointer(program).unwrap(), program, &mut change);
+    assert!(tried > 200 && refused > tried * 3 / 4, "{refused} of {tried}");
+}
+
+#[test]
+fn code_for_gpus_that_contradicts_itself_or_the_gpu() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::open(&artifact(&tiny("llama"), &["--dtype", "f32", "--target", "cuda:sm_80"]));
+    let kernel = "/cuda/0/code/programs/0/kernels/attend/0";
+    let changed = |pointer: &str, value: Value, parts: &[&str]| {
+        let path = directory.path().join("changed.llmc");
+        let mut changed = opened.clone();
+        *changed.manifest.pointer_mut(pointer).unwrap() = value;
+        std::fs::write(&path, changed.sign()).unwrap();
+        let mut command = llmrt();
+        command.arg("run").arg(path).args(["--prompt-ids", "1,2", "--device", "cuda:0"]);
+        fails_saying(fake::with_gpu(&mut command, ""), parts);
+    };
+    changed("/cuda/0/tensor", json!("ir/decode"), &["code for cuda:sm_80 should be the tensor"]);
+    changed("/cuda/0/code/programs", json!([]), &["has 0 programs"]);
+    changed("/cuda/0/code/programs/0/kernels", json!({}), &["nothing is launched for"]);
+    changed(&format!("{kernel}/symbol"), json!("none"), &["no kernel `none`", "CUDA_ERROR_NOT_FOUND"]);
+    changed(&format!("{kernel}/symbol"), json!("a b"), &["not the name of a function"]);
+    changed(&format!("{kernel}/grid/0/per"), json!(0), &["grid of no size"]);
+    changed(&format!("{kernel}/shared_bytes"), json!(200 << 10), &["204800 bytes of shared memory", "166912"]);
+}
+
+fn load(path: &Path, device: DeviceChoice) -> Result<(), String> {
     let artifact = Arc::new(Artifact::open(path).map_err(|error| error.to_string())?);
     let blocks = artifact.manifest().plan.model.max_context.div_ceil(32);
-    let options = ExecutorOptions { threads: Some(1), kv_blocks: Some(blocks) };
+    let options = ExecutorOptions { device, threads: Some(1), kv_blocks: Some(blocks) };
     Executor::new(artifact, options).map(|_| ()).map_err(|error| error.to_string())
 }
 

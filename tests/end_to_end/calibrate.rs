@@ -64,6 +64,7 @@ fn what_cannot_be_measured_or_stored_is_refused_at_once() {
     };
     fs::write(directory.path().join("llmc"), "a file where a directory should be").unwrap();
     fails_saying(&mut calibrate(&[]), &["llmc", "-o"]);
+    fails_saying(&mut calibrate(&["-o", "/no/such/directory/x.json"]), &["/no/such/directory/x.json"]);
     let elsewhere = directory.path().join("x.json");
     let flags = ["--bytes", "9000000G", "-o", elsewhere.to_str().unwrap()];
     fails_saying(&mut calibrate(&flags), &["9000000000000000 bytes", "are free", "smaller"]);

@@ -14,6 +14,8 @@
 //! | `import`      | `llmc import` rebuilds the original model |
 //! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
 //! | `talk`        | what users and scripts see of a real model |
+//! | `gpu`         | on a GPU, which is an emulator here, models say what they say on the host |
+//! | `devices`     | choosing a device, and what is said when it does not work |
 //! | `support`     | models, binaries and numbers for all of them |
 
 mod artifacts;
@@ -21,6 +23,8 @@ mod calibrate;
 mod checkpoints;
 mod compile;
 mod context;
+mod devices;
+mod gpu;
 mod import;
 mod outputs;
 mod shapes;

@@ -3,12 +3,13 @@
 use super::support::binaries::{compile, fails_saying, llmc, llmrt, succeeds, text};
 use super::support::broken::Broken;
 use super::support::models::{artifact, tiny};
-use llmc::compile::{Outcome, Request, compile as compile_model};
+use llmc::compile::{Outcome, Progress, Request, compile as compile_model};
 use llmc::error::CompileError;
 use llmc::model::Model;
 use llmc_codegen::host::HostTarget;
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
+use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::Options;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -123,6 +124,7 @@ fn an_interruption_at_any_point_leaves_nothing() {
     let model = Model::load(&tiny("llama"), DType::F32).unwrap();
     let request = Request {
         targets: vec![HostTarget::named("x86-64").unwrap()],
+        gpus: Vec::new(),
         max_context: Some(32),
         max_batch: 1,
         machine: Machine::named("host").unwrap(),
@@ -144,6 +146,30 @@ fn an_interruption_at_any_point_leaves_nothing() {
         assert!(matches!(interrupted_after(most).0, Err(CompileError::Interrupted)), "after {most} of {all}");
         assert_eq!(names(directory.path()), Vec::<String>::new(), "after {most} of {all}");
     }
+}
+
+/// Whoever compiles a large model hears at once that the artifact has no place.
+#[test]
+fn places_are_tried_before_anything_is_made() {
+    let model = Model::load(&tiny("llama"), DType::F32).unwrap();
+    let request = |stop_after| Request {
+        targets: vec![HostTarget::named("x86-64").unwrap()],
+        gpus: Vec::new(),
+        max_context: Some(32),
+        max_batch: 1,
+        machine: Machine::named("host").unwrap(),
+        passes: Options { stop_after, ..Options::default() },
+        dump: None,
+    };
+    let nowhere = Path::new("/no/such/directory/x.llmc");
+    let made_nothing = |progress: Progress<'_>| {
+        assert_eq!(progress, Progress::Passes);
+        true
+    };
+    assert!(compile_model(&model, &request(None), nowhere, &mut |event| made_nothing(event)).is_err());
+    // Who only looks at the passes needs no place.
+    let stopped = compile_model(&model, &request(Some(Phase::Fused)), nowhere, &mut |event| made_nothing(event));
+    assert!(matches!(stopped, Ok(Outcome::Stopped(..))));
 }
 
 /// The temporary files of a compilation that succeeds are gone as well, and so are those of the linker.

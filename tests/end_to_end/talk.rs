@@ -127,7 +127,9 @@ fn a_conversation_in_a_terminal() {
     terminal.types("/help\r");
     terminal.shows("/reset  forget the conversation");
     terminal.types("Write a very long story about a dragon.\r");
+    // The line may be drawn several times before it is accepted, and only then Ctrl-C is a signal.
     terminal.shows("dragon.");
+    terminal.shows("\n");
     // The model is in the middle of it.
     terminal.shows("dragon");
     terminal.types("\x03");

@@ -22,7 +22,8 @@ use std::mem::offset_of;
 /// Positions whose scores are held at a time.
 const CHUNK: usize = 4 * KV_BLOCK_POSITIONS;
 /// Positions of a sequence that one work item of split attention covers.
-const SPLIT: usize = 2 * CHUNK;
+const SPLIT: usize = AttendMethod::SPLIT_POSITIONS;
+const _: () = assert!(SPLIT.is_multiple_of(CHUNK), "a split is whole chunks");
 /// Query rows (tokens times query heads per key/value head) that an item of whole attention aims at.
 const QUERY_ROWS: usize = 24;
 /// Stands for the maximum of no scores: low enough, yet finite, so that differences never are NaN.
@@ -56,10 +57,7 @@ struct Attend {
 }
 
 /// Bytes of working memory shared by all threads that the partial results of split attention take.
-pub fn workspace_bytes(attention: &Attention, padded_head_dim: usize, bounds: &Bounds) -> usize {
-    if attention.method == AttendMethod::Whole {
-        return 0;
-    }
+fn workspace_bytes(attention: &Attention, padded_head_dim: usize, bounds: &Bounds) -> usize {
     let splits = bounds.max.context.div_ceil(SPLIT);
     bounds.max.sequences * splits * attention.heads * state_stride(padded_head_dim)
 }
@@ -83,6 +81,9 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let split = attention.method == AttendMethod::Split;
     if split && !context.bounds.one_token_per_sequence {
         return Err("attention is split over the context only where a step has one token per sequence".into());
+    }
+    if split {
+        context.workspace_bytes = workspace_bytes(&attention, padded, context.bounds);
     }
     let tokens = if split { 1 } else { QUERY_ROWS.div_ceil(group) };
     let rows = tokens * group;

@@ -4,6 +4,8 @@
 //! Work items are blocks of rows times blocks of columns, fixed by the shapes alone; a thread takes a contiguous range
 //! of them. Rows of the left operand are widened to f32 once per thread and row block.
 
+mod split;
+
 use super::expression::{Scope, Tile, tensor};
 use super::math::{bf16_to_f32, floats};
 use super::multiply::{Shape, TILE, Tiles};
@@ -105,19 +107,13 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         section.tiles = (0..section.dots.len()).map(tile).collect();
     }
 
+    let left = LeftRows { blocking: &blocking, address: lhs_address, widened, rows };
+    if context.method == DotMethod::SplitK {
+        return split::emit(f, context, params, &left, &sections, &row_blocks);
+    }
     let mut result = Ok(());
     f.for_each(&first_block, &end_block, 1, |f, row_block| {
-        let row = f.scale(row_block, blocking.rows as i64);
-        let left = f.binary("sub nsw", &rows, &row);
-        let count = f.min(&left, &int(blocking.rows as i64));
-        let a = match blocking.left {
-            Left::InPlace => f.element(&lhs_address, &row, blocking.a_stride as i64),
-            Left::Copied(dtype) => {
-                let from = f.element(&lhs_address, &row, (blocking.k * dtype.bytes()) as i64);
-                copy_rows(f, &blocking, dtype, &from, &widened, &count);
-                widened.clone()
-            }
-        };
+        let (row, count, a) = left.block(f, row_block);
         let mut base = f.scale(row_block, column_blocks as i64);
         for section in &sections {
             // The thread's blocks among those of this section, counted from its first.
@@ -140,6 +136,34 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         }
     });
     result
+}
+
+/// The rows of the left operand.
+struct LeftRows<'b> {
+    blocking: &'b Blocking,
+    address: Value,
+    /// The thread's working memory for copies.
+    widened: Value,
+    rows: Value,
+}
+
+impl LeftRows<'_> {
+    /// The first row of a block, how many there are, and where the inner kernel reads them.
+    fn block(&self, f: &mut FunctionText, row_block: &Value) -> (Value, Value, Value) {
+        let blocking = self.blocking;
+        let row = f.scale(row_block, blocking.rows as i64);
+        let left = f.binary("sub nsw", &self.rows, &row);
+        let count = f.min(&left, &int(blocking.rows as i64));
+        let a = match blocking.left {
+            Left::InPlace => f.element(&self.address, &row, blocking.a_stride as i64),
+            Left::Copied(dtype) => {
+                let from = f.element(&self.address, &row, (blocking.k * dtype.bytes()) as i64);
+                copy_rows(f, blocking, dtype, &from, &self.widened, &count);
+                self.widened.clone()
+            }
+        };
+        (row, count, a)
+    }
 }
 
 /// The left operand that all dots of a region share.
@@ -176,7 +200,7 @@ fn section<'r>(context: &KernelContext<'_>, part: &'r Part) -> Result<Section<'r
         .any(|&node| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. }));
     let together = domain.inner.unwrap_or(if rearranges { n } else { 1 });
     let unit = least_common_multiple(PANEL, together);
-    let target = if context.method == DotMethod::Gemv { PANEL } else { 2 * PANEL };
+    let target = if context.method == DotMethod::Gemm { 2 * PANEL } else { PANEL };
     let columns = unit * target.div_ceil(unit);
     Ok(Section { part, domain, dots, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() })
 }
@@ -236,6 +260,32 @@ fn copy_rows(f: &mut FunctionText, blocking: &Blocking, dtype: DType, from: &Val
     });
 }
 
+/// A weight of a dot, packed in panels.
+struct Panels {
+    address: Value,
+    dtype: DType,
+    /// Length of a row of it.
+    k: usize,
+}
+
+fn panels(
+    context: &KernelContext<'_>,
+    params: &KernelParams,
+    blocking: &Blocking,
+    dot: NodeId,
+) -> Result<Panels, String> {
+    let body = &context.kernel.region.body;
+    let weight = body.operands(dot)[1];
+    let Op::Input { index, .. } = body.op(weight) else {
+        return Err("the right operand of a dot must be a weight".into());
+    };
+    if context.kernel.weight_layouts[*index] != Some(WeightLayout::Panels) {
+        return Err("the right operand of a dot must be packed in panels".into());
+    }
+    let dtype = tensor(body, weight)?.dtype;
+    Ok(Panels { address: params.inputs[*index].clone(), dtype, k: padded(blocking.k, dtype) })
+}
+
 /// `C = A B` for one block of columns of one weight.
 #[allow(clippy::too_many_arguments)]
 fn multiply_block(
@@ -249,21 +299,17 @@ fn multiply_block(
     rows: &Value,
     column_block: &Value,
 ) -> Result<(), String> {
-    let body = &context.kernel.region.body;
-    let weight = body.operands(dot)[1];
-    let Op::Input { index, .. } = body.op(weight) else {
-        return Err("the right operand of a dot must be a weight".into());
-    };
-    if context.kernel.weight_layouts[*index] != Some(WeightLayout::Panels) {
-        return Err("the right operand of a dot must be packed in panels".into());
+    let panels = panels(context, params, blocking, dot)?;
+    zero_block(f, section, c, rows);
+    let mut start = 0;
+    for part in sum_parts(panels.k, context.method) {
+        multiply_part(f, context, blocking, section, &panels, [a, c], rows, (column_block, &int(start as i64), part));
+        start += part;
     }
-    let weights = params.inputs[*index].clone();
-    let dtype = tensor(body, weight)?.dtype;
-    let bf16 = dtype == DType::BF16;
-    let padded_k = padded(blocking.k, dtype);
-    let panel_bytes = padded_k * PANEL * dtype.bytes();
-    let k_bytes = if bf16 { 64 } else { 128 };
+    Ok(())
+}
 
+fn zero_block(f: &mut FunctionText, section: &Section<'_>, c: &Value, rows: &Value) {
     f.for_each(&int(0), rows, 1, |f, row| {
         let c = f.element(c, row, section.c_stride as i64);
         f.for_each(&int(0), &int(section.columns as i64), LANES as i64, |f, column| {
@@ -271,43 +317,53 @@ fn multiply_block(
             f.store(&float_of(floats(LANES), 0.0), &address, 64);
         });
     });
+}
+
+/// `C += A B` for one block of columns and `length` k from `start` on.
+#[allow(clippy::too_many_arguments)]
+fn multiply_part(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    blocking: &Blocking,
+    section: &Section<'_>,
+    weight: &Panels,
+    [a, c]: [&Value; 2],
+    rows: &Value,
+    (column_block, start, length): (&Value, &Value, usize),
+) {
+    let panel_bytes = weight.k * PANEL * weight.dtype.bytes();
+    // Bytes of a panel per k, and of a tile of 16 columns from one k (or block of k) to the next tile.
+    let (k_bytes, tile_bytes, layout) = match weight.dtype {
+        DType::BF16 => (64, 1024, Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }),
+        _ => (128, 64, Tiles::F32 { tile_stride: 64, k_stride: 128 }),
+    };
+    let tiles = context.tiles();
+    let prefetch = if context.method == DotMethod::Gemm { 0 } else { PREFETCH };
+    let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
+    let shape = Shape { k: length, tiles, layout, a_stride, c_stride, prefetch };
+    let multiply = context.multiplies.get(context.module, context.registers, &shape);
     let block_panels = section.columns / PANEL;
     let first_panel = f.scale(column_block, block_panels as i64);
     let all_panels = int(section.n.div_ceil(PANEL) as i64);
     let left = f.binary("sub nsw", &all_panels, &first_panel);
     let panels = f.min(&left, &int(block_panels as i64));
-    let tiles = context.tiles();
-    let mut start = 0;
-    for part in sum_parts(padded_k, context.method) {
-        let layout = match bf16 {
-            true => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
-            false => Tiles::F32 { tile_stride: 64, k_stride: 128 },
-        };
-        let prefetch = if context.method == DotMethod::Gemv { PREFETCH } else { 0 };
-        let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
-        let shape = Shape { k: part, tiles, layout, a_stride, c_stride, prefetch };
-        let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        let a = f.offset(a, &int((start * 4) as i64));
-        f.for_each(&int(0), &panels, 1, |f, panel| {
-            let number = f.add(&first_panel, panel);
-            let b = f.element(&weights, &number, panel_bytes as i64);
-            let b = f.offset(&b, &int((start * k_bytes) as i64));
-            let c = f.element(c, panel, (PANEL * 4) as i64);
-            for pass in 0..PANEL / TILE / tiles {
-                let tile_bytes = if bf16 { 1024 } else { 64 };
-                let b = f.offset(&b, &int((pass * tiles * tile_bytes) as i64));
-                let c = f.offset(&c, &int((pass * tiles * TILE * 4) as i64));
-                f.call_local(&multiply, &[a.clone(), b, c, rows.clone()]);
-            }
-        });
-        start += part;
-    }
-    Ok(())
+    let a = f.element(a, start, 4);
+    f.for_each(&int(0), &panels, 1, |f, panel| {
+        let number = f.add(&first_panel, panel);
+        let b = f.element(&weight.address, &number, panel_bytes as i64);
+        let b = f.element(&b, start, k_bytes);
+        let c = f.element(c, panel, (PANEL * 4) as i64);
+        for pass in 0..PANEL / TILE / tiles {
+            let b = f.offset(&b, &int((pass * tiles * tile_bytes) as i64));
+            let c = f.offset(&c, &int((pass * tiles * TILE * 4) as i64));
+            f.call_local(&multiply, &[a.clone(), b, c, rows.clone()]);
+        }
+    });
 }
 
 /// The lengths in which a sum over k is computed.
 fn sum_parts(k: usize, method: DotMethod) -> Vec<usize> {
-    if method == DotMethod::Gemv || k <= LONGEST_SUM {
+    if method != DotMethod::Gemm || k <= LONGEST_SUM {
         return vec![k];
     }
     let part = k.div_ceil(k.div_ceil(SUM_PART)).next_multiple_of(32);

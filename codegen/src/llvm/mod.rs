@@ -20,7 +20,7 @@ use crate::host::HostTarget;
 use crate::kernel::domain::Domain;
 use expression::Scope;
 use llmc_ir::dim::Bounds;
-use llmc_ir::op::{AttendMethod, DotMethod, Op};
+use llmc_ir::op::{AttendMethod, Attention, DotMethod, Op};
 use llmc_ir::plan::KvLayout;
 use llmc_ir::region::{Anchor, Kernel, PlannedModel, Region};
 use math::Fma;
@@ -43,8 +43,7 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
     let mut module = ModuleText::default();
     let mut multiplies = Multiplies::default();
     let registers = registers(target);
-    let workspace = shared_workspace(model);
-    let mut scratch = 0;
+    let (mut scratch, mut workspace) = (0, 0);
     for (program, kernels) in model.plan.programs.iter().zip(&model.kernels) {
         for kernel in kernels {
             let mut context = KernelContext {
@@ -56,6 +55,7 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
                 bounds: &program.bounds,
                 method: method(&kernel.region),
                 scratch_bytes: 0,
+                workspace_bytes: 0,
             };
             let name = kernel_symbol(&program.name, &kernel.name);
             emit_kernel(&mut context, &name).map_err(|reason| CodegenError::Kernel {
@@ -64,7 +64,10 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
                 reason,
             })?;
             scratch = scratch.max(context.scratch_bytes);
+            workspace = workspace.max(context.workspace_bytes.next_multiple_of(64));
         }
+    }
+    for program in &model.plan.programs {
         step::emit(&mut module, &model.plan, program, workspace);
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
@@ -90,22 +93,6 @@ fn registers(target: &HostTarget) -> Registers {
     }
 }
 
-/// Bytes of working memory that all threads share, for the partial results of attention.
-fn shared_workspace(model: &PlannedModel) -> usize {
-    let padded = model.plan.kv.padded_head_dim();
-    let programs = model.plan.programs.iter().zip(&model.kernels);
-    let sizes = programs.flat_map(|(program, kernels)| {
-        kernels.iter().flat_map(move |kernel| {
-            let body = &kernel.region.body;
-            body.topological().into_iter().filter_map(move |node| match body.op(node) {
-                Op::Attend(attention) => Some(attend::workspace_bytes(attention, padded, &program.bounds)),
-                _ => None,
-            })
-        })
-    });
-    sizes.max().unwrap_or(0).next_multiple_of(64)
-}
-
 /// What a kernel is written with.
 struct KernelContext<'a> {
     module: &'a mut ModuleText,
@@ -116,7 +103,10 @@ struct KernelContext<'a> {
     bounds: &'a Bounds,
     /// How inner products are taken.
     method: DotMethod,
+    /// Working memory of each thread.
     scratch_bytes: usize,
+    /// Working memory that all threads share.
+    workspace_bytes: usize,
 }
 
 impl KernelContext<'_> {
@@ -129,19 +119,24 @@ impl KernelContext<'_> {
 
     /// Tiles of 16 columns per inner call: where memory bounds, a whole panel, so that it is read in order.
     fn tiles(&self) -> usize {
-        if self.method == DotMethod::Gemv { 2 } else { self.registers.tiles() }
+        if self.method == DotMethod::Gemm { self.registers.tiles() } else { 2 }
     }
 }
 
-/// How a region takes its inner products: as what was chosen for all its dots, or for its attention.
+/// How a region takes its inner products: as was chosen for all its dots, or for its attention. Where choices differ, none
+/// of them is followed.
 fn method(region: &Region) -> DotMethod {
     let body = &region.body;
-    let streams = body.topological().iter().all(|&node| match body.op(node) {
-        Op::Dot { method, .. } => *method == DotMethod::Gemv,
-        Op::Attend(attention) => attention.method == AttendMethod::Split,
-        _ => true,
+    let chosen = body.topological().into_iter().filter_map(|node| match body.op(node) {
+        Op::Dot { method, .. } => Some(*method),
+        Op::Attend(Attention { method: AttendMethod::Split, .. }) => Some(DotMethod::Gemv),
+        _ => None,
     });
-    if streams { DotMethod::Gemv } else { DotMethod::Gemm }
+    let chosen: Vec<DotMethod> = chosen.collect();
+    match chosen.first() {
+        Some(&first) if chosen.iter().all(|method| *method == first) => first,
+        _ => DotMethod::Gemm,
+    }
 }
 
 /// The parameters of a kernel's function.

@@ -115,7 +115,7 @@ const GEMV_COMPUTE: f64 = 0.97;
 const ATTEND_ROWS: f64 = 24.0;
 
 /// Positions that a work item of split attention covers.
-const ATTEND_SPLIT: f64 = 256.0;
+const ATTEND_SPLIT: f64 = AttendMethod::SPLIT_POSITIONS as f64;
 
 /// Elementwise operations that a transcendental function takes.
 const TRANSCENDENTAL_FLOPS: f64 = 16.0;
@@ -156,12 +156,20 @@ impl<'a> Term<'a> {
             };
         }
         match self.op {
-            Op::Dot { left, .. } => {
-                let k = self.operands[0].as_tensor().map_or(1, |ty| ty.shape.0[*left].evaluate(sizes)) as f64;
+            Op::Dot { left, method, .. } => {
+                let k = self.operands[0].as_tensor().map_or(1, |ty| ty.shape.0[*left].evaluate(sizes));
                 // What follows a dot in its kernel leaves it in the type that the next one reads.
                 let stored = result * DType::BF16.bytes() as f64;
                 let bytes = bytes(self.operands[0], sizes) + bytes(self.operands[1], sizes) + stored;
-                Work { bytes, matrix_flops: 2.0 * k * result, launches: 1.0, ..Work::default() }
+                let matrix_flops = 2.0 * k as f64 * result;
+                match method {
+                    DotMethod::Gemm | DotMethod::Gemv => Work { bytes, matrix_flops, launches: 1.0, ..Work::default() },
+                    // Parts of the sums wait in f32 to be added by another kernel.
+                    DotMethod::SplitK => {
+                        let parts = 2.0 * result * 4.0 * DotMethod::sum_parts(k).len() as f64;
+                        Work { bytes: bytes + parts, matrix_flops, launches: 2.0, ..Work::default() }
+                    }
+                }
             }
             Op::Attend(attention) => {
                 let Type::Kv(kv) = self.operands[1] else { return Work::default() };
@@ -232,8 +240,14 @@ impl<'a> Term<'a> {
                 let filled = rows / ((rows / gemm_tile.least_rows).ceil() * gemm_tile.least_rows);
                 Rates { memory: rates.memory * GEMM_BANDWIDTH * busy, matrix: rates.matrix * filled * busy, ..rates }
             }
-            DotMethod::Gemv => {
-                let busy = busy((columns / gemv_columns).ceil(), target.machine);
+            DotMethod::Gemv | DotMethod::SplitK => {
+                let k = self.operands[1].as_tensor().and_then(|ty| ty.shape.0.get(1)?.as_fixed()).unwrap_or(1);
+                // Blocks of rows are at work together, or one behind the other where their parts must meet.
+                let beside = match method {
+                    DotMethod::SplitK => DotMethod::sum_parts(k).len() as f64,
+                    _ => (rows / gemm_tile.rows).ceil(),
+                };
+                let busy = busy((columns / gemv_columns).ceil() * beside, target.machine);
                 Rates { memory: rates.memory * busy, matrix: matrix_flops.f32 * GEMV_COMPUTE * busy, ..rates }
             }
         }

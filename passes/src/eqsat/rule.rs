@@ -37,6 +37,8 @@ pub enum Family {
     Prune,
     /// Products of one operand become one product.
     Merge,
+    /// Scales before or behind a product.
+    Factor,
     /// Products of products in another order.
     Reassociate,
     /// Narrow weights are widened where they are used, or once.
@@ -47,13 +49,15 @@ pub enum Family {
 
 impl Family {
     /// Every family, in declaration order.
-    pub const ALL: [Family; 5] = [Family::Prune, Family::Merge, Family::Reassociate, Family::Dequant, Family::Choose];
+    pub const ALL: [Family; 6] =
+        [Family::Prune, Family::Merge, Family::Factor, Family::Reassociate, Family::Dequant, Family::Choose];
 
     /// The name used in reports.
     pub fn name(self) -> &'static str {
         match self {
             Family::Prune => "prune",
             Family::Merge => "merge",
+            Family::Factor => "factor",
             Family::Reassociate => "reassociate",
             Family::Dequant => "dequant",
             Family::Choose => "choose",
@@ -67,6 +71,7 @@ impl Family {
         match self {
             Family::Prune => "rows that nobody looks at are not computed",
             Family::Merge => "products of one operand become one product",
+            Family::Factor => "scales before or behind a product, where there are fewer elements",
             Family::Reassociate => "products of products in another order; of weights alone, while compiling",
             Family::Dequant => "narrow weights are widened in the product that reads them, or once",
             Family::Choose => "gemm or gemv, attention whole or split over the context",

@@ -1,6 +1,8 @@
 //! What has to hold of a manifest before anybody relies on it: parts refer to parts that exist, operands lie inside
 //! their memory, and no size is so large that computing with it could overflow.
 
+mod cuda;
+
 use crate::manifest::Manifest;
 use crate::names::{TOKENIZER, code_tensor_name, weight_tensor_name};
 use llmc_ir::dim::Symbol;
@@ -46,10 +48,16 @@ impl Manifest {
             }
             check_memory(&format!("working memory of the code for {}", target.name), target.scratch_bytes)?;
         }
+        let mut names = BTreeSet::new();
+        let all = self.targets.iter().map(|target| &target.name).chain(self.cuda.iter().map(|cuda| &cuda.name));
+        if let Some(twice) = all.into_iter().find(|name| !names.insert(*name)) {
+            return Err(format!("there is code for {twice} twice"));
+        }
         if self.tokenizer.is_some() != sizes.contains_key(TOKENIZER) {
             return Err(format!("facts about the tokenizer and the tensor `{TOKENIZER}` must come together"));
         }
-        check_plan(&self.plan)
+        check_plan(&self.plan)?;
+        self.cuda.iter().try_for_each(|cuda| cuda::check_cuda(&self.plan, cuda, sizes))
     }
 }
 
@@ -132,7 +140,7 @@ mod tests {
     use llmc_ir::dtype::DType;
     use llmc_ir::plan::{KvLayout, Launch, ModelFacts, PackedWeight, PlannedFunction, WeightLayout};
 
-    fn plan() -> Plan {
+    pub(super) fn plan() -> Plan {
         let max = Bindings { tokens: 8, samples: 8, sequences: 2, context: 64 };
         let launch = Launch {
             kernel: "k".to_owned(),

@@ -2,10 +2,10 @@
 //!
 //! An artifact is a valid safetensors file, so any safetensors reader opens it. It holds
 //!
-//! - the manifest ([`manifest`]): the plan, what code there is for which CPU, tokenizer facts,
+//! - the manifest ([`manifest`]): the plan, what code there is for which CPU and GPU, tokenizer facts,
 //!   defaults for generation and the hash of every tensor, as a string in `__metadata__`;
 //! - the packed weights, [`names`]: `weights/0000/model.embed_tokens.weight`, ...;
-//! - `tokenizer.json`, native code (`code/x86-64-v4`: an ELF shared object) and the programs' IR
+//! - `tokenizer.json`, code (`code/x86-64-v4`: an ELF shared object, `code/cuda:sm_80`: PTX text) and the programs' IR
 //!   (`ir/decode`: text);
 //! - what the passes started from (`ir/imported`) and were told (`passes.json`), so that they can be run again.
 //!
@@ -27,10 +27,10 @@ mod verify;
 mod writer;
 
 pub use error::ArtifactError;
-pub use manifest::{FORMAT_VERSION, GenerationDefaults, HostCode, Manifest, TokenizerFacts};
+pub use manifest::{CudaCode, FORMAT_VERSION, GenerationDefaults, HostCode, Manifest, TokenizerFacts};
 pub use names::{IMPORTED, PASSES, TOKENIZER, code_tensor_name, ir_tensor_name, weight_tensor_name};
 pub use reader::Artifact;
 pub use safetensors::Dtype;
-pub use temporary::write_file;
+pub use temporary::{check_writable, write_file};
 pub use verify::VerifySummary;
 pub use writer::{ArtifactWriter, Entry};

@@ -1,5 +1,6 @@
 //! The manifest: everything in an artifact that is not bulk data.
 
+use llmc_ir::gpu::GpuCode;
 use llmc_ir::plan::Plan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +20,9 @@ pub struct Manifest {
     pub plan: Plan,
     /// Native code for the host, the most demanding CPU level first.
     pub targets: Vec<HostCode>,
+    /// Code for NVIDIA GPUs, one per architecture.
+    #[serde(default)]
+    pub cuda: Vec<CudaCode>,
     /// `None`: the checkpoint had no tokenizer.
     pub tokenizer: Option<TokenizerFacts>,
     /// What generation_config.json and config.json recommend.
@@ -38,6 +42,19 @@ pub struct HostCode {
     pub tensor: String,
     /// Working memory that each thread needs ([`llmc_ir::abi::StepArgs::scratch`]).
     pub scratch_bytes: u64,
+}
+
+/// PTX for one GPU architecture and those after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CudaCode {
+    /// `cuda:sm_80` and so on.
+    pub name: String,
+    /// The least compute capability of a device that runs it: `10 * major + minor`.
+    pub compute_capability: u32,
+    /// Name of the tensor that holds the PTX text, see [`crate::code_tensor_name`].
+    pub tensor: String,
+    /// The grids that each of the plan's kernels becomes.
+    pub code: GpuCode,
 }
 
 /// What a tokenizer needs besides its tokenizer.json (which is the tensor [`TOKENIZER`](crate::TOKENIZER)).

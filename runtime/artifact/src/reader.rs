@@ -56,8 +56,10 @@ impl Artifact {
             ranges,
         };
         artifact.check_contents()?;
-        for target in &artifact.manifest.targets {
-            artifact.checked_tensor(&target.tensor)?;
+        let Manifest { targets, cuda, .. } = &artifact.manifest;
+        let host = targets.iter().map(|target| &target.tensor);
+        for tensor in host.chain(cuda.iter().map(|cuda| &cuda.tensor)) {
+            artifact.checked_tensor(tensor)?;
         }
         Ok(artifact)
     }

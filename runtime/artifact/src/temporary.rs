@@ -74,6 +74,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ArtifactError> {
     temporary.persist()
 }
 
+/// Whether a file could be written to `path`, as far as that can be known before: for those who have much to do first.
+///
+/// # Errors
+/// As of [`write_file`].
+pub fn check_writable(path: &Path) -> Result<(), ArtifactError> {
+    Temporary::create(path).map(drop)
+}
+
 /// Where the file goes: through a symbolic link, and never in place of what is not a file, which renaming would replace.
 fn destination(path: &Path) -> Result<PathBuf, ArtifactError> {
     let refuse = |kind, message: &str| {

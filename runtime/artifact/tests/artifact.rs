@@ -52,6 +52,7 @@ fn manifest() -> Manifest {
             tensor: "code/x86-64-v3".to_owned(),
             scratch_bytes: 64,
         }],
+        cuda: Vec::new(),
         tokenizer: Some(TokenizerFacts { bos_token: Some("<s>".to_owned()), ..TokenizerFacts::default() }),
         generation: GenerationDefaults { temperature: Some(0.7), ..GenerationDefaults::default() },
         tensors: BTreeMap::new(),

@@ -58,9 +58,10 @@ pub fn chat(arguments: &ChatArguments, started: Instant) -> Result<(), CliError>
     let interrupt = Interrupt::install()?;
     let mut lines = Lines::open()?;
     output::note(&format!(
-        "{} loaded in {:.2} s; /help lists commands",
+        "{} loaded in {:.2} s ({}); /help lists commands",
         session.artifact.path().display(),
-        started.elapsed().as_secs_f64()
+        started.elapsed().as_secs_f64(),
+        session.executor.describe()
     ));
     let system = arguments.system.iter().map(|text| Message::new("system", text));
     let system: Vec<Message> = system.collect();

@@ -86,6 +86,7 @@ pub fn eval(arguments: &EvalArguments) -> Result<(), CliError> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    output::note(&executor.describe());
     let nll = sum / tokens as f64;
     let result = EvalOutput { tokens, nll, perplexity: nll.exp() };
     if arguments.json {

@@ -2,9 +2,10 @@
 
 use super::options::ModelFlags;
 use llmc_artifact::{Artifact, TOKENIZER, TokenizerFacts};
-use llmc_console::CliError;
+use llmc_console::{CliError, output};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use llmrt::chat::ChatTemplate;
+use llmrt::device::Preparation;
 use llmrt::executor::{Executor, ExecutorOptions};
 use llmrt::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -71,8 +72,26 @@ pub fn open_artifact(flags: &ModelFlags) -> Result<Arc<Artifact>, CliError> {
 
 /// Gets the model's programs ready.
 pub fn executor(artifact: &Arc<Artifact>, flags: &ModelFlags, kv_blocks: usize) -> Result<Executor, CliError> {
-    let options = ExecutorOptions { threads: flags.threads.map(Into::into), kv_blocks: Some(kv_blocks) };
-    Executor::new(artifact.clone(), options).map_err(CliError::failure)
+    let block = artifact.manifest().plan.kv.block_bytes() as u64;
+    let kv_blocks = flags.kv_memory.map_or(kv_blocks, |bytes| usize::try_from(bytes / block).unwrap_or(usize::MAX));
+    let options =
+        ExecutorOptions { device: flags.device, threads: flags.threads.map(Into::into), kv_blocks: Some(kv_blocks) };
+    let mut bar = None;
+    let executor = Executor::with_progress(artifact.clone(), options, &mut |event| {
+        let bar = bar.get_or_insert_with(|| output::progress(0, "{msg} {wide_bar} {bytes}/{total_bytes}"));
+        match event {
+            Preparation::Code => bar.set_message("the driver compiles code for the GPU"),
+            Preparation::Weights(done, total) => {
+                bar.set_message("weights to the GPU");
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    executor.map_err(CliError::failure)
 }
 
 fn read_text(artifact: &Artifact) -> Result<Option<Text>, CliError> {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use llmc_console::CliError;
+use llmrt::device::DeviceChoice;
 use llmrt::sampler::SamplingParams;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,9 +13,26 @@ pub struct ModelFlags {
     /// The compiled model
     #[arg(value_name = "ART")]
     pub artifact: PathBuf,
-    /// Threads that compute [default: one per CPU that the process may use]
+    /// Where to compute: host (the CPU), cuda:0 (the first NVIDIA GPU) and so on, or auto: the first GPU that the model
+    /// was compiled for, or else the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Threads that compute on the CPU [default: one per CPU that the process may use]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Memory of the KV cache, such as 512M or 4G [default: what the command needs]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub kv_memory: Option<u64>,
+}
+
+/// A number of bytes. With K, M, G or T behind it they are counted in powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let unit = units.iter().find(|(letter, _)| text.to_ascii_uppercase().ends_with(*letter));
+    let (number, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], *shift));
+    let wrong = || format!("`{text}` is no size: expected a number of bytes, or one with K, M, G or T behind it");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 /// How tokens are chosen.
@@ -66,5 +84,19 @@ pub fn max_tokens(flag: Option<usize>) -> Result<usize, CliError> {
         Some(0) => Err(CliError::usage("-n is 0, but must be at least 1: nothing would be generated")),
         Some(tokens) => Ok(tokens),
         None => Ok(usize::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("1000"), Ok(1000));
+        assert_eq!((parse_size("2K"), parse_size("512M"), parse_size("3g")), (Ok(2048), Ok(512 << 20), Ok(3 << 30)));
+        for text in ["", "M", "-1", "1.5G", "1GB", "99999999999T"] {
+            assert!(parse_size(text).unwrap_err().contains(&format!("`{text}`")), "{text}");
+        }
     }
 }

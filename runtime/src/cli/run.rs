@@ -111,7 +111,7 @@ pub fn run(arguments: &RunArguments, started: Instant) -> Result<(), CliError> {
     let stop_ids = session.stop_ids();
     let Session { executor, text, tokenizer_seconds, .. } = session;
     let target = executor.target().to_owned();
-    let threads = executor.threads();
+    let device = executor.describe();
     let mut engine = Engine::new(executor, EngineOptions::default());
     let request = Request {
         prompt: prompt_ids.clone(),
@@ -135,7 +135,7 @@ pub fn run(arguments: &RunArguments, started: Instant) -> Result<(), CliError> {
     if !arguments.json {
         output::end_line_on_terminal()?;
     }
-    output::note(&summary(&timing, tokenizer_seconds, &format!("{target}, {threads} threads")));
+    output::note(&summary(&timing, tokenizer_seconds, &device));
     if arguments.json {
         output::print_json(&object(prompt_ids, reply, arguments, timing, target))?;
     }

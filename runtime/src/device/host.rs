@@ -7,6 +7,7 @@ mod memory;
 mod signal;
 mod workers;
 
+use super::{Device, DeviceError};
 use crate::executor::StepInputs;
 use code::Code;
 use llmc_artifact::Artifact;
@@ -82,6 +83,7 @@ pub struct HostModel {
     programs: Vec<StepFunction>,
     weights: Vec<*const u8>,
     kv: Memory,
+    kv_blocks: usize,
     kv_block_bytes: usize,
     arena: Memory,
     scratch: Memory,
@@ -124,6 +126,7 @@ impl HostModel {
             programs,
             weights: artifact.weights().map(<[u8]>::as_ptr).collect(),
             kv: reserve("the KV cache", options.kv_blocks, plan.kv.block_bytes(), Pages::Huge)?,
+            kv_blocks: options.kv_blocks,
             kv_block_bytes: plan.kv.block_bytes(),
             arena: reserve("activations", 1, arena_bytes as usize, Pages::Huge)?,
             scratch: reserve("working memory", threads, scratch_stride as usize, Pages::Small)?,
@@ -135,20 +138,26 @@ impl HostModel {
             _artifact: artifact,
         })
     }
+}
 
-    /// The CPU level whose code runs, such as `x86-64-v4`.
-    pub fn target(&self) -> &str {
+impl Device for HostModel {
+    fn target(&self) -> &str {
         &self.target
     }
 
-    /// Threads that run a step.
-    pub fn threads(&self) -> usize {
-        self.workers.threads()
+    fn describe(&self) -> String {
+        format!("{}, {} threads", self.target, self.workers.threads())
     }
 
-    /// Runs one step of a program (an index into the plan's) and returns `f32[samples, vocab]`.
-    /// The inputs must have been made for that program and for a pool of this model's size.
-    pub(crate) fn run(&mut self, program: usize, inputs: &StepInputs) -> &[f32] {
+    fn threads(&self) -> Option<usize> {
+        Some(self.workers.threads())
+    }
+
+    fn kv_blocks(&self) -> usize {
+        self.kv_blocks
+    }
+
+    fn run(&mut self, program: usize, inputs: &StepInputs) -> Result<&[f32], DeviceError> {
         let mut args = StepArgs {
             tokens: inputs.token_ids.len() as u64,
             sequences: inputs.sequence_starts.len() as u64 - 1,
@@ -177,13 +186,17 @@ impl HostModel {
         let count = inputs.sample_rows.len() * self.vocab;
         // SAFETY: `logits` holds at least `count` floats (samples are within the program's bounds),
         // initialised by the system to zero and then by the step, and `&mut self` is borrowed.
-        unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<f32>(), count) }
+        Ok(unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<f32>(), count) })
     }
 
-    /// Zeroes blocks of the KV pool.
-    pub(crate) fn wipe_blocks(&mut self, blocks: &[u32]) {
+    fn likeliest(&mut self, _: usize, _: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
+        Ok(None)
+    }
+
+    fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError> {
         for &block in blocks {
             self.kv.zero(block as usize * self.kv_block_bytes, self.kv_block_bytes);
         }
+        Ok(())
     }
 }

@@ -97,6 +97,13 @@ impl Sampler {
         }
     }
 
+    /// Whether [`Sampler::sample`] always chooses what [`argmax`] finds, whatever came before.
+    pub fn is_argmax(&self) -> bool {
+        let SamplingParams { temperature, top_k, repetition_penalty, .. } = &self.params;
+        let penalised = repetition_penalty.is_some_and(|penalty| penalty != 1.0);
+        !penalised && (*temperature == 0.0 || *top_k == Some(1))
+    }
+
     /// Chooses the next token: an index into `logits[vocab]`. `history` is the prompt and what has
     /// been generated since; ids outside the vocabulary in it are ignored. NaN is never chosen.
     /// Empty logits give 0.

@@ -162,3 +162,15 @@ fn ranges_are_checked_by_name() {
     assert!(error(zero).starts_with("repetition-penalty is 0"));
     assert_eq!(default().validate(), Ok(()));
 }
+
+#[test]
+fn the_largest_logit_is_all_that_matters_to_some() {
+    let is = |params: SamplingParams| Sampler::new(&params).is_argmax();
+    let greedy = SamplingParams::default();
+    assert!(is(greedy.clone()));
+    assert!(is(SamplingParams { temperature: 1.0, top_k: Some(1), ..greedy.clone() }));
+    assert!(is(SamplingParams { repetition_penalty: Some(1.0), top_p: Some(0.5), ..greedy.clone() }));
+    assert!(!is(SamplingParams { temperature: 0.5, ..greedy.clone() }));
+    assert!(!is(SamplingParams { temperature: 0.5, top_k: Some(2), ..greedy.clone() }));
+    assert!(!is(SamplingParams { repetition_penalty: Some(1.1), ..greedy }));
+}

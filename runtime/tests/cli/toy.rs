@@ -54,6 +54,7 @@ pub fn artifact(directory: &Path, kind: Kind) -> PathBuf {
         compiler_version: "0.1.0".to_owned(),
         plan: plan(),
         targets: vec![target],
+        cuda: Vec::new(),
         tokenizer: tokenizer.is_some().then_some(facts),
         generation: GenerationDefaults { eos_token_ids: vec![END], ..GenerationDefaults::default() },
         tensors: BTreeMap::new(),

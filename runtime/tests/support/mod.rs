@@ -5,6 +5,7 @@ use llmc_artifact::{Artifact, ArtifactWriter, Entry, GenerationDefaults, HostCod
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::dtype::DType;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, ModelFacts, PackedWeight, Plan, Program, WeightLayout};
+use llmrt::device::DeviceChoice;
 use llmrt::executor::{Executor, ExecutorOptions};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,11 @@ pub fn executor(threads: usize) -> Executor {
 pub fn executor_with_blocks(threads: usize, kv_blocks: usize) -> Executor {
     let directory = tempfile::tempdir().unwrap();
     let artifact = Arc::new(artifact(directory.path(), &["sse2"], shared_object()));
-    Executor::new(artifact, ExecutorOptions { threads: Some(threads), kv_blocks: Some(kv_blocks) }).unwrap()
+    Executor::new(
+        artifact,
+        ExecutorOptions { device: DeviceChoice::Host, threads: Some(threads), kv_blocks: Some(kv_blocks) },
+    )
+    .unwrap()
 }
 
 /// Writes and opens an artifact in `directory` whose code needs the given CPU features.
@@ -135,6 +140,7 @@ fn manifest(features: &[&str]) -> Manifest {
             tensor: code_tensor_name("toy"),
             scratch_bytes: 100,
         }],
+        cuda: Vec::new(),
         tokenizer: None,
         generation: GenerationDefaults::default(),
         tensors: BTreeMap::new(),

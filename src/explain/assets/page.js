@@ -205,12 +205,19 @@ function kernelsSection() {
   const fill = () => {
     const program = report.programs.find((program) => program.name === byId("kernels-program").value);
     const { sizes } = program;
+    const onGpus = report.gpus.map((gpu) => [gpu, gpu.programs.find((other) => other.name === program.name)]).filter(([, found]) => found);
     facts("kernels-step", [
       [time(program.seconds), `predicted: ${counted(sizes.tokens, "token")} of ${counted(sizes.sequences, "sequence")}, context ${sizes.context}`],
       [`${program.launches} / ${program.barriers}`, "launches / barriers"],
       [quantity(program.bytes, "B"), "moved"], [quantity(program.floor_bytes, "B"), "floor: weights once, cache"],
       [quantity(program.flops, "FLOP"), "computed"],
+      ...onGpus.flatMap(([gpu, { launches, brackets }]) => [
+        [launches, `launches on ${gpu.name}`],
+        ...brackets.map((bracket) => [`${time(bracket.low_seconds)} to ${time(bracket.high_seconds)}`, `${gpu.name} on ${bracket.machine}: an estimate, never run`]),
+      ]),
     ]);
+    const grids = (found, kernel) => (found.kernels.find((other) => other.name === kernel.name)?.grids ?? [])
+      .map((grid) => `${grid.symbol} [${grid.blocks}] × ${grid.threads}, ${quantity(grid.shared_bytes, "B")} shared`).join("; ");
     const total = (kernel) => kernel.launches * kernel.price.seconds;
     const kernels = [...program.kernels].sort((a, b) => total(b) - total(a));
     show("kernels-table", table([
@@ -220,6 +227,7 @@ function kernelsSection() {
       { title: "traffic", kind: "number", of: (kernel) => quantity(kernel.price.bytes, "B") }, { title: "work", kind: "number", of: (kernel) => quantity(kernel.price.flops, "FLOP") },
       { title: "per byte", kind: "number", of: (kernel) => kernel.intensity.toFixed(2) }, { title: "bound by", of: (kernel) => kernel.price.bound },
       ...report.targets.map((target) => ({ title: `code, ${target.name}`, kind: "number", of: (kernel) => kernel.code_bytes[target.name] ? quantity(kernel.code_bytes[target.name], "B") : "inlined" })),
+      ...onGpus.map(([gpu, found]) => ({ title: `grids, ${gpu.name}`, of: (kernel) => grids(found, kernel) })),
     ], kernels));
   };
   byId("kernels-program").onchange = fill;

@@ -26,11 +26,16 @@ fn command(program: &Path) -> Command {
     command
 }
 
-/// `llmrt` is another package's binary, which Cargo does not build for these tests alone: it is there if the whole
-/// workspace is tested, and must not be left over from older sources.
 fn find_llmrt() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_llmc")).with_file_name("llmrt");
-    let advice = "run `./x test`, or build it with `cargo build -p llmrt` before these tests";
+    assert_current(&path, "llmrt");
+    path
+}
+
+/// Another package's binary or library, which Cargo does not build for these tests alone, is there if the whole workspace
+/// is tested, and must not be left over from older sources.
+pub fn assert_current(path: &Path, package: &str) {
+    let advice = format!("run `./x test`, or build it with `cargo build -p {package}` before these tests");
     let built = match path.metadata().and_then(|metadata| metadata.modified()) {
         Ok(time) => time,
         Err(error) => panic!("{}: {error}; {advice}", path.display()),
@@ -42,7 +47,6 @@ fn find_llmrt() -> PathBuf {
         let changed = std::fs::metadata(source).and_then(|metadata| metadata.modified());
         assert!(changed.is_ok_and(|time| time <= built), "{} is older than {source}; {advice}", path.display());
     }
-    path
 }
 
 /// Runs a command that succeeds and returns what it writes to stdout.

@@ -2,15 +2,21 @@
 
 use llmc_artifact::Artifact;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
+use llmrt::device::DeviceChoice;
 use llmrt::executor::{Executor, ExecutorOptions, SampleRows, Step, StepSequence};
 use std::path::Path;
 use std::sync::Arc;
 
-/// An executor with room for some full contexts.
+/// An executor on the host with room for some full contexts.
 pub fn executor(artifact: &Path, threads: usize) -> Executor {
+    executor_on(artifact, DeviceChoice::Host, threads)
+}
+
+/// The same on any device.
+pub fn executor_on(artifact: &Path, device: DeviceChoice, threads: usize) -> Executor {
     let artifact = Arc::new(Artifact::open(artifact).unwrap());
     let blocks = artifact.manifest().plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS);
-    let options = ExecutorOptions { threads: Some(threads), kv_blocks: Some(4 * blocks) };
+    let options = ExecutorOptions { device, threads: Some(threads), kv_blocks: Some(4 * blocks) };
     Executor::new(artifact, options).unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 pub mod binaries;
 pub mod broken;
+pub mod fake;
 pub mod golden;
 pub mod logits;
 pub mod models;

@@ -31,21 +31,24 @@ pub fn smollm2() -> PathBuf {
 
 /// An artifact of a checkpoint, compiled with the given flags by the first test that wants it. Tests may be processes of
 /// their own, so a lock file decides which is the first, and the system unlocks it however that one ends. What it made
-/// stays until the compiler or the checkpoint changes, which a key beside it tells; the key is written last.
+/// stays until the compiler or the checkpoint changes: both are in its name, under which `llmc` puts only what is whole.
 pub fn artifact(checkpoint: &Path, flags: &[&str]) -> PathBuf {
     let name = checkpoint.file_name().unwrap().to_str().unwrap();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("end_to_end");
     std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(format!("{name}{}.llmc", flags.concat().replace(',', "+")));
-    let lock = File::create(path.with_extension("lock")).unwrap();
+    let stem = format!("{name}{}.", flags.concat().replace(',', "+"));
+    let lock = File::create(directory.join(format!("{stem}lock"))).unwrap();
     lock.lock().unwrap();
-    let (key, key_path) = (key(checkpoint), path.with_extension("key"));
-    let is_current = path.is_file() && std::fs::read_to_string(&key_path).is_ok_and(|known| known == key);
-    if !is_current {
-        // Without a key there is no artifact, whatever interrupts this.
-        let _ = std::fs::remove_file(&key_path);
+    let path = directory.join(format!("{stem}{}.llmc", key(checkpoint)));
+    if !path.is_file() {
+        // Outdated ones, which are large.
+        let files = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap());
+        for file in files.filter(|file| file.file_name().to_str().is_some_and(|name| name.starts_with(&stem))) {
+            if file.path().extension() == path.extension() {
+                std::fs::remove_file(file.path()).unwrap();
+            }
+        }
         succeeds(compile(checkpoint, &path).args(flags));
-        std::fs::write(&key_path, key).unwrap();
     }
     path
 }
@@ -65,5 +68,6 @@ fn key(checkpoint: &Path) -> String {
         })
         .collect();
     files.sort();
-    format!("{compiler}\n{}\n", files.join("\n"))
+    let all = format!("{compiler}\n{}", files.join("\n"));
+    blake3::hash(all.as_bytes()).to_hex()[..16].to_owned()
 }

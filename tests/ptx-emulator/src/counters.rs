@@ -1,6 +1,7 @@
 //! What a launch cost: instructions by kind, memory traffic, bank conflicts, matrix work.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,40 @@ pub struct Wavefronts {
     pub actual: u64,
     /// Wavefronts without any conflict.
     pub ideal: u64,
+}
+
+impl AddAssign<&Counters> for Counters {
+    fn add_assign(&mut self, other: &Counters) {
+        self.blocks += other.blocks;
+        self.warps += other.warps;
+        self.warp_instructions += other.warp_instructions;
+        for (kind, count) in &other.instructions {
+            *self.instructions.entry(kind.clone()).or_default() += count;
+        }
+        self.global_loads += other.global_loads;
+        self.global_stores += other.global_stores;
+        self.shared_loads += other.shared_loads;
+        self.shared_stores += other.shared_stores;
+        self.mma_flops += other.mma_flops;
+        self.barriers += other.barriers;
+        self.divergent_branches += other.divergent_branches;
+    }
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.requests += other.requests;
+        self.requested_bytes += other.requested_bytes;
+        self.sectors += other.sectors;
+        self.ideal_sectors += other.ideal_sectors;
+    }
+}
+
+impl AddAssign for Wavefronts {
+    fn add_assign(&mut self, other: Wavefronts) {
+        self.actual += other.actual;
+        self.ideal += other.ideal;
+    }
 }
 
 /// Bytes of a sector of global memory.

@@ -1,7 +1,8 @@
 //! How a kernel divides its work among cores: which way is best depends on how many rows a step has, how long contexts
 //! are, and how many cores share them.
 //!
-//! A gemm keeps blocks in fast memory, a gemv reads the weight ahead in one stream. Attention as a whole gives a core one
+//! A gemm keeps blocks in fast memory, a gemv reads the weight ahead in one stream; with its sums split it also keeps cores
+//! busy that outnumber the columns, for the price of adding parts. Attention as a whole gives a core one
 //! sequence and head; split over the context it also keeps many cores busy with few sequences, for the price of putting
 //! parts together.
 
@@ -28,16 +29,24 @@ pub fn rules() -> Vec<Rule> {
     };
     vec![
         rule("choose-gemv", "dot(x, w) = dot(x, w) by gemv where w is a weight", gemv, dot_example),
+        rule("choose-split-k", "dot(x, w) = dot(x, w) by split_k where w is a weight", split_k, dot_example),
         rule("choose-split", "attend(q, kv) = attend(q, kv) by split", split, attend_example),
     ]
 }
 
 fn gemv(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
+    product_by(terms, node, DotMethod::Gemv)
+}
+
+fn split_k(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
+    product_by(terms, node, DotMethod::SplitK)
+}
+
+fn product_by(terms: &mut Terms<'_>, node: &Node, method: DotMethod) -> Vec<Id> {
     if node.op != Op::PRODUCT || terms.dependence(node.operands[1]) != Dependence::Weights {
         return Vec::new();
     }
-    let gemv = Op::Dot { left: 1, right: 1, batch: 0, method: DotMethod::Gemv };
-    terms.add(gemv, &node.operands).into_iter().collect()
+    terms.add(Op::Dot { left: 1, right: 1, batch: 0, method }, &node.operands).into_iter().collect()
 }
 
 fn split(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {

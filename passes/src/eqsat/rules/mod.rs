@@ -5,6 +5,7 @@
 
 mod choose;
 mod dequant;
+mod factor;
 mod merge;
 mod prune;
 mod reassociate;
@@ -13,7 +14,7 @@ use super::rule::{Family, Numerics, Rule};
 
 /// Every rule, by family.
 pub fn rules() -> Vec<Rule> {
-    [prune::rules(), merge::rules(), reassociate::rules(), dequant::rules(), choose::rules()].concat()
+    [prune::rules(), merge::rules(), factor::rules(), reassociate::rules(), dequant::rules(), choose::rules()].concat()
 }
 
 /// The rules of some families that are no looser with numbers than asked for.

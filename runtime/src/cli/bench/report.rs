@@ -11,7 +11,8 @@ pub struct Facts {
     bytes: u64,
     parameters: u64,
     target: String,
-    threads: usize,
+    /// `None` on a GPU.
+    threads: Option<usize>,
 }
 
 /// A test with the tokens per second of each repetition.
@@ -30,7 +31,7 @@ pub struct Row {
     generate: usize,
     depth: usize,
     batch: usize,
-    threads: usize,
+    threads: Option<usize>,
     median: f64,
     values: Vec<f64>,
     unit: &'static str,
@@ -84,7 +85,7 @@ pub fn table(facts: &Facts, outcomes: &[Outcome]) -> String {
             format!("{:.2} MiB", facts.bytes as f64 / f64::from(1 << 20)),
             format!("{:.2} M", facts.parameters as f64 / 1e6),
             facts.target.clone(),
-            facts.threads.to_string(),
+            facts.threads.map_or("-".to_owned(), |threads| threads.to_string()),
             outcome.test.name(),
             format!("{:.2}", median(&outcome.values)),
             format!("{min:.2} .. {max:.2}"),
@@ -135,7 +136,7 @@ mod tests {
             bytes: 270_000_000,
             parameters: 134_515_008,
             target: "native:x".to_owned(),
-            threads: 2,
+            threads: Some(2),
         };
         let outcomes = [
             Outcome { test: Test::Prefill { tokens: 512 }, values: vec![2000.0, 1000.0, 1500.0] },

@@ -1,0 +1,197 @@
+//! Choosing a device, and what is said when it does not work: no driver, the wrong one, too little memory, bad code, and a
+//! GPU that fails.
+
+use super::support::binaries::{compile, fails_saying, json, llmc, llmrt, succeeds, text};
+use super::support::broken::Broken;
+use super::support::fake::with_gpu;
+use super::support::models::{artifact, tiny};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn both() -> PathBuf {
+    artifact(&tiny("llama"), &["--dtype", "f32", "--target", "native,cuda:sm_80"])
+}
+
+fn gpu_only() -> PathBuf {
+    artifact(&tiny("llama"), &["--dtype", "f32", "--target", "cuda:sm_86"])
+}
+
+fn run(artifact: &PathBuf, flags: &[&str]) -> Command {
+    let mut command = llmrt();
+    command.arg("run").arg(artifact).args(["--prompt-ids", "1,2,3", "-n", "6", "--ignore-eos"]).args(flags);
+    command
+}
+
+fn target(command: &mut Command) -> String {
+    json(command)["target"].as_str().unwrap().to_owned()
+}
+
+/// Fails as a wrong use of the command line does, with more than a line of advice.
+#[track_caller]
+fn misused(command: &mut Command, parts: &[&str]) {
+    let output = command.output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && parts.iter().all(|part| said.contains(part)), "{command:?}: {said}");
+}
+
+#[test]
+fn auto_takes_a_gpu_that_suits_the_artifact() {
+    let host = target(&mut run(&both(), &[]));
+    assert!(host.starts_with("native"), "without a driver: {host}");
+    assert_eq!(target(with_gpu(&mut run(&both(), &[]), "")), "cuda:sm_80");
+    assert_eq!(target(with_gpu(&mut run(&both(), &["--device", "host"]), "")), host);
+    for unsuitable in ["capability=7.5", "driver=11080", "devices=0"] {
+        assert_eq!(target(with_gpu(&mut run(&both(), &[]), unsuitable)), host, "{unsuitable}");
+    }
+    let host_only = artifact(&tiny("llama"), &["--dtype", "f32"]);
+    assert_eq!(target(with_gpu(&mut run(&host_only, &[]), "")), host);
+    assert_eq!(target(with_gpu(&mut run(&gpu_only(), &[]), "capability=8.6")), "cuda:sm_86");
+}
+
+#[test]
+fn the_code_for_the_newest_architecture_that_a_gpu_runs_is_taken() {
+    let artifact = artifact(&tiny("llama"), &["--dtype", "f32", "--target", "cuda:sm_90,cuda:sm_80,cuda:sm_86"]);
+    for (device, code) in [("8.0", "sm_80"), ("8.7", "sm_86"), ("8.9", "sm_86"), ("9.0", "sm_90"), ("12.0", "sm_90")] {
+        let settings = format!("capability={device}");
+        assert_eq!(target(with_gpu(&mut run(&artifact, &[]), &settings)), format!("cuda:{code}"), "on {device}");
+    }
+}
+
+#[test]
+fn a_gpu_that_was_asked_for_and_cannot_be_had_is_an_error() {
+    let on_gpu = || run(&both(), &["--device", "cuda:0"]);
+    fails_saying(&mut on_gpu(), &["no CUDA driver was found", "--device host"]);
+    let refused = |settings: &str, parts: &[&str]| fails_saying(with_gpu(&mut on_gpu(), settings), parts);
+    refused("driver=11080", &["CUDA 11.8", "at least 12.0", "update NVIDIA's driver"]);
+    refused("devices=0", &["no device cuda:0", "knows none"]);
+    refused("capability=7.5", &["llmc fake T4", "code is for cuda:sm_80", "sm_75"]);
+    fails_saying(
+        with_gpu(&mut run(&both(), &["--device", "cuda:3"]), "devices=2"),
+        &["no device cuda:3", "cuda:0 (llmc fake A100), cuda:1 (llmc fake A100)"],
+    );
+    // Also where nothing was asked for, but nothing else would do either.
+    fails_saying(&mut run(&gpu_only(), &[]), &["no CUDA driver"]);
+    fails_saying(with_gpu(&mut run(&gpu_only(), &[]), "capability=8.0"), &["sm_86", "--target cuda:sm_80"]);
+    let host_only = artifact(&tiny("llama"), &["--dtype", "f32"]);
+    fails_saying(
+        with_gpu(&mut run(&host_only, &["--device", "cuda:0"]), ""),
+        &["no code for GPUs", "llmc compile --target cuda:sm_80"],
+    );
+    misused(&mut run(&both(), &["--device", "gpu"]), &["`gpu` is no device", "auto, host, or cuda:0"]);
+}
+
+#[test]
+fn too_little_memory_is_said_in_numbers() {
+    let on_gpu = |flags: &[&str]| run(&both(), &[&["--device", "cuda:0"], flags].concat());
+    fails_saying(
+        with_gpu(&mut on_gpu(&[]), "memory=1"),
+        &["1048576 bytes of free memory", "are needed", "for weights", "--max-context"],
+    );
+    // Room for one context, but not for what was asked for.
+    fails_saying(
+        with_gpu(&mut on_gpu(&["--kv-memory", "1G"]), "memory=64"),
+        &["67108864 bytes of free memory", "--kv-memory"],
+    );
+    succeeds(with_gpu(&mut on_gpu(&["--kv-memory", "8M"]), "memory=64"));
+    fails_saying(with_gpu(&mut on_gpu(&["--kv-memory", "10K"]), ""), &["room for 0 blocks", "needs 16", "--kv-memory"]);
+    misused(&mut run(&both(), &["--kv-memory", "lots"]), &["`lots` is no size"]);
+}
+
+#[test]
+fn code_that_the_driver_does_not_take_is_shown_with_its_log() {
+    let on_gpu = || run(&both(), &["--device", "cuda:0"]);
+    fails_saying(
+        with_gpu(&mut on_gpu(), "jit=Out of registers"),
+        &["cannot use the code for cuda:sm_80", "CUDA_ERROR_INVALID_PTX", "Out of registers"],
+    );
+}
+
+#[test]
+fn a_gpu_that_fails_ends_the_program_with_an_error() {
+    let output = with_gpu(&mut run(&both(), &["--device", "cuda:0"]), "fault=attend").output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["cuda:0 (llmc fake A100) was lost", "program `prefill", "CUDA_ERROR_LAUNCH_FAILED"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+/// Greedy steps copy no logits, so whether they are finite is found out on the GPU.
+#[test]
+fn logits_that_overflow_are_reported_as_on_the_host() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut checkpoint = Broken::new();
+    for weight in ["model.norm.weight", "lm_head.weight"] {
+        let bytes = checkpoint.tensor(weight);
+        let largest = 1e30f32.to_le_bytes();
+        // Floats of either width end with the same two bytes.
+        bytes.chunks_mut(2).for_each(|half| half.copy_from_slice(&largest[2..]));
+    }
+    let path = directory.path().join("x.llmc");
+    succeeds(compile(checkpoint.write(directory.path()), &path).args([
+        "--dtype",
+        "f32",
+        "--target",
+        "native,cuda:sm_80",
+    ]));
+    for device in ["host", "cuda:0"] {
+        let mut command = run(&path, &["--device", device]);
+        fails_saying(with_gpu(&mut command, ""), &["sequence 0", "got a logit that is"]);
+    }
+}
+
+#[test]
+fn steps_are_recorded_once_and_replayed() {
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("counters.json");
+    let mut command = run(&both(), &["--device", "cuda:0"]);
+    command.env("LLMC_FAKE_CUDA_COUNTERS", &counters);
+    succeeds(with_gpu(&mut command, ""));
+    let counts: Value = serde_json::from_slice(&std::fs::read(&counters).unwrap()).unwrap();
+    // One prefill and five decode steps; of the latter the first is recorded.
+    assert_eq!((counts["graphs"].as_u64(), counts["graph_launches"].as_u64()), (Some(2), Some(6)));
+    assert_eq!(counts["device"], "llmc fake A100");
+    let kernels = counts["kernels"].as_object().unwrap();
+    let launches: u64 = kernels.values().map(|kernel| kernel["launches"].as_u64().unwrap()).sum();
+    assert_eq!(counts["launches"].as_u64(), Some(launches));
+    // The likeliest token is found on the GPU, and it alone is copied back.
+    assert_eq!((kernels["likeliest"]["launches"].as_u64(), counts["bytes_to_host"].as_u64()), (Some(6), Some(24)));
+    let launches = launches - 6;
+    let inspected = json(llmc().arg("inspect").arg(both()));
+    let programs = inspected["gpus"][0]["programs"].as_array().unwrap();
+    let of = |name: &str| programs.iter().find(|p| p["name"] == name).unwrap()["launches"].as_u64().unwrap();
+    assert_eq!(launches, of("prefill_64") + 5 * of("decode_1"), "what inspect says is what happens");
+}
+
+#[test]
+fn commands_take_a_device() {
+    let artifact = both();
+    let mut bench = llmrt();
+    bench.arg("bench").arg(&artifact).args(["--device", "cuda:0", "-p", "8", "-n", "1", "-r", "1"]);
+    let rows = json(with_gpu(&mut bench, ""));
+    assert_eq!((&rows[0]["threads"], rows.as_array().unwrap().len()), (&Value::Null, 2));
+    let mut verify = llmrt();
+    verify.arg("verify").arg(&artifact).args(["--device", "cuda:0"]);
+    assert!(succeeds(with_gpu(&mut verify, "")).contains("cuda:sm_80 on cuda:0 (llmc fake A100)"));
+    let mut verify = llmrt();
+    verify.arg("verify").arg(&artifact).args(["--device", "cuda:0"]);
+    let output = with_gpu(&mut verify, "memory=1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("free memory"));
+}
+
+#[test]
+fn ptx_is_shown_and_targets_are_named() {
+    let ptx = succeeds(llmc().arg("inspect").arg(both()).args(["--ptx", "sm_80"]));
+    assert!(ptx.contains(".target sm_80") && ptx.contains(".entry"), "{}", &ptx[..ptx.len().min(200)]);
+    assert_eq!(succeeds(llmc().arg("inspect").arg(both()).args(["--ptx", "cuda:sm_80"])), ptx);
+    fails_saying(llmc().arg("inspect").arg(both()).args(["--ptx", "sm_90"]), &["`sm_90`", "must be one of sm_80"]);
+    let summary = succeeds(llmc().arg("inspect").arg(both()));
+    for part in ["cuda:sm_80: ", "launches per step", "cannot be avoided", "a100: ", "h100: ", "estimate"] {
+        assert!(summary.contains(part), "`{part}` is not in:\n{summary}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut wrong = compile(tiny("llama"), directory.path().join("x.llmc"));
+    fails_saying(wrong.args(["--target", "cuda:sm_75"]), &["`cuda:sm_75`", "cuda:sm_80"]);
+}

@@ -10,7 +10,9 @@ use llmc_codegen::{GpuModule, compile_gpu};
 use llmc_ir::gpu::{GpuCode, GpuStepArgs, GridLaunch};
 use llmc_ir::plan::{Launch, Operand, Plan, StepInput};
 use llmc_ir::region::PlannedModel;
-use llmc_ptx_emulator::{Argument, LaunchConfig, Memory, Module, launch};
+use llmc_ptx_emulator::{Argument, Counters, LaunchConfig, Memory, Module, launch};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// Code and weights.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub struct Device {
     code: GpuCode,
     module: Module,
     weights: Vec<Guarded>,
+    counters: RefCell<BTreeMap<String, Counters>>,
 }
 
 /// How much larger than a step its grids are made: as when a recorded step of a larger size is replayed for it.
@@ -56,7 +59,12 @@ impl Device {
         let GpuModule { ptx, code } = compile_gpu(&model, target)?;
         let module = Module::parse(&ptx).unwrap_or_else(|error| panic!("{error}\n{ptx}"));
         let weights = model.plan.weights.iter().map(|weight| packed(case, &model, weight)).collect::<Result<_, _>>()?;
-        Ok(Device { plan: model.plan, code, module, weights })
+        Ok(Device { plan: model.plan, code, module, weights, counters: RefCell::default() })
+    }
+
+    /// What the last launch of each kernel cost, by the kernel's symbol.
+    pub fn counters(&self) -> BTreeMap<String, Counters> {
+        self.counters.borrow().clone()
     }
 
     /// Runs one step of a program on grids for that many tokens, sequences and samples too many. Returns the logits,
@@ -163,9 +171,10 @@ impl Device {
     ) -> Result<(), String> {
         let arguments: Vec<Argument> = operands.iter().map(|&operand| operand.into()).collect();
         let config = LaunchConfig::new(grid, [kernel.block, 1, 1], kernel.shared_bytes);
-        launch(&self.module, &kernel.symbol, config, &arguments, memory)
-            .map(|_| ())
-            .map_err(|error| format!("{} on {grid:?}: {error}", step.kernel))
+        let counters = launch(&self.module, &kernel.symbol, config, &arguments, memory)
+            .map_err(|error| format!("{} on {grid:?}: {error}", step.kernel))?;
+        self.counters.borrow_mut().insert(kernel.symbol.clone(), counters);
+        Ok(())
     }
 }
 

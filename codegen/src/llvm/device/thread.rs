@@ -7,8 +7,8 @@ use llmc_ir::op::ReduceOp;
 
 /// Threads of a warp.
 pub const WARP: usize = 32;
-/// Elements of a row that a thread takes at a time.
-pub const LANES: usize = 8;
+/// Elements of a row that a thread takes at a time: as f32 what one load takes, so that a warp's loads fill sectors.
+pub const LANES: usize = 4;
 const ALL: i64 = -1;
 
 /// A special register, such as `tid.x`, as `i32`.

@@ -1,0 +1,149 @@
+//! What a block brings to shared memory: its queries once, then chunk after chunk of the cache.
+
+use super::{BLOCKS, Flash, Place, STAGES, Segment, THREADS, WARPS, query_stride, rows_per_block, rows_per_warp};
+use crate::llvm::device::copy;
+use crate::llvm::device::matrix::{self, DEPTH};
+use crate::llvm::device::thread::WARP;
+use crate::llvm::text::{FunctionText, I16, I32, I64, Value, int, int_of};
+
+impl Flash<'_> {
+    /// Where queries lie in shared memory.
+    pub(super) fn queries(&self, f: &mut FunctionText) -> Value {
+        f.offset(&self.stages, &int((STAGES * self.stage_bytes) as i64))
+    }
+
+    /// Where a thread keeps the sums of its rows' weights: behind the elements of a row of queries, which leaves as many
+    /// bytes free. They are needed twice a chunk, and registers are short.
+    pub(super) fn sums(&self, f: &mut FunctionText, place: &Place) -> Value {
+        let queries = self.queries(f);
+        let rows = f.offset(&queries, &int(self.attend.padded as i64 * 2));
+        // With 16 rows per warp two threads share what one row leaves.
+        match self.row_tiles() {
+            2 => f.element(&rows, &place.thread, query_stride(self.attend) as i64),
+            _ => {
+                let row = f.binary("lshr", &place.thread, &int(1));
+                let half = f.binary("and", &place.thread, &int(1));
+                let row = f.element(&rows, &row, query_stride(self.attend) as i64);
+                f.element(&row, &half, 8)
+            }
+        }
+    }
+
+    /// Brings the block's queries to shared memory, one row per thread and turn, zeros behind the head's elements.
+    pub(super) fn load_queries(&self, f: &mut FunctionText, place: &Place) {
+        let attend = self.attend;
+        let rows = rows_per_block(attend) as i64;
+        let last = f.add(&place.end, &int(-1));
+        f.for_each(&place.thread, &int(rows), THREADS as i64, |f, row| {
+            let token = f.binary("udiv", row, &int(attend.group() as i64));
+            let head = f.binary("urem", row, &int(attend.group() as i64));
+            let token = f.add(&place.first, &token);
+            let token = f.min(&token, &last);
+            let from = attend.head_address(f, &attend.query, &token, &place.kv_head, &head);
+            let queries = self.queries(f);
+            let to = f.element(&queries, row, query_stride(attend) as i64);
+            let whole = if attend.head_dim.is_multiple_of(8) { attend.head_dim } else { 0 };
+            for dim in (0..whole).step_by(8) {
+                let address = f.offset(&from, &int(2 * dim as i64));
+                let value = f.load(I32.with_lanes(4), &address, 16);
+                let address = f.offset(&to, &int(2 * dim as i64));
+                f.store(&value, &address, 16);
+            }
+            for dim in whole..attend.padded {
+                let value = if dim < attend.head_dim {
+                    let address = f.offset(&from, &int(2 * dim as i64));
+                    f.load(I16, &address, 2)
+                } else {
+                    int_of(I16, 0)
+                };
+                let address = f.offset(&to, &int(2 * dim as i64));
+                f.store(&value, &address, 2);
+            }
+        });
+    }
+
+    /// Per 16 rows of the warp where this lane's row of a matrix starts: rows 0..8, rows 8..16, then the next 8 elements.
+    pub(super) fn query_addresses(&self, f: &mut FunctionText, place: &Place) -> Vec<Value> {
+        let row = f.binary("and", &place.lane, &int(15));
+        let piece = f.binary("lshr", &place.lane, &int(4));
+        let warp = f.scale(&place.warp, rows_per_warp(self.attend) as i64);
+        let row = f.add(&warp, &row);
+        let queries = self.queries(f);
+        let address = f.element(&queries, &row, query_stride(self.attend) as i64);
+        let address = f.element(&address, &piece, 16);
+        let tile_bytes = matrix::ROWS * query_stride(self.attend);
+        (0..self.row_tiles()).map(|tile| f.offset(&address, &int((tile * tile_bytes) as i64))).collect()
+    }
+
+    /// 16 elements of the queries of all rows, 4 registers per 16 rows.
+    pub(super) fn query(&self, f: &mut FunctionText, addresses: &[Value], depth: usize) -> Vec<Value> {
+        let load = |address| {
+            let address = f.offset(address, &int((depth * DEPTH * 2) as i64));
+            matrix::load_matrices(f, &address)
+        };
+        addresses.iter().flat_map(load).collect()
+    }
+
+    /// This thread's first piece of a block of the cache, in bytes from the block's first and in a stage; pieces are
+    /// permuted as in [`matrix::place_of_columns`]. A warp copies a quarter of a block, so that all pieces of a thread are
+    /// within what an instruction has a place for ([`copy::CENTER`]).
+    pub(super) fn source(&self, f: &mut FunctionText, place: &Place) -> Value {
+        let own = f.scale(&place.lane, copy::BYTES as i64);
+        let quarter = f.scale(&place.warp, (2 * self.attend.half_bytes / WARPS) as i64);
+        let head = f.scale(&place.kv_head, 2 * self.attend.half_bytes as i64);
+        let source = f.add(&head, &quarter);
+        let source = f.add(&source, &own);
+        let center = f.binary("or", &place.zero, &int(copy::CENTER));
+        f.add(&source, &center)
+    }
+
+    pub(super) fn target(&self, f: &mut FunctionText, place: &Place) -> Value {
+        let quarter = f.scale(&place.warp, (2 * self.attend.half_bytes / WARPS) as i64);
+        let bit = f.binary("lshr", &place.lane, &int(3));
+        let bit = f.binary("and", &bit, &int(1));
+        let bit = f.scale(&bit, 2);
+        let piece = f.binary("xor", &place.lane, &bit);
+        let piece = f.scale(&piece, copy::BYTES as i64);
+        let target = f.add(&quarter, &piece);
+        f.offset(&self.stages, &target)
+    }
+
+    /// The pool's blocks of a chunk; behind the last one that one.
+    pub(super) fn chunk_blocks(
+        &self,
+        f: &mut FunctionText,
+        table: &Value,
+        segment: &Segment,
+        chunk: &Value,
+    ) -> Vec<Value> {
+        let first = f.scale(chunk, BLOCKS as i64);
+        let block = |number| {
+            let block = f.add(&first, &int_of(I32, number as i64));
+            let block = f.min(&block, &segment.last_block);
+            let block = f.cast("zext", &block, I64);
+            let address = f.element(table, &block, 4);
+            f.load(I32, &address, 4)
+        };
+        (0..BLOCKS).map(block).collect()
+    }
+
+    pub(super) fn copy(&self, f: &mut FunctionText, segment: &Segment, blocks: &[Value], stage: &Value) {
+        let target = f.offset(&segment.target, stage);
+        let place = self.place(f);
+        let own = self.source(f, &place);
+        let pieces = 2 * self.attend.half_bytes / copy::BYTES / THREADS;
+        let line = (WARP * copy::BYTES) as i64;
+        for (number, block) in blocks.iter().enumerate() {
+            let block = f.cast("zext", block, I64);
+            let start = f.scale(&block, self.attend.block_bytes as i64);
+            let start = f.add(&start, &own);
+            let source = f.offset(&self.attend.cache, &start);
+            for piece in 0..pieces {
+                let offset = piece as i64 * line;
+                let to = (number * 2 * self.attend.half_bytes) as i64 + offset;
+                copy::start(f, (&target, to), (&source, offset - copy::CENTER));
+            }
+        }
+        copy::commit(f);
+    }
+}

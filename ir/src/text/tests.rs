@@ -135,7 +135,7 @@ fn errors_in_programs_and_regions() {
     broken("%store#0 ", "%store#2 ", "an output of a region above");
     broken("%store#0 ", "%mix#0 ", "an output of a region above");
     broken("region @mix", "region @store", "`@store` is there already");
-    broken(": attend", ": reduction", "expected one of `rows`, `dot`, `attend`, found `reduction`");
+    broken(": attend", ": reduction", "expected one of `rows`, `dot`, `attend`, `weights`, found `reduction`");
     broken("kv<2 x 4, f32>\n    %in1", "kv<2 x 5, f32>\n    %in1", "%kv is kv<2 x 4, f32>, not kv<2 x 5, f32>");
     broken("fused module", "module", "expected a value such as `%0` or `return`");
     let last = FUSED.rfind("fused").unwrap();

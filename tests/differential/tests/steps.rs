@@ -47,7 +47,11 @@ fn check_seeds(seeds: std::ops::Range<u64>, target: Option<Target>) {
             panic!("seed {seed}, {}, {:?}: {failure}\n{text}", case.build.target.name(), case.build.epilogues)
         });
         println!("{seed} {sharpness:?}");
-        sharpness.assert(DType::BF16, 0, f64::INFINITY);
+        match &case.build.target {
+            // Attention on a device rounds once more.
+            Target::Device(_) => sharpness.assert_below(1.4, f64::INFINITY),
+            Target::Host(_) => sharpness.assert(DType::BF16, 0, f64::INFINITY),
+        }
     }
 }
 

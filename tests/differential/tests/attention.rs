@@ -203,6 +203,11 @@ fn head_sizes_on_device() {
 }
 
 #[test]
+fn large_heads_and_groups_on_device() {
+    check_on_device(&[Kind::full(1, 1, 160), Kind::full(20, 1, 16)], SHORT);
+}
+
+#[test]
 fn groups_and_windows_on_device() {
     let kind = Kind::full(4, 2, 20);
     let groups = [Kind::full(3, 1, 16), Kind::full(10, 2, 8), Kind::full(7, 1, 6), Kind::full(16, 1, 8)];

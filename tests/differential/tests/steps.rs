@@ -10,6 +10,9 @@ use llmc_passes::fuse::Epilogues;
 
 const LIMITS: Limits = Limits { max_context: 64, max_batch: 3, prefill_chunk: 40 };
 const VOCAB: usize = 23;
+/// The distance from unrounded values on a device, whose attention rounds positions' weights, relative to the
+/// interpreter's.
+const DEVICE_ROUNDING: f64 = 1.4;
 
 /// Groups that fill vectors and that do not.
 const SIZES: [StepSizes; 4] = [
@@ -42,12 +45,17 @@ fn check_seeds(seeds: std::ops::Range<u64>, target: Option<Target>) {
         ];
         // Everything is rounded to bf16 again and again, and compiled code rounds alike.
         let case = case(seed, target.clone());
-        let sharpness = check(&case, &steps, Bounds::Noise(8.0)).unwrap_or_else(|failure| {
+        // Attention on a device rounds once more, which takes it this much further from unrounded values at most.
+        let further = if matches!(case.build.target, Target::Device(_)) { DEVICE_ROUNDING } else { 1.0 };
+        let sharpness = check(&case, &steps, Bounds::Noise(8.0 * further)).unwrap_or_else(|failure| {
             let text = llmc_ir::text::print_module(&case.module);
             panic!("seed {seed}, {}, {:?}: {failure}\n{text}", case.build.target.name(), case.build.epilogues)
         });
         println!("{seed} {sharpness:?}");
-        sharpness.assert(DType::BF16, 0, f64::INFINITY);
+        match &case.build.target {
+            Target::Device(_) => sharpness.assert_below(DEVICE_ROUNDING, f64::INFINITY),
+            Target::Host(_) => sharpness.assert(DType::BF16, 0, f64::INFINITY),
+        }
     }
 }
 

@@ -28,14 +28,14 @@ impl Flash<'_> {
         let ty = F32.with_lanes(rows);
         let sums = f.load(ty, &place_of_sums, 4 * rows);
         let (mut next_maxima, mut next_sums, mut factors) = (Vec::new(), sums.clone(), Vec::new());
-        for row in 0..rows {
+        for (row, before) in maxima.iter().enumerate() {
             let own: Vec<Value> = self.of_row(row).map(|at| scores[at].clone()).collect();
-            let largest = own.iter().fold(maxima[row].clone(), |a, b| f.intrinsic("maxnum", &[a, b.clone()]));
+            let largest = own.iter().fold(before.clone(), |a, b| f.intrinsic("maxnum", &[a, b.clone()]));
             let maximum = butterfly(f, &largest, &[1, 2], |f, a, b| f.intrinsic("maxnum", &[a.clone(), b.clone()]));
             let scaled = f.binary("fmul", &maximum, &scale);
             let negated = f.negate(&scaled);
             // Exactly 0 where the maximum stays, also where no position was seen yet.
-            let before = f.binary("fsub", &maxima[row], &maximum);
+            let before = f.binary("fsub", before, &maximum);
             let before = f.binary("fmul", &before, &scale);
             let factor = exp2(f, &before);
             let sum = f.extract(&sums, row);

@@ -4,7 +4,6 @@
 //! Chunks start at multiples of [`CHUNK`] positions of the sequence, and splits at multiples of [`SPLIT`]; neither
 //! depends on the batch or on the number of threads. A chunk that a row does not see changes nothing in it, bit for bit.
 
-use super::expression::tensor;
 use super::math::{bf16_bits, bf16_to_f32, exp2, floats, fma, max_lanes, round_to_bf16, sum_lanes};
 use super::memory::load_index;
 use super::multiply::{Shape, TILE, Tiles};
@@ -12,10 +11,11 @@ use super::rows::LANES;
 use super::step_args::{barrier, integer, pointer};
 use super::text::{F32, FunctionText, I16, I32, Value, float_of, int};
 use super::{KernelContext, KernelParams};
+use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
 use llmc_ir::abi::StepArgs;
 use llmc_ir::dim::Bounds;
 use llmc_ir::dtype::DType;
-use llmc_ir::op::{AttendMethod, Attention, Op};
+use llmc_ir::op::{AttendMethod, Attention};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, StepInput};
 use std::mem::offset_of;
 
@@ -26,8 +26,6 @@ const SPLIT: usize = AttendMethod::SPLIT_POSITIONS;
 const _: () = assert!(SPLIT.is_multiple_of(CHUNK), "a split is whole chunks");
 /// Query rows (tokens times query heads per key/value head) that an item of whole attention aims at.
 const QUERY_ROWS: usize = 24;
-/// Stands for the maximum of no scores: low enough, yet finite, so that differences never are NaN.
-const NO_MAXIMUM: f64 = -1e30;
 
 /// Sizes and addresses while one attend kernel is written.
 struct Attend {
@@ -68,14 +66,7 @@ fn state_stride(padded_head_dim: usize) -> usize {
 
 /// Emits the kernel's body.
 pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
-    let body = &context.kernel.region.body;
-    let [node] = context.kernel.region.outputs[..] else { return Err("an attend region has one output".into()) };
-    let Op::Attend(attention) = *body.op(node) else { return Err("an attend region yields its attend".into()) };
-    let operands = body.operands(node);
-    let (Op::Input { index: query, .. }, Op::Input { index: kv, .. }) = (body.op(operands[0]), body.op(operands[1]))
-    else {
-        return Err("attend reads the inputs of its region".into());
-    };
+    let AttendRegion { attention, ty, query, cache } = AttendRegion::of(&context.kernel.region)?;
     let group = attention.heads / attention.kv_heads;
     let (head_dim, padded) = (context.kv.head_dim, context.kv.padded_head_dim());
     let split = attention.method == AttendMethod::Split;
@@ -109,10 +100,10 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         starts: pointer(f, &params.args, offset_of!(StepArgs, sequence_starts)),
         tables: pointer(f, &params.args, offset_of!(StepArgs, block_tables)),
         table_stride: integer(f, &params.args, offset_of!(StepArgs, block_table_stride)),
-        query: params.inputs[*query].clone(),
-        kv: params.inputs[*kv].clone(),
+        query: params.inputs[query].clone(),
+        kv: params.inputs[cache].clone(),
         output: params.outputs[0].clone(),
-        dtype: tensor(body, node)?.dtype,
+        dtype: ty.dtype,
     };
     attend.for_items(
         f,

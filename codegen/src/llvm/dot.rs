@@ -6,7 +6,7 @@
 
 mod split;
 
-use super::expression::{Scope, Tile, tensor};
+use super::expression::{Scope, Tile};
 use super::math::{bf16_to_f32, floats};
 use super::multiply::{Shape, TILE, Tiles};
 use super::rows::{Columns, LANES, Outputs, emit_rows};
@@ -14,15 +14,12 @@ use super::step_args::{share, size};
 use super::text::{F32, FunctionText, I16, Value, float_of, int};
 use super::{KernelContext, KernelParams};
 use crate::kernel::domain::Domain;
+use crate::kernel::dot::{LeftOperand, PANEL, Product, Products, left_operand, products};
 use llmc_ir::dtype::DType;
-use llmc_ir::graph::NodeId;
-use llmc_ir::op::{DotMethod, Op};
-use llmc_ir::plan::WeightLayout;
-use llmc_ir::region::{Part, Region};
+use llmc_ir::op::DotMethod;
+use llmc_ir::region::Part;
 use std::collections::HashMap;
 
-/// Rows of a panel of packed weights.
-const PANEL: usize = 32;
 /// Left-operand bytes that a row block may take, so that it stays in the second-level cache.
 const ROW_BLOCK_BYTES: usize = 512 << 10;
 /// Sums longer than this are cut, so that a panel's part stays in cache while all row groups use it.
@@ -58,12 +55,12 @@ fn padded(k: usize, dtype: DType) -> usize {
 struct Section<'r> {
     part: &'r Part,
     domain: Domain,
-    dots: Vec<NodeId>,
+    products: Vec<Product>,
     /// Columns of the part, of one of its blocks, and bytes between rows of a block's result.
     n: usize,
     columns: usize,
     c_stride: usize,
-    /// A block's result per dot.
+    /// A block's result per product.
     tiles: Vec<Value>,
 }
 
@@ -78,13 +75,10 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let kernel = context.kernel;
     let region = &kernel.region;
     let parts = region.parts();
-    let lhs = left_operand(region)?;
-    let Op::Input { index: lhs_input, .. } = region.body.op(lhs) else {
-        return Err("the left operand of a dot must be an input of the region".into());
-    };
-    let lhs_address = params.inputs[*lhs_input].clone();
+    let operand = left_operand(region)?;
+    let lhs_address = params.inputs[operand.input].clone();
     let mut sections = parts.iter().map(|part| section(context, part)).collect::<Result<Vec<_>, _>>()?;
-    let blocking = blocking(context, lhs)?;
+    let blocking = blocking(context, &operand, &sections);
 
     let rows = size(f, &params.args, sections.first().ok_or("a region without outputs")?.domain.rows)?;
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
@@ -99,12 +93,12 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let widened = context.scratch(blocking.rows * blocking.a_stride);
     let widened = f.offset(&params.scratch, &int(widened as i64));
     // Sections take turns, so they share the memory for results.
-    let results = sections.iter().map(|section| section.dots.len() * blocking.rows * section.c_stride).max();
+    let results = sections.iter().map(|section| section.products.len() * blocking.rows * section.c_stride).max();
     let results = context.scratch(results.unwrap_or(0));
     for section in &mut sections {
         let bytes = blocking.rows * section.c_stride;
         let tile = |number| f.offset(&params.scratch, &int((results + number * bytes) as i64));
-        section.tiles = (0..section.dots.len()).map(tile).collect();
+        section.tiles = (0..section.products.len()).map(tile).collect();
     }
 
     let left = LeftRows { blocking: &blocking, address: lhs_address, widened, rows };
@@ -124,10 +118,9 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
                 f.min(&own, &blocks)
             });
             f.for_each(&start, &end, 1, |f, column_block| {
-                for (dot, tile) in section.dots.iter().zip(&section.tiles) {
-                    let multiplied =
-                        multiply_block(f, context, params, &blocking, section, *dot, [&a, tile], &count, column_block);
-                    result = std::mem::replace(&mut result, Ok(())).and(multiplied);
+                for (product, tile) in section.products.iter().zip(&section.tiles) {
+                    let weight = panels(params, &blocking, product);
+                    multiply_block(f, context, &blocking, section, &weight, [&a, tile], &count, column_block);
                 }
                 let epilogue = emit_epilogue(f, context, params, section, (&row, &count), column_block);
                 result = std::mem::replace(&mut result, Ok(())).and(epilogue);
@@ -166,68 +159,26 @@ impl LeftRows<'_> {
     }
 }
 
-/// The left operand that all dots of a region share.
-fn left_operand(region: &Region) -> Result<NodeId, String> {
-    let body = &region.body;
-    let nodes = body.topological();
-    let mut lefts = nodes.iter().filter(|&&node| matches!(body.op(node), Op::Dot { .. })).map(|&node| {
-        let plain = matches!(body.op(node), Op::Dot { left: 1, right: 1, batch: 0, .. });
-        plain.then(|| body.operands(node)[0])
-    });
-    let Some(first) = lefts.next() else { return Err("a dot region without a dot".into()) };
-    match first {
-        Some(left) if lefts.all(|other| other == Some(left)) => Ok(left),
-        _ => Err("dots of one region must multiply the same rows with rows of weights".into()),
-    }
-}
-
-/// The columns of a part: its dots must multiply with equally many weight rows.
+/// A part as a section with blocks of whole units of columns.
 fn section<'r>(context: &KernelContext<'_>, part: &'r Part) -> Result<Section<'r>, String> {
-    let region = &context.kernel.region;
-    let body = &region.body;
-    let domain = Domain::of(region, part)?;
-    let dots: Vec<NodeId> =
-        part.nodes.iter().copied().filter(|&node| matches!(body.op(node), Op::Dot { .. })).collect();
-    let Some(&first) = dots.first() else { return Err("a part of a dot region without a dot".into()) };
-    if dots.iter().any(|&dot| body.ty(dot) != body.ty(first)) {
-        return Err("dots that are combined must multiply with equally many weight rows".into());
-    }
-    let n = tensor(body, first)?.shape.0[1].as_fixed().ok_or("a weight has fixed sizes")?;
-    // Columns that must stay together: a group, or all where columns are rearranged without groups.
-    let rearranges = part
-        .nodes
-        .iter()
-        .any(|&node| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. }));
-    let together = domain.inner.unwrap_or(if rearranges { n } else { 1 });
-    let unit = least_common_multiple(PANEL, together);
+    let Products { domain, products, n, unit } = products(context.kernel, part)?;
     let target = if context.method == DotMethod::Gemm { 2 * PANEL } else { PANEL };
     let columns = unit * target.div_ceil(unit);
-    Ok(Section { part, domain, dots, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() })
+    Ok(Section { part, domain, products, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() })
 }
 
-fn blocking(context: &KernelContext<'_>, lhs: NodeId) -> Result<Blocking, String> {
-    let body = &context.kernel.region.body;
-    let ty = tensor(body, lhs)?;
-    let k = ty.shape.0[1].as_fixed().ok_or("the rows of a dot's operands have fixed sizes")?;
-    let dots = body.topological().into_iter().filter(|&node| matches!(body.op(node), Op::Dot { .. }));
-    let longest = dots.map(|dot| Ok(padded(k, tensor(body, body.operands(dot)[1])?.dtype)));
-    let longest = longest.collect::<Result<Vec<_>, String>>()?.into_iter().max().unwrap_or(k);
-    let left = if ty.dtype == DType::F32 && longest == k { Left::InPlace } else { Left::Copied(ty.dtype) };
+fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Section<'_>]) -> Blocking {
+    let k = operand.k;
+    let products = sections.iter().flat_map(|section| &section.products);
+    let longest = products.map(|product| padded(k, product.dtype)).max().unwrap_or(k);
+    let left = if operand.dtype == DType::F32 && longest == k { Left::InPlace } else { Left::Copied(operand.dtype) };
     let a_stride = match left {
         Left::InPlace => k * 4,
         Left::Copied(_) => (k.next_multiple_of(32) + LANES) * 4,
     };
     let block = context.registers.rows[context.tiles() - 1] * 2;
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
-    Ok(Blocking { k, rows, a_stride, left })
-}
-
-fn least_common_multiple(a: usize, b: usize) -> usize {
-    let (mut x, mut y) = (a, b);
-    while y != 0 {
-        (x, y) = (y, x % y);
-    }
-    a / x * b
+    Blocking { k, rows, a_stride, left }
 }
 
 /// Copies rows into working memory as f32, padded with zeros to whole blocks of k.
@@ -268,22 +219,9 @@ struct Panels {
     k: usize,
 }
 
-fn panels(
-    context: &KernelContext<'_>,
-    params: &KernelParams,
-    blocking: &Blocking,
-    dot: NodeId,
-) -> Result<Panels, String> {
-    let body = &context.kernel.region.body;
-    let weight = body.operands(dot)[1];
-    let Op::Input { index, .. } = body.op(weight) else {
-        return Err("the right operand of a dot must be a weight".into());
-    };
-    if context.kernel.weight_layouts[*index] != Some(WeightLayout::Panels) {
-        return Err("the right operand of a dot must be packed in panels".into());
-    }
-    let dtype = tensor(body, weight)?.dtype;
-    Ok(Panels { address: params.inputs[*index].clone(), dtype, k: padded(blocking.k, dtype) })
+fn panels(params: &KernelParams, blocking: &Blocking, product: &Product) -> Panels {
+    let k = padded(blocking.k, product.dtype);
+    Panels { address: params.inputs[product.weight].clone(), dtype: product.dtype, k }
 }
 
 /// `C = A B` for one block of columns of one weight.
@@ -291,22 +229,19 @@ fn panels(
 fn multiply_block(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
-    params: &KernelParams,
     blocking: &Blocking,
     section: &Section<'_>,
-    dot: NodeId,
+    weight: &Panels,
     [a, c]: [&Value; 2],
     rows: &Value,
     column_block: &Value,
-) -> Result<(), String> {
-    let panels = panels(context, params, blocking, dot)?;
+) {
     zero_block(f, section, c, rows);
     let mut start = 0;
-    for part in sum_parts(panels.k, context.method) {
-        multiply_part(f, context, blocking, section, &panels, [a, c], rows, (column_block, &int(start as i64), part));
+    for part in sum_parts(weight.k, context.method) {
+        multiply_part(f, context, blocking, section, weight, [a, c], rows, (column_block, &int(start as i64), part));
         start += part;
     }
-    Ok(())
 }
 
 fn zero_block(f: &mut FunctionText, section: &Section<'_>, c: &Value, rows: &Value) {
@@ -407,10 +342,10 @@ fn emit_epilogue(
         lanes: LANES,
         known: HashMap::new(),
     };
-    for (dot, base) in section.dots.iter().zip(&section.tiles) {
+    for (product, base) in section.products.iter().zip(&section.tiles) {
         let (row, column) = (row.clone(), column.clone());
         let tile = Tile { base: base.clone(), row, column, stride: section.c_stride, summands: 1, summand_stride: 0 };
-        scope.tiles.insert(*dot, tile);
+        scope.tiles.insert(product.node, tile);
     }
     let outputs = Outputs::of(kernel, section.part, &params.outputs, context.kv, &params.slots);
     let end = f.add(row, count);

@@ -1,9 +1,10 @@
 //! Elementwise code of a region: the value of any node at given indices, computed where it is used.
 
-use super::index::{Index, common_divisor, through_reshape};
+use super::index::{Index, through_reshape};
 use super::math::{self, Circular, Fma};
 use super::memory;
 use super::text::{FunctionText, I64, Machine, ModuleText, Scalar, Ty, Value, float_of, int, int_of};
+use crate::kernel::common_divisor;
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::{Graph, NodeId};

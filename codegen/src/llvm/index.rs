@@ -1,6 +1,7 @@
 //! Indices into tensors while code for a region is written: per axis, where an element (or a run of lanes) lies.
 
 use super::text::{FunctionText, Value, int};
+use crate::kernel::common_divisor;
 use llmc_ir::shape::Shape;
 
 /// A position along one axis.
@@ -172,14 +173,6 @@ fn split(f: &mut FunctionText, index: &Index, size: usize) -> Option<(Value, Ind
         }
         _ => None,
     }
-}
-
-/// The greatest number that divides both; 0 is divided by all.
-pub fn common_divisor(mut a: usize, mut b: usize) -> usize {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 /// What the element numbers that [`linear`] returns are multiples of.

@@ -1,8 +1,9 @@
 //! Loads and stores of tensor elements in their memory layouts.
 
-use super::index::{Index, common_divisor, linear, linear_align};
+use super::index::{Index, linear, linear_align};
 use super::math::{self, floats};
 use super::text::{F32, FunctionText, I16, I32, I64, Machine, ModuleText, Scalar, Ty, Value, int, int_of};
+use crate::kernel::common_divisor;
 use llmc_ir::dtype::DType;
 use llmc_ir::op::KvPart;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, WeightLayout};

@@ -1,10 +1,11 @@
 //! Rows of elementwise work and reductions: the whole of a rows region, and the epilogue of a dot region.
 
 use super::expression::{Scope, breakpoints, combine, round, tensor};
-use super::index::{Index, common_divisor};
+use super::index::Index;
 use super::math::{floats, maximum_lanes, sum_lanes};
 use super::memory::{HeadPlace, load_index, store, store_kv};
 use super::text::{F32, FunctionText, Value, float_of, int};
+use crate::kernel::common_divisor;
 use crate::kernel::domain::Domain;
 use llmc_ir::dim::Dim;
 use llmc_ir::graph::NodeId;

@@ -5,21 +5,19 @@ mod flash;
 mod plain;
 
 use super::{DeviceContext, DeviceParams};
-use crate::llvm::expression::tensor;
+use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
 use crate::llvm::memory::load_index;
 use crate::llvm::step_args::{integer, pointer};
 use crate::llvm::text::{F32, FunctionText, GLOBAL, I16, I32, I64, Value, int, int_of};
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
 use llmc_ir::gpu::GpuStepArgs;
-use llmc_ir::op::{Attention, Op};
+use llmc_ir::op::Attention;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
 use std::mem::offset_of;
 
 /// Positions of a block of the cache.
 const POSITIONS: usize = KV_BLOCK_POSITIONS;
-/// Stands for the maximum of no scores: low enough, yet finite, so that differences never are NaN.
-const NO_MAXIMUM: f64 = -1e30;
 
 /// Sizes and places of a region's attention.
 struct Attend {
@@ -49,16 +47,7 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
 
 impl Attend {
     fn of(context: &DeviceContext<'_>) -> Result<Attend, String> {
-        let body = &context.kernel.region.body;
-        let [node] = context.kernel.region.outputs[..] else { return Err("an attend region has one output".into()) };
-        let Op::Attend(attention) = *body.op(node) else { return Err("an attend region yields its attend".into()) };
-        let operands = body.operands(node);
-        let (Op::Input { index: query, .. }, Op::Input { index: kv, .. }) =
-            (body.op(operands[0]), body.op(operands[1]))
-        else {
-            return Err("attend reads the inputs of its region".into());
-        };
-        let ty = tensor(body, node)?;
+        let AttendRegion { attention, ty, query, cache } = AttendRegion::of(&context.kernel.region)?;
         let parameter = |name: String| Value { text: name, ty: GLOBAL };
         Ok(Attend {
             attention,
@@ -69,7 +58,7 @@ impl Attend {
             half_bytes: context.kv.half_bytes(),
             block_bytes: context.kv.block_bytes(),
             query: parameter(format!("%in{query}")),
-            cache: parameter(format!("%in{kv}")),
+            cache: parameter(format!("%in{cache}")),
             output: parameter("%out0".to_owned()),
         })
     }

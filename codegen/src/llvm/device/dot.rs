@@ -9,18 +9,15 @@ mod pad;
 mod stream;
 mod tile;
 
-use super::matrix::PANEL;
 use super::{DeviceContext, rows};
 use crate::kernel::domain::Domain;
-use crate::llvm::expression::{Tile, tensor};
-use crate::llvm::index::common_divisor;
+use crate::kernel::dot::{LeftOperand, PANEL, Product, Products, left_operand, products};
+use crate::llvm::expression::Tile;
 use crate::llvm::text::int;
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
-use llmc_ir::op::Op;
-use llmc_ir::plan::WeightLayout;
-use llmc_ir::region::{Part, Region};
+use llmc_ir::region::Part;
 
 /// Rows up to which a product is bound by reading weights.
 const FEW_ROWS: usize = 32;
@@ -41,8 +38,7 @@ struct Left {
 
 /// Columns of their own: products that are combined with each other, and what happens to them.
 struct Section<'a> {
-    /// Index of each product's weight among the region's inputs, and the product.
-    dots: Vec<(usize, NodeId)>,
+    products: Vec<Product>,
     n: usize,
     /// Columns of a block.
     columns: usize,
@@ -71,27 +67,27 @@ impl Section<'_> {
 pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let kernel = context.kernel;
     let parts = kernel.region.parts();
-    let mut left = left_operand(&kernel.region)?;
+    let of_parts = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
+    let operand = left_operand(&kernel.region)?;
+    let mut left = left_of(&operand, of_parts.iter().flat_map(|products| &products.products))?;
     let few = context.bounds.max_of(left.rows) <= FEW_ROWS;
     let limit =
         |dots: usize| if few || left.dtype == DType::F32 { stream::most_columns(dots) } else { tile::COLUMNS / dots };
     let mut sections = Vec::new();
     let mut later = Vec::new();
-    for part in &parts {
-        let (section, unit) = section(context, part)?;
-        let most = limit(section.dots.len());
+    for (part, Products { domain, products, n, unit }) in parts.iter().zip(of_parts) {
+        let most = limit(products.len());
         if unit <= most {
             let columns = if few { unit } else { most / unit * unit };
-            sections.push(Section { columns, ..section });
+            sections.push(Section { products, n, columns, epilogue: Epilogue::Part(part, domain) });
             continue;
         }
         let mut kept = Vec::new();
-        for (weight, dot) in section.dots {
-            let offset = context.reserve(context.bounds.max_of(left.rows) * section.n * 4);
-            kept.push((dot, offset, section.n));
+        for product in products {
+            let offset = context.reserve(context.bounds.max_of(left.rows) * n * 4);
+            kept.push((product.node, offset, n));
             let columns = if few { PANEL } else { limit(1) };
-            let (dots, epilogue) = (vec![(weight, dot)], Epilogue::Keep(offset));
-            sections.push(Section { dots, n: section.n, columns, epilogue });
+            sections.push(Section { products: vec![product], n, columns, epilogue: Epilogue::Keep(offset) });
         }
         later.push((part, kept));
     }
@@ -114,60 +110,15 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// The left operand that all dots of a region share.
-fn left_operand(region: &Region) -> Result<Left, String> {
-    let body = &region.body;
-    let mut found: Option<(NodeId, DType)> = None;
-    for node in body.topological() {
-        match body.op(node) {
-            Op::Dot { left: 1, right: 1, batch: 0, .. } => {
-                let operands = body.operands(node);
-                let own = (operands[0], tensor(body, operands[1])?.dtype);
-                if *found.get_or_insert(own) != own {
-                    return Err("dots of one region must multiply the same rows, with weights of one type".into());
-                }
-            }
-            Op::Dot { .. } => return Err("dots must multiply rows with rows of weights".into()),
-            _ => {}
-        }
+/// The left operand of a region's products, whose weights must be of one type.
+fn left_of<'p>(operand: &LeftOperand, mut products: impl Iterator<Item = &'p Product>) -> Result<Left, String> {
+    let LeftOperand { input, dtype, rows, k } = *operand;
+    let weights = products.next().map_or(dtype, |product| product.dtype);
+    if products.any(|product| product.dtype != weights) {
+        return Err("dots of one region must multiply with weights of one type".into());
     }
-    let (node, weights) = found.ok_or("a dot region without a dot")?;
-    let Op::Input { index, .. } = body.op(node) else {
-        return Err("the left operand of a dot must be an input of the region".into());
-    };
-    let ty = tensor(body, node)?;
-    let k = ty.shape.0[1].as_fixed().ok_or("the rows of a dot's operands have fixed sizes")?;
-    if ![ty.dtype, weights].iter().all(|dtype| matches!(dtype, DType::F32 | DType::BF16)) {
-        return Err(format!("{} has no products on a device; compile for bf16 or f32", ty.dtype));
+    if ![dtype, weights].iter().all(|dtype| matches!(dtype, DType::F32 | DType::BF16)) {
+        return Err(format!("{dtype} has no products on a device; compile for bf16 or f32"));
     }
-    Ok(Left { input: *index, dtype: ty.dtype, weights, rows: ty.shape.0[0], k, stride: k, padded: None })
-}
-
-/// A part as a section, its block still without a size, and how many columns must stay together, in whole panels.
-fn section<'a>(context: &DeviceContext<'_>, part: &'a Part) -> Result<(Section<'a>, usize), String> {
-    let region = &context.kernel.region;
-    let body = &region.body;
-    let domain = Domain::of(region, part)?;
-    let mut dots = Vec::new();
-    let mut n = 0;
-    for &node in part.nodes.iter().filter(|&&node| matches!(body.op(node), Op::Dot { .. })) {
-        let weight = body.operands(node)[1];
-        let Op::Input { index, .. } = body.op(weight) else {
-            return Err("the right operand of a dot must be a weight".into());
-        };
-        if context.kernel.weight_layouts[*index] != Some(WeightLayout::Panels) {
-            return Err("the right operand of a dot must be packed in panels".into());
-        }
-        n = tensor(body, node)?.shape.0[1].as_fixed().ok_or("a weight has fixed sizes")?;
-        dots.push((*index, node));
-    }
-    let Some(&(_, first)) = dots.first() else { return Err("a part of a dot region without a dot".into()) };
-    if dots.iter().any(|&(_, dot)| body.ty(dot) != body.ty(first)) {
-        return Err("dots that are combined must multiply with equally many weight rows".into());
-    }
-    // Columns that must stay together: a group, or all where columns are rearranged without groups.
-    let rearranges = |&node: &NodeId| matches!(body.op(node), Op::Slice { .. } | Op::Concat { .. } | Op::Reduce { .. });
-    let together = domain.inner.unwrap_or(if part.nodes.iter().any(rearranges) { n } else { 1 });
-    let unit = together / common_divisor(together, PANEL) * PANEL;
-    Ok((Section { dots, n, columns: unit, epilogue: Epilogue::Part(part, domain) }, unit))
+    Ok(Left { input, dtype, weights, rows, k, stride: k, padded: None })
 }

@@ -17,7 +17,7 @@ pub const COLUMNS: usize = 8;
 /// Elements of a sum in one instruction.
 pub const DEPTH: usize = 16;
 /// Columns of a panel of weights, and positions of a block of the cache.
-pub const PANEL: usize = 32;
+pub const PANEL: usize = crate::kernel::dot::PANEL;
 /// Bytes of 32 k of a panel.
 pub const PANEL_BLOCK: usize = PANEL * PANEL * 2;
 

@@ -25,12 +25,11 @@ pub fn emit(
     let parts = DotMethod::sum_parts(left.blocking.k).len();
     let mut workspace = 0;
     let mut result = Ok(());
-    let mut keep = |emitted: Result<(), String>| result = std::mem::replace(&mut result, Ok(())).and(emitted);
     let offsets: Vec<usize> = sections
         .iter()
         .map(|section| {
             let offset = workspace;
-            workspace += section.blocks() * parts * section.dots.len() * rows * section.c_stride;
+            workspace += section.blocks() * parts * section.products.len() * rows * section.c_stride;
             offset
         })
         .collect();
@@ -44,7 +43,7 @@ pub fn emit(
             let (first, last) = share(f, &items, &params.thread, &params.threads);
             f.for_each(&first, &last, 1, |f, item| {
                 let to = partial(f, params, section, rows, *offset, item);
-                keep(emit_parts(f, context, params, left, section, [&a, &to], &count, item));
+                emit_parts(f, context, params, left, section, [&a, &to], &count, item);
             });
         }
         barrier(f, &params.args, &params.physical_thread);
@@ -57,7 +56,8 @@ pub fn emit(
                     let from = f.offset(&from, &int((number * rows * section.c_stride) as i64));
                     add_parts(f, section, rows, parts, [&from, tile], &count);
                 }
-                keep(emit_epilogue(f, context, params, section, (&row, &count), column_block));
+                let epilogue = emit_epilogue(f, context, params, section, (&row, &count), column_block);
+                result = std::mem::replace(&mut result, Ok(())).and(epilogue);
             });
         }
         barrier(f, &params.args, &params.physical_thread);
@@ -75,7 +75,7 @@ fn partial(
     item: &Value,
 ) -> Value {
     let workspace = f.offset(&params.workspace, &int(offset as i64));
-    f.element(&workspace, item, (section.dots.len() * rows * section.c_stride) as i64)
+    f.element(&workspace, item, (section.products.len() * rows * section.c_stride) as i64)
 }
 
 /// The products of one block of columns and one part of the sum. All parts are as long as the first but the last one.
@@ -89,7 +89,7 @@ fn emit_parts(
     [a, to]: [&Value; 2],
     count: &Value,
     item: &Value,
-) -> Result<(), String> {
+) {
     let lengths = DotMethod::sum_parts(left.blocking.k);
     let parts = lengths.len();
     let column_block = f.binary("sdiv", item, &int(parts as i64));
@@ -97,8 +97,8 @@ fn emit_parts(
     let start = f.scale(&part, lengths[0] as i64);
     let is_last = f.compare("icmp eq", &part, &int(parts as i64 - 1));
     let is_inner = f.compare("icmp ne", &part, &int(parts as i64 - 1));
-    for (number, &dot) in section.dots.iter().enumerate() {
-        let weight = panels(context, params, left.blocking, dot)?;
+    for (number, product) in section.products.iter().enumerate() {
+        let weight = panels(params, left.blocking, product);
         let c = f.offset(to, &int((number * left.blocking.rows * section.c_stride) as i64));
         zero_block(f, section, &c, count);
         // Rows of a packed weight may be longer than the sum: zeros to the end of a block of k.
@@ -110,7 +110,6 @@ fn emit_parts(
             });
         }
     }
-    Ok(())
 }
 
 /// Adds the parts of a block in ascending order.
@@ -122,7 +121,7 @@ fn add_parts(
     [from, to]: [&Value; 2],
     count: &Value,
 ) {
-    let next = int((section.dots.len() * rows * section.c_stride) as i64);
+    let next = int((section.products.len() * rows * section.c_stride) as i64);
     f.for_each(&int(0), count, 1, |f, row| {
         let [from, to] = [from, to].map(|block| f.element(block, row, section.c_stride as i64));
         f.for_each(&int(0), &int(section.columns as i64), LANES as i64, |f, column| {

@@ -4,7 +4,8 @@
 use super::super::thread::{ALL_LANES, WARP, butterfly, from_lane, special_wide};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
 use super::{NO_MAXIMUM, exp2, sequence_of};
-use crate::llvm::expression::{round, tensor};
+use crate::kernel::attend::AttendRegion;
+use crate::llvm::expression::round;
 use crate::llvm::index::Index;
 use crate::llvm::math::bf16_to_f32;
 use crate::llvm::memory::{self, load_index};
@@ -12,7 +13,7 @@ use crate::llvm::step_args::{integer, pointer, step_input};
 use crate::llvm::text::{F32, FunctionText, I16, I32, Value, float_of, int};
 use llmc_ir::dtype::DType;
 use llmc_ir::gpu::GpuStepArgs;
-use llmc_ir::op::{Attention, Op};
+use llmc_ir::op::Attention;
 use llmc_ir::plan::{KvLayout, StepInput, WeightLayout};
 use llmc_ir::shape::TensorType;
 use std::mem::offset_of;
@@ -36,15 +37,7 @@ struct Plain<'a> {
 
 /// Emits the kernel.
 pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
-    let body = &context.kernel.region.body;
-    let [node] = context.kernel.region.outputs[..] else { return Err("an attend region has one output".into()) };
-    let Op::Attend(attention) = *body.op(node) else { return Err("an attend region yields its attend".into()) };
-    let operands = body.operands(node);
-    let (Op::Input { index: query, .. }, Op::Input { index: kv, .. }) = (body.op(operands[0]), body.op(operands[1]))
-    else {
-        return Err("attend reads the inputs of its region".into());
-    };
-    let ty = tensor(body, node)?;
+    let AttendRegion { attention, ty, query, cache } = AttendRegion::of(&context.kernel.region)?;
     let head_blocks = attention.heads.div_ceil(WARPS);
     let geometry = Geometry { blocks: blocks(ty.shape.0[0], 1, head_blocks)?, threads: WARPS * WARP, shared_bytes: 0 };
     context.launch("attend", &geometry, |context, f, params| {
@@ -64,8 +57,8 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
             attention,
             kv: context.kv,
             ty,
-            query: params.inputs[*query].clone(),
-            cache: params.inputs[*kv].clone(),
+            query: params.inputs[query].clone(),
+            cache: params.inputs[cache].clone(),
             output: params.outputs[0].clone(),
             lane,
             row,

@@ -63,7 +63,7 @@ pub fn emit(
             let kernel = context.kernel;
             let outputs = Outputs::of(kernel, part, &params.outputs, context.kv, &params.slots);
             let mut scope = context.scope(params);
-            scope.tiles.extend(section.dots.iter().map(|(_, dot)| *dot).zip(results.tiles.iter().cloned()));
+            scope.tiles.extend(section.products.iter().map(|product| product.node).zip(results.tiles.iter().cloned()));
             let items = f.binary("mul nsw", &results.count, &groups);
             let mut result = Ok(());
             f.for_each(&results.warp, &items, results.warps as i64, |f, item| {

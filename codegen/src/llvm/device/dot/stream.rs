@@ -58,14 +58,14 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
         _ => most_rows.next_multiple_of(COLUMNS).clamp(COLUMNS, 4 * COLUMNS),
     };
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
-    let jobs = |section: &Section<'_>| section.dots.len() * section.panels();
+    let jobs = |section: &Section<'_>| section.products.len() * section.panels();
     let most_jobs = sections.iter().map(jobs).max().ok_or("a region without outputs")?;
     let [least, most] = WARPS;
     let wanted = if column_blocks * least < ENOUGH_WARPS { most } else { least };
     let warps = (wanted / most_jobs).max(1) * most_jobs;
     let k_blocks = left.k.div_ceil(PANEL);
     let shared = |section: &Section<'_>| {
-        splits(section, warps, k_blocks) * section.dots.len() * rows * row_stride(section.columns)
+        splits(section, warps, k_blocks) * section.products.len() * rows * row_stride(section.columns)
     };
     let shared_bytes = sections.iter().map(shared).max().unwrap_or(0);
     let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads: warps * WARP, shared_bytes };
@@ -111,7 +111,7 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
 
 /// How many warps share a panel's sum.
 fn splits(section: &Section<'_>, warps: usize, k_blocks: usize) -> usize {
-    (warps / (section.dots.len() * section.panels())).min(k_blocks)
+    (warps / (section.products.len() * section.panels())).min(k_blocks)
 }
 
 impl Stream<'_> {
@@ -139,10 +139,10 @@ impl Stream<'_> {
             let scaled = f.scale(&split, self.k_blocks as i64);
             f.binary("udiv", &scaled, &int(splits as i64))
         });
-        let mut weights = params.inputs[section.dots[0].0].clone();
-        for (index, (input, _)) in section.dots.iter().enumerate().skip(1) {
+        let mut weights = params.inputs[section.products[0].weight].clone();
+        for (index, product) in section.products.iter().enumerate().skip(1) {
             let here = f.compare("icmp eq", &dot, &int(index as i64));
-            weights = f.select(&here, &params.inputs[*input], &weights);
+            weights = f.select(&here, &params.inputs[product.weight], &weights);
         }
         let panel_bytes = match self.left.weights {
             DType::F32 => self.left.k * PANEL * 4,
@@ -153,7 +153,7 @@ impl Stream<'_> {
         let to = f.element(&to, &split, summand_stride as i64);
         let to = f.element(&to, &panel, (PANEL * 4) as i64);
         let exists = f.compare("icmp ult", &number, &int(section.n.div_ceil(PANEL) as i64));
-        let busy = f.compare("icmp ult", &dot, &int(section.dots.len() as i64));
+        let busy = f.compare("icmp ult", &dot, &int(section.products.len() as i64));
         let exists = f.binary("and", &exists, &busy);
         f.when(&exists, |f| match self.left.dtype {
             DType::F32 => self.sum_f32(f, &weights, [&start, &end], &to, stride),
@@ -161,7 +161,7 @@ impl Stream<'_> {
         });
         super::super::thread::barrier(f);
         let column = f.scale(column_block, section.columns as i64);
-        let tiles = (0..section.dots.len()).map(|dot| Tile {
+        let tiles = (0..section.products.len()).map(|dot| Tile {
             base: f.offset(&self.shared, &int((dot * splits * summand_stride) as i64)),
             row: self.row.clone(),
             column: column.clone(),

@@ -86,7 +86,7 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
     let (depth, stages) = if k.is_multiple_of(64) { (64, 2) } else { (32, 4) };
     let shape = Shape { rows, depth, stages };
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
-    let results = |section: &Section<'_>| section.dots.len() * rows * row_stride(section.columns);
+    let results = |section: &Section<'_>| section.products.len() * rows * row_stride(section.columns);
     let results = sections.iter().map(results).max().ok_or("a region without outputs")?;
     let shared_bytes = results.max(shape.stages * shape.stage_bytes());
     let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads: THREADS, shared_bytes };
@@ -150,7 +150,7 @@ impl Multiply<'_> {
             for slot in 0..SLOTS_PER_WARP {
                 let number = f.scale(&warp_column, SLOTS_PER_WARP as i64);
                 let number = f.add(&number, &int(slot as i64));
-                let used = f.compare("icmp ult", &number, &int((section.dots.len() * panels) as i64));
+                let used = f.compare("icmp ult", &number, &int((section.products.len() * panels) as i64));
                 f.when(&used, |f| {
                     let dot = f.binary("udiv", &number, &int(panels as i64));
                     let panel = f.binary("urem", &number, &int(panels as i64));
@@ -176,7 +176,7 @@ impl Multiply<'_> {
             }
             barrier(f);
             let column = f.scale(own, section.columns as i64);
-            let tiles = (0..section.dots.len()).map(|dot| Tile {
+            let tiles = (0..section.products.len()).map(|dot| Tile {
                 base: f.offset(&shared, &int((dot * tile_bytes) as i64)),
                 row: self.row.clone(),
                 column: column.clone(),
@@ -214,9 +214,9 @@ impl Multiply<'_> {
     fn slots(&self, f: &mut FunctionText, params: &DeviceParams) -> Vec<(Value, i64)> {
         let panel_bytes = (self.left.k.div_ceil(PANEL) * PANEL_BLOCK) as i64;
         let first_section = &self.sections[0];
-        let (dots, panels) = (first_section.dots.len(), first_section.panels());
+        let (dots, panels) = (first_section.products.len(), first_section.panels());
         let alike = |section: &Section<'_>| {
-            section.dots.len() == dots
+            section.products.len() == dots
                 && section.panels() == panels
                 && dots * panels == SLOTS
                 && section.n.div_ceil(PANEL).is_multiple_of(panels)
@@ -230,12 +230,12 @@ impl Multiply<'_> {
             let last = int(section.n.div_ceil(PANEL) as i64 - 1);
             for (index, address) in found.iter_mut().enumerate() {
                 let slot = if regular { index * panels } else { index };
-                let slot = slot.min(section.dots.len() * section.panels() - 1);
+                let slot = slot.min(section.products.len() * section.panels() - 1);
                 let (dot, panel) = (slot / section.panels(), slot % section.panels());
                 let number = f.scale(&own, section.panels() as i64);
                 let number = f.add(&number, &int(panel as i64));
                 let number = f.min(&number, &last);
-                let start = f.element(&params.inputs[section.dots[dot].0], &number, panel_bytes);
+                let start = f.element(&params.inputs[section.products[dot].weight], &number, panel_bytes);
                 *address = Some(match address.take() {
                     Some(before) => f.select(&here, &start, &before),
                     None => start,

@@ -331,6 +331,6 @@ fn elements(ty: &Type, sizes: &Bindings) -> f64 {
 }
 
 /// Bytes of a value; a cache is counted by those who look into it.
-fn bytes(ty: &Type, sizes: &Bindings) -> f64 {
+pub(super) fn bytes(ty: &Type, sizes: &Bindings) -> f64 {
     elements(ty, sizes) * ty.as_tensor().map_or(0, |ty| ty.dtype.bytes()) as f64
 }

@@ -1,7 +1,7 @@
 //! What a function costs as it stands, and when another form of it is worth taking.
 
 use super::analysis::Dependence;
-use super::cost::{Price, Target, Term, Work, dependence};
+use super::cost::{Price, Target, Term, Work, bytes, dependence};
 use llmc_ir::graph::NodeId;
 use llmc_ir::machine::Machine;
 use llmc_ir::module::{Function, SpecializedModule};
@@ -65,12 +65,10 @@ fn stored_bytes(function: &Function, target: &Target<'_>) -> f64 {
     let mut stored: BTreeMap<NodeId, f64> = BTreeMap::new();
     while let Some(node) = pending.pop() {
         let moves = matches!(graph.op(node), Op::Concat { .. } | Op::Reshape { .. } | Op::Broadcast { .. });
-        match graph.ty(node).as_tensor() {
-            Some(ty) if !moves => {
-                let elements: f64 = ty.shape.evaluate(&target.sizes).into_iter().map(|size| size as f64).product();
-                stored.insert(node, elements * ty.dtype.bytes() as f64);
-            }
-            _ => pending.extend(graph.operands(node)),
+        if moves {
+            pending.extend(graph.operands(node));
+        } else {
+            stored.insert(node, bytes(graph.ty(node), &target.sizes));
         }
     }
     stored.values().sum()

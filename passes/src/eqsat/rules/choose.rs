@@ -9,6 +9,7 @@
 use super::super::analysis::Dependence;
 use super::super::language::Node;
 use super::super::rule::{Family, Numerics, Rule, Terms};
+use super::example::{example, weight};
 use egg::Id;
 use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::dtype::DType;
@@ -56,16 +57,10 @@ fn split(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
 }
 
 fn dot_example(_: u64) -> Function {
-    let ty = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
-    let mut graph = Graph::default();
-    let mut build = || {
-        let x = graph.add(Op::Input { index: 0, ty: ty.clone() }, &[])?;
-        let weight = Op::Weight { name: "w".into(), ty: Type::tensor(DType::F32, &[5, 8]) };
-        let weight = graph.add(weight, &[])?;
+    example(|graph, x| {
+        let weight = weight(graph, "w", DType::F32, &[5, 8])?;
         graph.add(Op::PRODUCT, &[x, weight])
-    };
-    let result = build().expect("examples are well-typed");
-    Function { name: "example".into(), params: vec![Param { name: "x".into(), ty }], graph, results: vec![result] }
+    })
 }
 
 fn attend_example(seed: u64) -> Function {

@@ -6,13 +6,11 @@
 use super::super::analysis::Dependence;
 use super::super::language::Node;
 use super::super::rule::{Family, Numerics, Rule, Terms};
+use super::example::{example, weight};
 use egg::Id;
-use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::dtype::DType;
-use llmc_ir::graph::Graph;
-use llmc_ir::module::{Function, Param};
+use llmc_ir::module::Function;
 use llmc_ir::op::{DotMethod, Op};
-use llmc_ir::shape::Type;
 
 /// The family's rules.
 pub fn rules() -> Vec<Rule> {
@@ -22,7 +20,7 @@ pub fn rules() -> Vec<Rule> {
         numerics: Numerics::Exact,
         equation: "dot(x, convert(w)) = dot(x, w) where every value of w is one of the wider type",
         apply: in_dot,
-        example,
+        example: narrow_example,
     }]
 }
 
@@ -43,17 +41,11 @@ fn in_dot(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     narrow.into_iter().filter_map(|narrow| terms.add(node.op.clone(), &[x, narrow])).collect()
 }
 
-fn example(seed: u64) -> Function {
-    let ty = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
+fn narrow_example(seed: u64) -> Function {
     let narrow = if seed.is_multiple_of(2) { DType::BF16 } else { DType::F16 };
-    let mut graph = Graph::default();
-    let mut build = || {
-        let x = graph.add(Op::Input { index: 0, ty: ty.clone() }, &[])?;
-        let weight = Op::Weight { name: "w".into(), ty: Type::tensor(narrow, &[5, 8]) };
-        let weight = graph.add(weight, &[])?;
+    example(|graph, x| {
+        let weight = weight(graph, "w", narrow, &[5, 8])?;
         let wide = graph.add(Op::Convert { to: DType::F32 }, &[weight])?;
         graph.add(Op::PRODUCT, &[x, wide])
-    };
-    let result = build().expect("examples are well-typed");
-    Function { name: "example".into(), params: vec![Param { name: "x".into(), ty }], graph, results: vec![result] }
+    })
 }

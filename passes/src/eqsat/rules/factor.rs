@@ -6,13 +6,13 @@
 
 use super::super::language::Node;
 use super::super::rule::{Family, Numerics, Rule, Terms};
+use super::example::{example, rows, weight};
 use egg::Id;
-use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
-use llmc_ir::graph::{Graph, NodeId};
-use llmc_ir::module::{Function, Param};
+use llmc_ir::module::Function;
 use llmc_ir::op::{BinaryOp, DotMethod, Op, ReduceOp};
-use llmc_ir::shape::{Shape, Type};
+use llmc_ir::shape::Shape;
 
 /// The family's rules.
 pub fn rules() -> Vec<Rule> {
@@ -115,39 +115,24 @@ fn constant(terms: &Terms<'_>, node: &Node) -> Option<(Vec<llmc_ir::op::Number>,
     }
 }
 
-/// A function of `x: f32[tokens, 8]` and a weight `w: f32[5, 8]`.
-fn example(body: impl FnOnce(&mut Graph, NodeId, NodeId) -> Result<NodeId, String>) -> Function {
-    let ty = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
-    let mut graph = Graph::default();
-    let build = || {
-        let x = graph.add(Op::Input { index: 0, ty: ty.clone() }, &[])?;
-        let weight = graph.add(Op::Weight { name: "w".into(), ty: Type::tensor(DType::F32, &[5, 8]) }, &[])?;
-        body(&mut graph, x, weight)
-    };
-    let result = build().expect("examples are well-typed");
-    Function { name: "example".into(), params: vec![Param { name: "x".into(), ty }], graph, results: vec![result] }
-}
-
-fn rows(columns: usize) -> Shape {
-    Shape(vec![Symbol::Tokens.into(), columns.into()])
-}
-
 fn out_example(seed: u64) -> Function {
     let op = if seed.is_multiple_of(2) { BinaryOp::Multiply } else { BinaryOp::Divide };
-    example(|graph, x, weight| {
+    example(|graph, x| {
+        let weight = weight(graph, "w", DType::F32, &[5, 8])?;
         let square = graph.add(Op::Binary(BinaryOp::Multiply), &[x, x])?;
         let sum = graph.add(Op::Reduce { op: ReduceOp::Sum, axis: 1 }, &[square])?;
-        let sum = graph.add(Op::Broadcast { shape: rows(8) }, &[sum])?;
+        let sum = graph.add(Op::Broadcast { shape: rows(&[8]) }, &[sum])?;
         let scaled = graph.add(Op::Binary(op), &[x, sum])?;
         graph.add(Op::PRODUCT, &[scaled, weight])
     })
 }
 
 fn in_example(seed: u64) -> Function {
-    example(|graph, x, weight| {
+    example(|graph, x| {
+        let weight = weight(graph, "w", DType::F32, &[5, 8])?;
         let product = graph.add(Op::PRODUCT, &[x, weight])?;
         let values = vec![(seed as f64 + 0.5).into()];
-        let factor = graph.add(Op::Constant { values, dtype: DType::F32, shape: rows(5) }, &[])?;
+        let factor = graph.add(Op::Constant { values, dtype: DType::F32, shape: rows(&[5]) }, &[])?;
         graph.add(Op::Binary(BinaryOp::Multiply), &[product, factor])
     })
 }

@@ -6,13 +6,11 @@
 use super::super::analysis::Dependence;
 use super::super::language::Node;
 use super::super::rule::{Family, Numerics, Rule, Terms};
+use super::example::{example_of_many, weight};
 use egg::Id;
-use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::dtype::DType;
-use llmc_ir::graph::Graph;
-use llmc_ir::module::{Function, Param};
+use llmc_ir::module::Function;
 use llmc_ir::op::Op;
-use llmc_ir::shape::Type;
 
 /// The family's rules.
 pub fn rules() -> Vec<Rule> {
@@ -22,7 +20,7 @@ pub fn rules() -> Vec<Rule> {
         numerics: Numerics::Exact,
         equation: "dot(x, w) = slice(dot(x, concat(w, v, ...))) for all weights v that x is multiplied by",
         apply: merge_dots,
-        example,
+        example: products_example,
     }]
 }
 
@@ -57,18 +55,12 @@ fn mergeable(terms: &Terms<'_>, node: &Node) -> Option<Id> {
     (plain && !merged).then_some(weight)
 }
 
-fn example(seed: u64) -> Function {
-    let ty = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
-    let mut graph = Graph::default();
-    let mut build = || {
-        let x = graph.add(Op::Input { index: 0, ty: ty.clone() }, &[])?;
-        let mut dot = |name: &str, size: usize| {
-            let weight = Op::Weight { name: name.into(), ty: Type::tensor(DType::F32, &[size, 8]) };
-            let weight = graph.add(weight, &[])?;
+fn products_example(seed: u64) -> Function {
+    example_of_many(|graph, x| {
+        let mut dot = |number: usize| {
+            let weight = weight(graph, &format!("w{number}"), DType::F32, &[3 + number, 8])?;
             graph.add(Op::PRODUCT, &[x, weight])
         };
-        (1..=2 + seed as usize % 3).map(|number| dot(&format!("w{number}"), 3 + number)).collect::<Result<Vec<_>, _>>()
-    };
-    let results = build().expect("examples are well-typed");
-    Function { name: "example".into(), params: vec![Param { name: "x".into(), ty }], graph, results }
+        (1..=2 + seed as usize % 3).map(&mut dot).collect()
+    })
 }

@@ -5,6 +5,7 @@
 
 mod choose;
 mod dequant;
+mod example;
 mod factor;
 mod merge;
 mod prune;

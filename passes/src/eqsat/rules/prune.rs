@@ -5,14 +5,15 @@
 
 use super::super::language::Node;
 use super::super::rule::{Family, Numerics, Rule, Terms};
+use super::example::{example, rows, weight};
 use egg::Id;
-use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::{Graph, NodeId};
-use llmc_ir::module::{Function, Param};
+use llmc_ir::module::Function;
 use llmc_ir::op::{BinaryOp, DotMethod, Op, ReduceOp, UnaryOp};
 use llmc_ir::plan::StepInput;
-use llmc_ir::shape::{Shape, Type};
+use llmc_ir::shape::Shape;
 
 /// The family's rules.
 pub fn rules() -> Vec<Rule> {
@@ -137,26 +138,17 @@ fn through_dot(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     })
 }
 
-/// A function that returns `body` of its parameter `x: f32[tokens, 8]`, gathered by the sampled rows.
-fn example(body: impl FnOnce(&mut Graph, NodeId) -> Result<NodeId, String>) -> Function {
-    let ty = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
-    let mut graph = Graph::default();
-    let build = || {
-        let x = graph.add(Op::Input { index: 0, ty: ty.clone() }, &[])?;
-        let table = body(&mut graph, x)?;
+/// A function that gathers what `body` makes of its rows by the sampled ones.
+fn sampled(body: impl FnOnce(&mut Graph, NodeId) -> Result<NodeId, String>) -> Function {
+    example(|graph, x| {
+        let table = body(graph, x)?;
         let rows = graph.add(Op::Step(StepInput::SampleRows), &[])?;
         graph.add(Op::Gather, &[table, rows])
-    };
-    let result = build().expect("examples are well-typed");
-    Function { name: "example".into(), params: vec![Param { name: "x".into(), ty }], graph, results: vec![result] }
-}
-
-fn rows(columns: &[usize]) -> Shape {
-    Shape([Dim::from(Symbol::Tokens)].into_iter().chain(columns.iter().map(|&size| size.into())).collect())
+    })
 }
 
 fn map_example(seed: u64) -> Function {
-    example(|graph, x| {
+    sampled(|graph, x| {
         let y = graph.add(Op::Unary(UnaryOp::Sigmoid), &[x])?;
         match seed % 5 {
             0 => Ok(y),
@@ -169,7 +161,7 @@ fn map_example(seed: u64) -> Function {
 }
 
 fn shape_example(seed: u64) -> Function {
-    example(|graph, x| {
+    sampled(|graph, x| {
         let groups = graph.add(Op::Reshape { shape: rows(&[2, 4]) }, &[x])?;
         if seed.is_multiple_of(2) {
             return Ok(groups);
@@ -180,31 +172,29 @@ fn shape_example(seed: u64) -> Function {
 }
 
 fn repeat_example(_: u64) -> Function {
-    example(|graph, _| {
-        let ty = Type::tensor(DType::F32, &[1, 8]);
-        let row = graph.add(Op::Weight { name: "row".into(), ty }, &[])?;
+    sampled(|graph, _| {
+        let row = weight(graph, "row", DType::F32, &[1, 8])?;
         graph.add(Op::Broadcast { shape: rows(&[8]) }, &[row])
     })
 }
 
 fn constant_example(seed: u64) -> Function {
-    example(|graph, _| {
+    sampled(|graph, _| {
         let values = vec![(seed as f64).into()];
         graph.add(Op::Constant { values, dtype: DType::F32, shape: rows(&[8]) }, &[])
     })
 }
 
 fn reduce_example(seed: u64) -> Function {
-    example(|graph, x| {
+    sampled(|graph, x| {
         let op = if seed.is_multiple_of(2) { ReduceOp::Sum } else { ReduceOp::Max };
         graph.add(Op::Reduce { op, axis: 1 }, &[x])
     })
 }
 
 fn dot_example(_: u64) -> Function {
-    example(|graph, x| {
-        let ty = Type::tensor(DType::F32, &[5, 8]);
-        let weight = graph.add(Op::Weight { name: "w".into(), ty }, &[])?;
+    sampled(|graph, x| {
+        let weight = weight(graph, "w", DType::F32, &[5, 8])?;
         graph.add(Op::PRODUCT, &[x, weight])
     })
 }

@@ -8,13 +8,13 @@
 use super::super::analysis::Dependence;
 use super::super::language::Node;
 use super::super::rule::{Family, Numerics, Rule, Terms};
+use super::example::{example, weight};
 use egg::Id;
-use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::dim::Symbol;
 use llmc_ir::dtype::DType;
-use llmc_ir::graph::{Graph, NodeId};
-use llmc_ir::module::{Function, Param};
+use llmc_ir::module::Function;
 use llmc_ir::op::{BinaryOp, DotMethod, Op};
-use llmc_ir::shape::Type;
+use llmc_ir::shape::Shape;
 
 /// The family's rules.
 pub fn rules() -> Vec<Rule> {
@@ -134,43 +134,27 @@ fn absorb(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     absorbed.collect()
 }
 
-/// A function of rows `x: f32[tokens, 8]`.
-fn of_rows(body: impl FnOnce(&mut Graph, NodeId) -> Result<NodeId, String>) -> Function {
-    let ty = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
-    let mut graph = Graph::default();
-    let x = graph.add(Op::Input { index: 0, ty: ty.clone() }, &[]);
-    let result = x.and_then(|x| body(&mut graph, x)).expect("examples are well-typed");
-    Function { name: "example".into(), params: vec![Param { name: "x".into(), ty }], graph, results: vec![result] }
-}
-
-fn weight(graph: &mut Graph, name: &str, shape: &[usize]) -> Result<NodeId, String> {
-    graph.add(Op::Weight { name: name.into(), ty: Type::tensor(DType::F32, shape) }, &[])
-}
-
 fn join_example(_: u64) -> Function {
-    of_rows(|graph, x| {
-        let (w, v) = (weight(graph, "w", &[5, 8])?, weight(graph, "v", &[5, 8])?);
+    example(|graph, x| {
+        let (w, v) = (weight(graph, "w", DType::F32, &[5, 8])?, weight(graph, "v", DType::F32, &[5, 8])?);
         let (left, right) = (graph.add(Op::PRODUCT, &[x, w])?, graph.add(Op::PRODUCT, &[x, v])?);
         graph.add(ADD, &[left, right])
     })
 }
 
 fn chain_example(seed: u64) -> Function {
-    of_rows(|graph, x| {
+    example(|graph, x| {
         let rank = 1 + seed as usize % 4;
-        let (a, b) = (weight(graph, "a", &[rank, 8])?, weight(graph, "b", &[5, rank])?);
+        let (a, b) = (weight(graph, "a", DType::F32, &[rank, 8])?, weight(graph, "b", DType::F32, &[5, rank])?);
         let inner = graph.add(Op::PRODUCT, &[x, a])?;
         graph.add(Op::PRODUCT, &[inner, b])
     })
 }
 
 fn rounded_example(seed: u64) -> Function {
-    of_rows(|graph, x| {
+    example(|graph, x| {
         let rank = 1 + seed as usize % 4;
-        let narrow = |graph: &mut Graph, name: &str, shape: &[usize]| {
-            graph.add(Op::Weight { name: name.into(), ty: Type::tensor(DType::BF16, shape) }, &[])
-        };
-        let (a, b) = (narrow(graph, "a", &[rank, 8])?, narrow(graph, "b", &[5, rank])?);
+        let (a, b) = (weight(graph, "a", DType::BF16, &[rank, 8])?, weight(graph, "b", DType::BF16, &[5, rank])?);
         let x = graph.add(Op::Convert { to: DType::BF16 }, &[x])?;
         let inner = graph.add(Op::PRODUCT, &[x, a])?;
         let inner = graph.add(Op::Convert { to: DType::BF16 }, &[inner])?;
@@ -179,24 +163,22 @@ fn rounded_example(seed: u64) -> Function {
 }
 
 fn product_example(seed: u64) -> Function {
-    of_rows(|graph, x| {
+    example(|graph, x| {
         let rank = 1 + seed as usize % 4;
-        let (a, b) = (weight(graph, "a", &[rank, 8])?, weight(graph, "b", &[5, rank])?);
+        let (a, b) = (weight(graph, "a", DType::F32, &[rank, 8])?, weight(graph, "b", DType::F32, &[5, rank])?);
         let product = graph.add(OF_WEIGHTS, &[b, a])?;
         graph.add(Op::PRODUCT, &[x, product])
     })
 }
 
 fn keys_example(_: u64) -> Function {
-    of_rows(|graph, c| {
-        let w = weight(graph, "w", &[3, 4, 8])?;
+    example(|graph, c| {
+        let w = weight(graph, "w", DType::F32, &[3, 4, 8])?;
         let keys = graph.add(Op::Dot { left: 2, right: 1, batch: 0, method: DotMethod::Gemm }, &[w, c])?;
-        let shape = llmc_ir::shape::Shape(vec![3.into(), Symbol::Tokens.into(), 4.into()]);
+        let shape = Shape(vec![3.into(), Symbol::Tokens.into(), 4.into()]);
         let queries = graph.add(Op::Slice { axis: 1, start: 0, end: 4 }, &[c])?;
-        let queries = graph.add(
-            Op::Reshape { shape: llmc_ir::shape::Shape(vec![1.into(), Symbol::Tokens.into(), 4.into()]) },
-            &[queries],
-        )?;
+        let queries =
+            graph.add(Op::Reshape { shape: Shape(vec![1.into(), Symbol::Tokens.into(), 4.into()]) }, &[queries])?;
         let queries = graph.add(Op::Broadcast { shape }, &[queries])?;
         graph.add(Op::Dot { left: 2, right: 1, batch: 1, method: DotMethod::Gemm }, &[queries, keys])
     })

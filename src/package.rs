@@ -132,9 +132,11 @@ fn write_weight(
 /// Refuses values that are finite in the checkpoint but not in the type that they are packed in.
 fn check_range(weight: &PackedWeight, values: &[f32]) -> Result<(), CompileError> {
     let overflows = |value: &&f32| !weight.dtype.round(f64::from(**value)).is_finite();
-    // A NaN is no maximum, so it is looked for by itself.
-    let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    if !overflows(&&largest) && !values.iter().any(|value| value.is_nan()) {
+    // A NaN counts as the largest: nothing is larger.
+    let larger =
+        |largest: f32, value: &f32| if value.abs() > largest || value.is_nan() { value.abs() } else { largest };
+    let largest = values.iter().fold(0f32, larger);
+    if !overflows(&&largest) {
         return Ok(());
     }
     let value = values.iter().find(overflows).copied().unwrap_or(largest);

@@ -1,7 +1,9 @@
 //! Weights that are computed while compiling: regions of weights leave the programs, and what they make becomes
 //! weights with a recipe.
 
-use llmc_ir::graph::{Graph, NodeId};
+use crate::canonicalize::sweep;
+use crate::rebuild::rebuild;
+use llmc_ir::graph::NodeId;
 use llmc_ir::module::{Function, Module};
 use llmc_ir::op::Op;
 use llmc_ir::region::{Anchor, FusedFunction, FusedModule, FusedProgram, Region, Source};
@@ -93,36 +95,32 @@ impl Recipes {
 
 /// What one output of a region of weights is made of.
 fn recipe(region: &Region, output: NodeId) -> Function {
-    let needed = region.body.reachable(&[output]);
-    let mut graph = Graph::default();
-    let mut copies: BTreeMap<NodeId, NodeId> = BTreeMap::new();
-    for node in region.body.topological().into_iter().filter(|node| needed.contains(node)) {
-        let op = match region.body.op(node) {
-            Op::Input { index, ty } => match &region.inputs[*index] {
-                Source::Weight(name) => Op::Weight { name: name.clone(), ty: ty.clone() },
-                // The verifier has refused anything else.
-                _ => Op::Input { index: *index, ty: ty.clone() },
-            },
-            op => op.clone(),
-        };
-        let operands: Vec<NodeId> = region.body.operands(node).iter().map(|operand| copies[operand]).collect();
-        copies.insert(node, graph.add(op, &operands).expect("a copy of a well-typed node is well-typed"));
-    }
-    Function { name: "recipe".to_owned(), params: Vec::new(), graph, results: vec![copies[&output]] }
+    let mut recipe =
+        Function { name: "recipe".to_owned(), params: Vec::new(), graph: region.body.clone(), results: vec![output] };
+    replace_leaves(&mut recipe, |op| match op {
+        Op::Input { index, ty } => match &region.inputs[index] {
+            Source::Weight(name) => Op::Weight { name: name.clone(), ty },
+            // The verifier has refused anything else.
+            _ => Op::Input { index, ty },
+        },
+        op => op,
+    });
+    sweep(&mut recipe).expect("a copy of a well-typed graph is well-typed");
+    recipe
 }
 
 /// A recipe whose weights have their full names.
 fn in_scope(recipe: &Function, scope: &str) -> Function {
-    let mut graph = Graph::default();
-    let mut copies: BTreeMap<NodeId, NodeId> = BTreeMap::new();
-    for node in recipe.graph.topological() {
-        let op = match recipe.graph.op(node) {
-            Op::Weight { name, ty } => Op::Weight { name: Module::weight_key(scope, name), ty: ty.clone() },
-            op => op.clone(),
-        };
-        let operands: Vec<NodeId> = recipe.graph.operands(node).iter().map(|operand| copies[operand]).collect();
-        copies.insert(node, graph.add(op, &operands).expect("a copy of a well-typed node is well-typed"));
-    }
-    let results = recipe.results.iter().map(|result| copies[result]).collect();
-    Function { name: recipe.name.clone(), params: Vec::new(), graph, results }
+    let mut recipe = recipe.clone();
+    replace_leaves(&mut recipe, |op| match op {
+        Op::Weight { name, ty } => Op::Weight { name: Module::weight_key(scope, &name), ty },
+        op => op,
+    });
+    recipe
+}
+
+/// Replaces operations by others of the same type.
+fn replace_leaves(recipe: &mut Function, replace: impl Fn(Op) -> Op) {
+    let rebuilt = rebuild(recipe, |graph, op, operands| graph.add(replace(op), operands));
+    rebuilt.expect("a copy of a well-typed graph is well-typed");
 }

@@ -2,9 +2,11 @@
 //! of the result while it is in cache.
 //!
 //! Work items are blocks of rows times blocks of columns, fixed by the shapes alone; a thread takes a contiguous range
-//! of them. Rows of the left operand are widened to f32 once per thread and row block.
+//! of them. Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
+//! block: f32, or tiles of bf16 where the CPU has a matrix unit ([`tiles`]).
 
 mod split;
+mod tiles;
 
 use super::expression::{Scope, Tile};
 use super::math::{bf16_to_f32, floats};
@@ -44,6 +46,8 @@ enum Left {
     InPlace,
     /// In working memory: f32 rows of f32 or bf16, with zeros to the end of a block of k.
     Copied(DType),
+    /// In working memory: bf16 tiles of 16 rows and 32 k, with zeros to the end of a tile of k.
+    Tiles,
 }
 
 /// The length of rows of a packed weight.
@@ -77,8 +81,16 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let parts = region.parts();
     let operand = left_operand(region)?;
     let lhs_address = params.inputs[operand.input].clone();
-    let mut sections = parts.iter().map(|part| section(context, part)).collect::<Result<Vec<_>, _>>()?;
-    let blocking = blocking(context, &operand, &sections);
+    let all = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
+    let by_tiles = tiles::suit(context, &operand, &all);
+    let least_columns = match context.method {
+        _ if by_tiles => tiles::columns(operand.k),
+        DotMethod::Gemm => 2 * PANEL,
+        DotMethod::Gemv | DotMethod::SplitK => PANEL,
+    };
+    let mut sections: Vec<Section<'_>> =
+        parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns)).collect();
+    let blocking = if by_tiles { tiles::blocking(context, &operand) } else { blocking(context, &operand, &sections) };
 
     let rows = size(f, &params.args, sections.first().ok_or("a region without outputs")?.domain.rows)?;
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
@@ -90,8 +102,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let rounded = f.add(&last, &int(column_blocks as i64 - 1));
     let end_block = f.binary("sdiv", &rounded, &int(column_blocks as i64));
 
-    let widened = context.scratch(blocking.rows * blocking.a_stride);
-    let widened = f.offset(&params.scratch, &int(widened as i64));
+    let copy = context.scratch(blocking.rows * blocking.a_stride);
+    let copy = f.offset(&params.scratch, &int(copy as i64));
     // Sections take turns, so they share the memory for results.
     let results = sections.iter().map(|section| section.products.len() * blocking.rows * section.c_stride).max();
     let results = context.scratch(results.unwrap_or(0));
@@ -101,7 +113,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         section.tiles = (0..section.products.len()).map(tile).collect();
     }
 
-    let left = LeftRows { blocking: &blocking, address: lhs_address, widened, rows };
+    let left = LeftRows { blocking: &blocking, address: lhs_address, copy, rows };
     if context.method == DotMethod::SplitK {
         return split::emit(f, context, params, &left, &sections, &row_blocks);
     }
@@ -118,12 +130,12 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
                 f.min(&own, &blocks)
             });
             f.for_each(&start, &end, 1, |f, column_block| {
-                for (product, tile) in section.products.iter().zip(&section.tiles) {
-                    let weight = panels(params, &blocking, product);
-                    multiply_block(f, context, &blocking, section, &weight, [&a, tile], &count, column_block);
-                }
-                let epilogue = emit_epilogue(f, context, params, section, (&row, &count), column_block);
-                result = std::mem::replace(&mut result, Ok(())).and(epilogue);
+                let block = if blocking.left == Left::Tiles {
+                    tiles::emit_block(f, context, params, &blocking, section, (&a, &row, &count), column_block)
+                } else {
+                    emit_block(f, context, params, &blocking, section, (&a, &row, &count), column_block)
+                };
+                result = std::mem::replace(&mut result, Ok(())).and(block);
             });
             base = f.add(&base, &blocks);
         }
@@ -136,7 +148,7 @@ struct LeftRows<'b> {
     blocking: &'b Blocking,
     address: Value,
     /// The thread's working memory for copies.
-    widened: Value,
+    copy: Value,
     rows: Value,
 }
 
@@ -151,8 +163,13 @@ impl LeftRows<'_> {
             Left::InPlace => f.element(&self.address, &row, blocking.a_stride as i64),
             Left::Copied(dtype) => {
                 let from = f.element(&self.address, &row, (blocking.k * dtype.bytes()) as i64);
-                copy_rows(f, blocking, dtype, &from, &self.widened, &count);
-                self.widened.clone()
+                copy_rows(f, blocking, dtype, &from, &self.copy, &count);
+                self.copy.clone()
+            }
+            Left::Tiles => {
+                let from = f.element(&self.address, &row, (blocking.k * 2) as i64);
+                tiles::pack_rows(f, blocking, &from, &self.copy, &count);
+                self.copy.clone()
             }
         };
         (row, count, a)
@@ -160,11 +177,10 @@ impl LeftRows<'_> {
 }
 
 /// A part as a section with blocks of whole units of columns.
-fn section<'r>(context: &KernelContext<'_>, part: &'r Part) -> Result<Section<'r>, String> {
-    let Products { domain, products, n, unit } = products(context.kernel, part)?;
-    let target = if context.method == DotMethod::Gemm { 2 * PANEL } else { PANEL };
-    let columns = unit * target.div_ceil(unit);
-    Ok(Section { part, domain, products, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() })
+fn section(part: &Part, products: Products, least_columns: usize) -> Section<'_> {
+    let Products { domain, products, n, unit } = products;
+    let columns = unit * least_columns.div_ceil(unit);
+    Section { part, domain, products, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() }
 }
 
 fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Section<'_>]) -> Blocking {
@@ -174,7 +190,7 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
     let left = if operand.dtype == DType::F32 && longest == k { Left::InPlace } else { Left::Copied(operand.dtype) };
     let a_stride = match left {
         Left::InPlace => k * 4,
-        Left::Copied(_) => (k.next_multiple_of(32) + LANES) * 4,
+        _ => (k.next_multiple_of(32) + LANES) * 4,
     };
     let block = context.registers.rows[context.tiles() - 1] * 2;
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
@@ -222,6 +238,24 @@ struct Panels {
 fn panels(params: &KernelParams, blocking: &Blocking, product: &Product) -> Panels {
     let k = padded(blocking.k, product.dtype);
     Panels { address: params.inputs[product.weight].clone(), dtype: product.dtype, k }
+}
+
+/// The products of one block of rows and columns, and the work behind them.
+fn emit_block(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    blocking: &Blocking,
+    section: &Section<'_>,
+    (a, row, count): (&Value, &Value, &Value),
+    column_block: &Value,
+) -> Result<(), String> {
+    for (product, tile) in section.products.iter().zip(&section.tiles) {
+        let weight = panels(params, blocking, product);
+        multiply_block(f, context, blocking, section, &weight, [a, tile], count, column_block);
+    }
+    let end = f.add(row, count);
+    emit_epilogue(f, context, params, section, RowSpan { block: row, start: row, end: &end }, column_block)
 }
 
 /// `C = A B` for one block of columns of one weight.
@@ -309,13 +343,24 @@ fn sum_parts(k: usize, method: DotMethod) -> Vec<usize> {
     parts
 }
 
-/// The elementwise work on one block of a section's result.
+/// Rows of a block.
+#[derive(Clone, Copy)]
+struct RowSpan<'v> {
+    /// The block's first row.
+    block: &'v Value,
+    /// The first of these rows.
+    start: &'v Value,
+    /// The row behind them.
+    end: &'v Value,
+}
+
+/// The elementwise work on some rows of one block of a section's result.
 fn emit_epilogue(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     params: &KernelParams,
     section: &Section<'_>,
-    (row, count): (&Value, &Value),
+    rows: RowSpan<'_>,
     column_block: &Value,
 ) -> Result<(), String> {
     let column = f.scale(column_block, section.columns as i64);
@@ -343,11 +388,10 @@ fn emit_epilogue(
         known: HashMap::new(),
     };
     for (product, base) in section.products.iter().zip(&section.tiles) {
-        let (row, column) = (row.clone(), column.clone());
+        let (row, column) = (rows.block.clone(), column.clone());
         let tile = Tile { base: base.clone(), row, column, stride: section.c_stride, summands: 1, summand_stride: 0 };
         scope.tiles.insert(product.node, tile);
     }
     let outputs = Outputs::of(kernel, section.part, &params.outputs, context.kv, &params.slots);
-    let end = f.add(row, count);
-    emit_rows(f, &mut scope, &section.domain, &outputs, (row, &end), &columns)
+    emit_rows(f, &mut scope, &section.domain, &outputs, (rows.start, rows.end), &columns)
 }

@@ -165,7 +165,7 @@ fn scattered(seed: usize) -> impl Fn(usize, usize) -> f32 {
     move |row, column| {
         let bits = (row * 16 + column + seed * 4099).wrapping_mul(2_654_435_761) % 65_521;
         let magnitude = f32::from((bits % 13) as u8).exp2() / 64.0;
-        magnitude * (1.0 + (bits / 13 % 128) as f32 / 128.0) * if bits % 2 == 0 { 1.0 } else { -1.0 }
+        magnitude * (1.0 + (bits / 13 % 128) as f32 / 128.0) * if bits.is_multiple_of(2) { 1.0 } else { -1.0 }
     }
 }
 

@@ -102,29 +102,35 @@ thread_local! {
     static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(Tiles::INITIAL) };
 }
 
+/// Executes the instruction that trapped and the tile instructions right behind it, since a trap takes much longer than any
+/// of them.
 extern "C" fn handle(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: a handler with SA_SIGINFO gets the registers of the interrupted thread, which nothing else uses now.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let values = REGISTERS.map(|register| registers[register as usize] as u64);
-    let at = registers[libc::REG_RIP as usize] as u64;
-    // SAFETY: the CPU has fetched the instruction from there, and no more bytes are asked for than it has.
-    let byte = |offset: usize| unsafe { (at as *const u8).add(offset).read() };
-    let Some((instruction, length)) = decode(byte, at, &values) else {
+    let first = registers[libc::REG_RIP as usize] as u64;
+    let mut at = first;
+    loop {
+        // SAFETY: the program executes what is there, and no more bytes are asked for than the instruction has.
+        let byte = |offset: usize| unsafe { (at as *const u8).add(offset).read() };
+        let Some((instruction, length)) = decode(byte, at, &values) else { break };
+        if matches!(instruction, Instruction::MultiplyBf16 { .. } | Instruction::MultiplyInt8 { .. }) {
+            PRODUCTS.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the tiles are this thread's, and signals do not interrupt the handler of the same one; the instruction
+        // names the memory that the program would access.
+        let result = TILES.with(|tiles| unsafe { (*tiles.get()).execute(instruction) });
+        if let Err(reason) = result {
+            end(instruction, at, &reason);
+        }
+        at += length as u64;
+    }
+    if at == first {
         // Not ours: what is executed again on return ends the process as it would have without the handler.
         // SAFETY: the default action needs no handler.
         unsafe { libc::signal(libc::SIGILL, libc::SIG_DFL) };
-        return;
-    };
-    if matches!(instruction, Instruction::MultiplyBf16 { .. } | Instruction::MultiplyInt8 { .. }) {
-        PRODUCTS.fetch_add(1, Ordering::Relaxed);
     }
-    // SAFETY: the tiles are this thread's, and signals do not interrupt the handler of the same one; the instruction names
-    // the memory that the program would have accessed.
-    let result = TILES.with(|tiles| unsafe { (*tiles.get()).execute(instruction) });
-    if let Err(reason) = result {
-        end(instruction, at, &reason);
-    }
-    registers[libc::REG_RIP as usize] += length as i64;
+    registers[libc::REG_RIP as usize] = at as i64;
 }
 
 /// Ends the process, since a CPU would have raised an exception.

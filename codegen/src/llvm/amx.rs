@@ -20,6 +20,8 @@ pub const TILE_BYTES: usize = ROWS * ROW_BYTES;
 pub const DEPTH: usize = 32;
 /// Tiles of rows, and of columns, of a block.
 pub const BLOCK: usize = 2;
+/// Rows of a block.
+pub const GROUP: usize = BLOCK * ROWS;
 
 /// Registers: four tiles of sums, then A's, then B's.
 const LEFT: usize = 4;
@@ -97,45 +99,13 @@ fn emit(module: &mut ModuleText, shape: &Shape, name: &str) {
     let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (PTR, "ahead")];
     let (mut f, values) = FunctionText::new(Role::Inner, name, &params);
     let [a, b, c, ahead] = values.try_into().expect("four parameters");
-    let sums: Vec<(usize, usize)> = (0..shape.row_tiles).flat_map(|r| (0..BLOCK).map(move |n| (r, n))).collect();
-    let sum = |(r, n): (usize, usize)| r * BLOCK + n;
-    let place = |f: &mut FunctionText, (r, n)| f.offset(&c, &int((r * ROWS * shape.c_row + n * ROW_BYTES) as i64));
-    for &at in &sums {
-        match shape.start {
-            Start::Zero => f.tile("tilezero", &[sum(at)], None),
-            Start::Memory => {
-                let address = place(&mut f, at);
-                f.tile("tileloadd64", &[sum(at)], Some((&address, shape.c_row)));
-            }
-        }
-    }
+    let sums = Sums { row_tiles: shape.row_tiles, address: c, row: shape.c_row };
+    sums.load(&mut f, shape.start);
     f.for_each(&int(0), &int(shape.depth as i64), 1, |f, k| {
         let a = f.element(&a, k, shape.a_depth as i64);
         let b = f.element(&b, k, shape.b_depth as i64);
-        let load_a = match shape.a_reuse {
-            Reuse::Soon => "tileloadd64",
-            Reuse::Later => "tileloaddt164",
-        };
-        let left = |f: &mut FunctionText, r: usize| {
-            let address = f.offset(&a, &int((r * shape.a_tile) as i64));
-            f.tile(load_a, &[LEFT + r], Some((&address, shape.a_row)));
-        };
-        let right = |f: &mut FunctionText, n: usize| {
-            let address = f.offset(&b, &int((n * shape.b_tile) as i64));
-            f.tile("tileloadd64", &[RIGHT + n], Some((&address, ROW_BYTES)));
-        };
-        let multiply =
-            |f: &mut FunctionText, (r, n)| f.tile("tdpbf16ps", &[sum((r, n)), LEFT + r, RIGHT + n], None);
-        left(f, 0);
-        right(f, 0);
-        multiply(f, (0, 0));
-        right(f, 1);
-        multiply(f, (0, 1));
-        if shape.row_tiles == BLOCK {
-            left(f, 1);
-            multiply(f, (1, 0));
-            multiply(f, (1, 1));
-        }
+        let left = LeftTiles { address: a, row: shape.a_row, tile: shape.a_tile, reuse: shape.a_reuse };
+        sums.multiply(f, &left, &b, shape.b_tile);
         if shape.ahead > 0 {
             let ahead = f.element(&ahead, k, shape.b_depth as i64);
             for line in 0..shape.ahead {
@@ -144,11 +114,108 @@ fn emit(module: &mut ModuleText, shape: &Shape, name: &str) {
             }
         }
     });
-    for &at in &sums {
-        let address = place(&mut f, at);
-        f.tile("tilestored64", &[sum(at)], Some((&address, shape.c_row)));
-    }
+    sums.store(&mut f);
     module.add(f.finish());
+}
+
+/// Up to 32 rows and 32 columns of sums: in memory, and between loading and storing them in registers.
+pub struct Sums {
+    /// Tiles of rows, 1 or 2.
+    pub row_tiles: usize,
+    /// Of the first sum.
+    pub address: Value,
+    /// Bytes between rows.
+    pub row: usize,
+}
+
+/// Tiles of A of one k.
+pub struct LeftTiles {
+    /// Of the first row.
+    pub address: Value,
+    /// Bytes between rows.
+    pub row: usize,
+    /// Bytes from a tile to the next.
+    pub tile: usize,
+    /// Whether they are read again soon.
+    pub reuse: Reuse,
+}
+
+impl Sums {
+    /// Fills the registers.
+    pub fn load(&self, f: &mut FunctionText, start: Start) {
+        for (register, offset) in self.places() {
+            match start {
+                Start::Zero => f.tile("tilezero", &[register], None),
+                Start::Memory => {
+                    let address = f.offset(&self.address, &int(offset as i64));
+                    f.tile("tileloadd64", &[register], Some((&address, self.row)));
+                }
+            }
+        }
+    }
+
+    /// Adds the products of 32 k. What is loaded last is used last, so that loads and products overlap.
+    pub fn multiply(&self, f: &mut FunctionText, left: &LeftTiles, right: &Value, right_tile: usize) {
+        let load_left = |f: &mut FunctionText, tile: usize| {
+            let address = f.offset(&left.address, &int((tile * left.tile) as i64));
+            let load = match left.reuse {
+                Reuse::Soon => "tileloadd64",
+                Reuse::Later => "tileloaddt164",
+            };
+            f.tile(load, &[LEFT + tile], Some((&address, left.row)));
+        };
+        let load_right = |f: &mut FunctionText, tile: usize| {
+            let address = f.offset(right, &int((tile * right_tile) as i64));
+            f.tile("tileloadd64", &[RIGHT + tile], Some((&address, ROW_BYTES)));
+        };
+        let product = |f: &mut FunctionText, row: usize, column: usize| {
+            f.tile("tdpbf16ps", &[row * BLOCK + column, LEFT + row, RIGHT + column], None);
+        };
+        load_left(f, 0);
+        load_right(f, 0);
+        product(f, 0, 0);
+        load_right(f, 1);
+        product(f, 0, 1);
+        if self.row_tiles == BLOCK {
+            load_left(f, 1);
+            product(f, 1, 0);
+            product(f, 1, 1);
+        }
+    }
+
+    /// Writes the registers to memory.
+    pub fn store(&self, f: &mut FunctionText) {
+        for (register, offset) in self.places() {
+            let address = f.offset(&self.address, &int(offset as i64));
+            f.tile("tilestored64", &[register], Some((&address, self.row)));
+        }
+    }
+
+    /// Each register, and where in memory its sums are.
+    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        let row = self.row;
+        let all = (0..self.row_tiles).flat_map(|r| (0..BLOCK).map(move |n| (r, n)));
+        all.map(move |(r, n)| (r * BLOCK + n, r * ROWS * row + n * ROW_BYTES))
+    }
+}
+
+/// For each group of 32 rows or less: its number, and how many rows are left from it on.
+pub fn for_groups(f: &mut FunctionText, rows: &Value, body: impl FnOnce(&mut FunctionText, &Value, &Value)) {
+    let rounded = f.add(rows, &int(GROUP as i64 - 1));
+    let groups = f.binary("sdiv", &rounded, &int(GROUP as i64));
+    f.for_each(&int(0), &groups, 1, |f, group| {
+        let before = f.scale(group, GROUP as i64);
+        let left = f.binary("sub nsw", rows, &before);
+        body(f, group, &left);
+    });
+}
+
+/// Code for one tile of rows and for two: which one runs follows from the rows that are left.
+pub fn by_row_tiles(f: &mut FunctionText, rows: &Value, mut body: impl FnMut(&mut FunctionText, usize)) {
+    let few = f.compare("icmp sle", rows, &int(ROWS as i64));
+    let many = f.compare("icmp sgt", rows, &int(ROWS as i64));
+    f.when(&few, |f| body(f, 1));
+    f.when(&many, |f| body(f, BLOCK));
 }
 
 /// Makes all tiles of the calling thread whole ones.

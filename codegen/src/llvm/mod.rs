@@ -17,9 +17,9 @@ mod step_args;
 mod text;
 
 use crate::error::CodegenError;
-use amx::TileProducts;
 use crate::host::HostTarget;
 use crate::kernel::domain::Domain;
+use amx::TileProducts;
 use expression::Scope;
 use llmc_ir::dim::Bounds;
 use llmc_ir::op::{AttendMethod, Attention, DotMethod, Op};

@@ -2,10 +2,10 @@
 //! crosses threads. Calls of one function in a row become a loop over tables of weights, so that the size of the
 //! code does not depend on the depth of the model.
 
-use super::{MatrixUnit, amx, kernel_symbol};
 use super::memory::load_index;
 use super::step_args::{barrier, pointer, step_input};
 use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
+use super::{MatrixUnit, amx, kernel_symbol};
 use llmc_ir::abi::StepArgs;
 use llmc_ir::plan::{Launch, Operand, Plan, PlannedCall, Program};
 use std::mem::offset_of;

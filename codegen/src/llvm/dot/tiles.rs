@@ -5,7 +5,9 @@
 //! of the block pass by, and the next panel is brought closer meanwhile. Long sums are cut, so that what passes by stays
 //! in the second-level cache; between the cuts sums wait in memory as f32.
 
-use super::super::amx::{BLOCK, DEPTH, ROW_BYTES, ROWS, Reuse, Shape, Start, TILE_BYTES};
+use super::super::amx::{
+    BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, Start, TILE_BYTES, by_row_tiles, for_groups,
+};
 use super::super::math::ints;
 use super::super::text::{FunctionText, I16, Value, int, int_of};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
@@ -18,8 +20,6 @@ use llmc_ir::op::DotMethod;
 const FEWEST_ROWS: usize = 4;
 /// Rows of a block at most.
 const MOST_ROWS: usize = 256;
-/// Rows that are multiplied with a panel at a time.
-const GROUP: usize = BLOCK * ROWS;
 /// Sums longer than this are cut.
 const LONGEST_SUM: usize = 1536;
 /// Length of the parts of a cut sum.
@@ -134,17 +134,6 @@ pub fn emit_block(
     result
 }
 
-/// For each group of rows: its number, and how many rows are left from it on.
-fn for_groups(f: &mut FunctionText, count: &Value, mut body: impl FnMut(&mut FunctionText, &Value, &Value)) {
-    let rounded = f.add(count, &int(GROUP as i64 - 1));
-    let groups = f.binary("sdiv", &rounded, &int(GROUP as i64));
-    f.for_each(&int(0), &groups, 1, |f, group| {
-        let before = f.scale(group, GROUP as i64);
-        let left = f.binary("sub nsw", count, &before);
-        body(f, group, &left);
-    });
-}
-
 /// A part of the sum of all products of a block.
 struct Part<'a> {
     blocking: &'a Blocking,
@@ -193,9 +182,10 @@ impl Part<'_> {
         let next = f.offset(&b, &int(panel_bytes(blocking)));
         let next = f.element(&next, group, (ahead * ROW_BYTES) as i64);
         let arguments = [a, b, c, next];
-        let [one, two] = [1, 2].map(|row_tiles| context.tile_products.get(context.module, &shape(row_tiles)));
-        let few = f.compare("icmp sle", rows, &int(ROWS as i64));
-        f.when_else(&few, |f| f.call_local(&one, &arguments), |f| f.call_local(&two, &arguments));
+        by_row_tiles(f, rows, |f, row_tiles| {
+            let multiply = context.tile_products.get(context.module, &shape(row_tiles));
+            f.call_local(&multiply, &arguments);
+        });
     }
 }
 

@@ -69,24 +69,6 @@ impl FunctionText {
         self.start_block(&after);
     }
 
-    /// `if condition { then } else { otherwise }`.
-    pub fn when_else(
-        &mut self,
-        condition: &Value,
-        then: impl FnOnce(&mut Self),
-        otherwise: impl FnOnce(&mut Self),
-    ) {
-        let (yes, no, after) = (self.label("then"), self.label("else"), self.label("after"));
-        self.line(&format!("br {condition}, label %{yes}, label %{no}"));
-        self.start_block(&yes);
-        then(self);
-        self.line(&format!("br label %{after}"));
-        self.start_block(&no);
-        otherwise(self);
-        self.line(&format!("br label %{after}"));
-        self.start_block(&after);
-    }
-
     /// A loop that carries values and runs at least once: `body` gets the current values and returns the next ones, and
     /// whether it runs again.
     pub fn repeat(

@@ -97,7 +97,8 @@ impl TileProducts {
 
 fn emit(module: &mut ModuleText, shape: &Shape, name: &str) {
     let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (PTR, "ahead")];
-    let (mut f, values) = FunctionText::new(Role::Inner, name, &params);
+    // A call is nothing beside a block of products, and each is code that listings show once.
+    let (mut f, values) = FunctionText::new(Role::Kernel, name, &params);
     let [a, b, c, ahead] = values.try_into().expect("four parameters");
     let sums = Sums { row_tiles: shape.row_tiles, address: c, row: shape.c_row };
     sums.load(&mut f, shape.start);
@@ -210,8 +211,12 @@ pub fn for_groups(f: &mut FunctionText, rows: &Value, body: impl FnOnce(&mut Fun
     });
 }
 
-/// Code for one tile of rows and for two: which one runs follows from the rows that are left.
-pub fn by_row_tiles(f: &mut FunctionText, rows: &Value, mut body: impl FnMut(&mut FunctionText, usize)) {
+/// Code for one tile of rows and, if there can be so many (`most`), for two: which one runs follows from the rows
+/// that are left.
+pub fn by_row_tiles(f: &mut FunctionText, most: usize, rows: &Value, mut body: impl FnMut(&mut FunctionText, usize)) {
+    if most <= ROWS {
+        return body(f, 1);
+    }
     let few = f.compare("icmp sle", rows, &int(ROWS as i64));
     let many = f.compare("icmp sgt", rows, &int(ROWS as i64));
     f.when(&few, |f| body(f, 1));

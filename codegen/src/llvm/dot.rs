@@ -34,7 +34,9 @@ const PREFETCH: usize = 8 << 10;
 /// The sizes that all parts of a dot region share.
 struct Blocking {
     k: usize,
+    /// Rows of a block, and how many of them there can be.
     rows: usize,
+    most_rows: usize,
     a_stride: usize,
     left: Left,
 }
@@ -194,7 +196,7 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
     };
     let block = context.registers.rows[context.tiles() - 1] * 2;
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
-    Blocking { k, rows, a_stride, left }
+    Blocking { k, rows, most_rows: rows, a_stride, left }
 }
 
 /// Copies rows into working memory as f32, padded with zeros to whole blocks of k.

@@ -116,7 +116,9 @@ impl Attend {
                 let queries = f.element(&self.queries, group, (GROUP * self.query_stride) as i64);
                 let scores = f.element(&scores, group, (GROUP * self.score_stride) as i64);
                 let arguments = [queries, keys.clone(), scores, keys.clone()];
-                by_row_tiles(f, rows, |f, row_tiles| f.call_local(&products[row_tiles - 1], &arguments));
+                by_row_tiles(f, self.tokens * self.group, rows, |f, row_tiles| {
+                    f.call_local(&products[row_tiles - 1], &arguments)
+                });
             });
         });
     }
@@ -126,7 +128,7 @@ impl Attend {
         for_groups(f, rows, |f, group, rows| {
             let weights = f.element(&memory.weights, group, (GROUP * memory.weight_stride) as i64);
             let state = f.element(&self.state, group, (GROUP * self.state_stride) as i64);
-            by_row_tiles(f, rows, |f, row_tiles| {
+            by_row_tiles(f, self.tokens * self.group, rows, |f, row_tiles| {
                 f.for_each(&int(0), &int((self.padded / (2 * ROWS)) as i64), 1, |f, pass| {
                     let address = f.element(&state, pass, (2 * ROW_BYTES) as i64);
                     let sums = Sums { row_tiles, address, row: self.state_stride };

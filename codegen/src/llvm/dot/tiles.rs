@@ -49,30 +49,42 @@ pub fn columns(k: usize) -> usize {
 
 /// Blocks of rows: all rows that the program can have, or as many as fit the caches.
 pub fn blocking(context: &KernelContext<'_>, operand: &LeftOperand) -> Blocking {
-    let rows = context.bounds.max_of(operand.rows).min(MOST_ROWS).next_multiple_of(GROUP);
-    Blocking { k: operand.k, rows, a_stride: operand.k.next_multiple_of(DEPTH) * 2, left: Left::Tiles }
+    let most_rows = context.bounds.max_of(operand.rows).min(MOST_ROWS);
+    let rows = most_rows.next_multiple_of(GROUP);
+    let parts = Parts::of(operand.k);
+    let a_stride = (parts.whole + 1) * parts.depth() * ROW_BYTES;
+    Blocking { k: operand.k, rows, most_rows, a_stride, left: Left::Tiles }
 }
 
 /// Copies rows of bf16 into tiles, with zeros to the end of a tile of k. Rows to the end of the last tile are left as
-/// they are.
+/// they are. The tiles of one part of the sum lie together, so that they take turns evenly in the second-level cache.
 pub fn pack_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value, count: &Value) {
+    let parts = Parts::of(blocking.k);
     let whole = blocking.k / DEPTH;
-    let rest = blocking.k % DEPTH;
     f.for_each(&int(0), count, 1, |f, row| {
         let from = f.element(from, row, (blocking.k * 2) as i64);
         let tile = f.binary("sdiv", row, &int(ROWS as i64));
         let in_tile = f.binary("srem", row, &int(ROWS as i64));
-        let to = f.element(to, &tile, (blocking.a_stride * ROWS) as i64);
+        let to = f.element(to, &tile, parts.row_tile_bytes() as i64);
         let to = f.element(&to, &in_tile, ROW_BYTES as i64);
-        f.for_each(&int(0), &int(whole as i64), 1, |f, k| {
-            let from = f.element(&from, k, ROW_BYTES as i64);
-            let to = f.element(&to, k, TILE_BYTES as i64);
-            let values = f.load(I16.with_lanes(DEPTH), &from, 2);
-            f.store(&values, &to, ROW_BYTES);
+        let copy = |f: &mut FunctionText, part: &Value, tiles: usize| {
+            let from = f.element(&from, part, (parts.depth() * ROW_BYTES) as i64);
+            let to = f.element(&to, part, parts.bytes(blocking) as i64);
+            f.for_each(&int(0), &int(tiles as i64), 1, |f, k| {
+                let from = f.element(&from, k, ROW_BYTES as i64);
+                let to = f.element(&to, k, TILE_BYTES as i64);
+                let values = f.load(I16.with_lanes(DEPTH), &from, 2);
+                f.store(&values, &to, ROW_BYTES);
+            });
+            (f.offset(&from, &int((tiles * ROW_BYTES) as i64)), f.offset(&to, &int((tiles * TILE_BYTES) as i64)))
+        };
+        let last = int(parts.whole as i64);
+        f.for_each(&int(0), &last, 1, |f, part| {
+            copy(f, part, parts.depth());
         });
+        let (from, to) = copy(f, &last, whole - parts.whole * parts.depth());
+        let rest = blocking.k % DEPTH;
         if rest > 0 {
-            let from = f.offset(&from, &int((whole * ROW_BYTES) as i64));
-            let to = f.offset(&to, &int((whole * TILE_BYTES) as i64));
             f.store(&int_of(ints(ROWS), 0), &to, ROW_BYTES);
             f.for_each(&int(0), &int(rest as i64), 1, |f, k| {
                 let from = f.element(&from, k, 2);
@@ -100,51 +112,141 @@ pub fn emit_block(
     let all_panels = int(section.n.div_ceil(PANEL) as i64);
     let left = f.binary("sub nsw", &all_panels, &first_panel);
     let panels = f.min(&left, &int(block_panels as i64));
-    let last_panel = f.add(&panels, &int(-1));
-    let parts = sum_parts(blocking.k);
-    let products: Vec<(&Product, &Value)> = section.products.iter().zip(&section.tiles).collect();
-    let mut result = Ok(());
-    let mut done = 0;
-    for (number, &depth) in parts.iter().enumerate() {
-        let start = if number == 0 { Start::Zero } else { Start::Memory };
-        for (index, (product, tile)) in products.iter().enumerate() {
-            let weight = f.element(&params.inputs[product.weight], &first_panel, panel_bytes(blocking));
-            let part = Part { blocking, section, depth, start, before: done };
-            let is_last = number + 1 == parts.len() && index + 1 == products.len();
-            let plain = if is_last { &last_panel } else { &panels };
-            f.for_each(&int(0), plain, 1, |f, panel| {
-                for_groups(f, count, |f, group, rows| {
-                    part.multiply(f, context, [a, &weight, tile], panel, group, rows);
-                });
-            });
-            if is_last {
-                for_groups(f, count, |f, group, rows| {
-                    part.multiply(f, context, [a, &weight, tile], &last_panel, group, rows);
-                    let skipped = f.scale(group, GROUP as i64);
-                    let start = f.add(row, &skipped);
-                    let rows = f.min(rows, &int(GROUP as i64));
-                    let end = f.add(&start, &rows);
-                    let span = RowSpan { block: row, start: &start, end: &end };
-                    result = emit_epilogue(f, context, params, section, span, column_block);
-                });
-            }
-        }
-        done += depth;
+    let panels = Panels { first: first_panel, count: panels };
+    let parts = Parts::of(blocking.k);
+    // The first part starts the sums, and with the last one they are complete.
+    if parts.whole > 0 {
+        let part = Part { blocking, section, depth: parts.depth(), start: Start::Zero, number: int(0) };
+        part.multiply_all(f, context, params, (a, count), &panels);
     }
-    result
+    f.for_each(&int(1), &int(parts.whole as i64), 1, |f, number| {
+        let part = Part { blocking, section, depth: parts.depth(), start: Start::Memory, number: number.clone() };
+        part.multiply_all(f, context, params, (a, count), &panels);
+    });
+    let start = if parts.whole > 0 { Start::Memory } else { Start::Zero };
+    let last = Part { blocking, section, depth: parts.last, start, number: int(parts.whole as i64) };
+    last.multiply_last(f, context, params, (a, count), &panels, |f, context, start, end| {
+        let [start, end] = [start, end].map(|offset| f.add(row, offset));
+        let span = RowSpan { block: row, start: &start, end: &end };
+        emit_epilogue(f, context, params, section, span, column_block)
+    })
+}
+
+/// The panels of a block of columns.
+struct Panels {
+    first: Value,
+    count: Value,
+}
+
+/// How a sum is cut.
+struct Parts {
+    /// Parts before the last one, all of one length.
+    whole: usize,
+    /// Tiles of k in the last one, at least 1 and no more than in another.
+    last: usize,
+}
+
+impl Parts {
+    fn of(k: usize) -> Parts {
+        let depth = k.div_ceil(DEPTH);
+        let part = SUM_PART / DEPTH;
+        let whole = if k > LONGEST_SUM { (depth - 1) / part } else { 0 };
+        Parts { whole, last: depth - whole * part }
+    }
+
+    /// Tiles of k in the longest.
+    fn depth(&self) -> usize {
+        if self.whole > 0 { SUM_PART / DEPTH } else { self.last }
+    }
+
+    /// Bytes of a part of 16 rows.
+    fn row_tile_bytes(&self) -> usize {
+        self.depth() * TILE_BYTES
+    }
+
+    /// Bytes of a part of a block's rows.
+    fn bytes(&self, blocking: &Blocking) -> usize {
+        blocking.rows / ROWS * self.row_tile_bytes()
+    }
 }
 
 /// A part of the sum of all products of a block.
 struct Part<'a> {
     blocking: &'a Blocking,
     section: &'a Section<'a>,
-    /// Tiles of k in it, and before it.
+    /// Tiles of k in it.
     depth: usize,
-    before: usize,
     start: Start,
+    /// Parts before it.
+    number: Value,
 }
 
 impl Part<'_> {
+    /// All rows with all panels of all weights.
+    fn multiply_all(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        params: &KernelParams,
+        (a, count): (&Value, &Value),
+        panels: &Panels,
+    ) {
+        for (product, tile) in self.section.products.iter().zip(&self.section.tiles) {
+            let weight = self.weight(f, params, product, panels);
+            self.multiply_panels(f, context, [a, &weight, tile], count, &panels.count);
+        }
+    }
+
+    /// The same, with `complete` called for the first row of each group and the row behind it as soon as all of its sums
+    /// are complete.
+    fn multiply_last(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        params: &KernelParams,
+        (a, count): (&Value, &Value),
+        panels: &Panels,
+        complete: impl FnOnce(&mut FunctionText, &mut KernelContext<'_>, &Value, &Value) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let last_panel = f.add(&panels.count, &int(-1));
+        let mut products = self.section.products.iter().zip(&self.section.tiles).collect::<Vec<_>>();
+        let (product, tile) = products.pop().ok_or("a part of a dot region without a dot")?;
+        for (product, tile) in products {
+            let weight = self.weight(f, params, product, panels);
+            self.multiply_panels(f, context, [a, &weight, tile], count, &panels.count);
+        }
+        let weight = self.weight(f, params, product, panels);
+        self.multiply_panels(f, context, [a, &weight, tile], count, &last_panel);
+        let mut result = Ok(());
+        for_groups(f, count, |f, group, rows| {
+            self.multiply(f, context, [a, &weight, tile], &last_panel, group, rows);
+            let start = f.scale(group, GROUP as i64);
+            let rows = f.min(rows, &int(GROUP as i64));
+            let end = f.add(&start, &rows);
+            result = complete(f, context, &start, &end);
+        });
+        result
+    }
+
+    /// All rows with the first panels of a weight.
+    fn multiply_panels(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        operands: [&Value; 3],
+        count: &Value,
+        panels: &Value,
+    ) {
+        f.for_each(&int(0), panels, 1, |f, panel| {
+            for_groups(f, count, |f, group, rows| self.multiply(f, context, operands, panel, group, rows));
+        });
+    }
+
+    /// The address of the first panel of a weight.
+    fn weight(&self, f: &mut FunctionText, params: &KernelParams, product: &Product, panels: &Panels) -> Value {
+        f.element(&params.inputs[product.weight], &panels.first, panel_bytes(self.blocking))
+    }
+
     /// One group of rows with one panel.
     fn multiply(
         &self,
@@ -156,15 +258,16 @@ impl Part<'_> {
         rows: &Value,
     ) {
         let blocking = self.blocking;
+        let parts = Parts::of(blocking.k);
         let groups = blocking.rows / GROUP;
         // So few rows bring what they need themselves.
-        let ahead = if context.bounds.max.tokens <= ROWS { 0 } else { LINES / groups };
+        let ahead = if blocking.most_rows <= ROWS { 0 } else { LINES / groups };
         let shape = |row_tiles: usize| Shape {
             depth: self.depth,
             row_tiles,
             a_row: ROW_BYTES,
             a_depth: TILE_BYTES,
-            a_tile: blocking.a_stride * ROWS,
+            a_tile: parts.row_tile_bytes(),
             a_reuse: if groups > 1 { Reuse::Later } else { Reuse::Soon },
             b_depth: B_DEPTH,
             b_tile: TILE_BYTES,
@@ -172,17 +275,17 @@ impl Part<'_> {
             start: self.start,
             ahead,
         };
-        let a = f.element(a, group, (GROUP * blocking.a_stride) as i64);
-        let a = f.offset(&a, &int((self.before * TILE_BYTES) as i64));
+        let a = f.element(a, &self.number, parts.bytes(blocking) as i64);
+        let a = f.element(&a, group, (BLOCK * parts.row_tile_bytes()) as i64);
         let b = f.element(weight, panel, panel_bytes(blocking));
-        let b = f.offset(&b, &int((self.before * B_DEPTH) as i64));
+        let b = f.element(&b, &self.number, (parts.depth() * B_DEPTH) as i64);
         let c = f.element(c, group, (GROUP * self.section.c_stride) as i64);
         let c = f.element(&c, panel, (PANEL * 4) as i64);
         // Each group brings its share of every tile of the next panel.
         let next = f.offset(&b, &int(panel_bytes(blocking)));
         let next = f.element(&next, group, (ahead * ROW_BYTES) as i64);
         let arguments = [a, b, c, next];
-        by_row_tiles(f, rows, |f, row_tiles| {
+        by_row_tiles(f, blocking.most_rows, rows, |f, row_tiles| {
             let multiply = context.tile_products.get(context.module, &shape(row_tiles));
             f.call_local(&multiply, &arguments);
         });
@@ -190,19 +293,5 @@ impl Part<'_> {
 }
 
 fn panel_bytes(blocking: &Blocking) -> i64 {
-    (blocking.a_stride * PANEL) as i64
-}
-
-/// The tiles of k in which a sum is computed.
-fn sum_parts(k: usize) -> Vec<usize> {
-    let depth = k.div_ceil(DEPTH);
-    if k <= LONGEST_SUM {
-        return vec![depth];
-    }
-    let part = SUM_PART / DEPTH;
-    let mut parts = vec![part; depth / part];
-    if !depth.is_multiple_of(part) {
-        parts.push(depth % part);
-    }
-    parts
+    (blocking.k.div_ceil(DEPTH) * B_DEPTH) as i64
 }

@@ -267,6 +267,11 @@ impl Executor {
         Ok(self.device.wipe_blocks(blocks)?)
     }
 
+    /// The program that runs a step of these sizes; `None`: none takes so much.
+    pub fn program_for(&self, sizes: &Bindings) -> Option<&Program> {
+        self.plan().programs.iter().find(|program| fits(program, sizes))
+    }
+
     /// What was compiled.
     pub fn plan(&self) -> &Plan {
         &self.artifact.manifest().plan

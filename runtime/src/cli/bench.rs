@@ -1,16 +1,19 @@
 //! `llmrt bench`: tokens per second of prefill and decode, in the style of llama-bench.
 
+mod floor;
 mod measure;
 mod report;
 
 use super::load;
 use super::options::ModelFlags;
 use clap::Args;
-use llmc_console::CliError;
-use llmc_console::output;
+use floor::{Rates, Surveyor};
+use llmc_artifact::Artifact;
+use llmc_console::{CliError, output};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, ModelFacts};
+use llmrt::executor::Executor;
 use measure::Bench;
-use report::{Facts, Outcome};
+use report::{Facts, MachineFacts, Outcome};
 use std::num::NonZeroUsize;
 
 /// Measure prefill and decode speed.
@@ -18,6 +21,9 @@ use std::num::NonZeroUsize;
 /// Prefill reads that many random tokens into an empty context. Decode generates that many tokens
 /// after each depth and for each batch size; its rate counts the tokens of all sequences. Warm-up
 /// is not counted, and the repetitions of all tests take turns, so that a slow moment hits all.
+///
+/// On the CPU each result stands beside its floor: what its steps must read (weights once, keys and values) and multiply,
+/// over what the machine reads from a buffer of that size and multiplies at most, measured in the same rounds.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  llmrt bench model.llmc -p 512,2048 -n 128 --depth 0,1024 --batch 1,8 -r 5")]
 pub struct BenchArguments {
@@ -129,6 +135,8 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
     let room = (sequences * blocks).max(load::one_context(&artifact.manifest().plan));
     let executor = load::executor(&artifact, &arguments.model, room)?;
     let facts = Facts::new(&artifact, &executor);
+    // Before the first step, which binds this thread to a CPU.
+    let surveyor = surveyor(&artifact, &executor);
     let mut bench = Bench::new(executor, sequences, blocks);
     let repetitions = arguments.repetitions.get();
     let bar = output::progress(((repetitions + 1) * tests.len()) as u64, "{msg} {pos}/{len} {wide_bar} {eta}");
@@ -137,8 +145,12 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
         bench.warm_up(test)?;
         bar.inc(1);
     }
-    let mut outcomes: Vec<Outcome> = tests.iter().map(|&test| Outcome { test, values: Vec::new() }).collect();
+    let means = surveyor.as_ref().and_then(Surveyor::means);
+    let mut outcomes: Vec<Outcome> =
+        tests.iter().map(|&test| Outcome { test, values: Vec::new(), floor: None }).collect();
+    let mut rates: Vec<Rates> = Vec::new();
     for _ in 0..repetitions {
+        rates.extend(surveyor.as_ref().and_then(Surveyor::rates));
         for outcome in &mut outcomes {
             bar.set_message(outcome.test.name());
             outcome.values.push(bench.rate(outcome.test)?);
@@ -146,10 +158,21 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
         }
     }
     bar.finish_and_clear();
-    match arguments.json {
-        true => output::print_json(&report::rows(&facts, &outcomes)),
-        false => output::print(&report::table(&facts, &outcomes)),
+    let machine = means.filter(|_| !rates.is_empty()).map(|means| MachineFacts::new(means, &rates));
+    for outcome in &mut outcomes {
+        outcome.floor = machine.as_ref().map(|machine| floor::floor(outcome.test, bench.executor(), machine.rates));
     }
+    match arguments.json {
+        true => output::print_json(&report::rows(&facts, machine.as_ref(), &outcomes)),
+        false => output::print(&report::table(&facts, machine.as_ref(), &outcomes)),
+    }
+}
+
+/// Who measures the machine; `None`: steps run on a GPU, whose limits are not measured.
+fn surveyor(artifact: &Artifact, executor: &Executor) -> Option<Surveyor> {
+    let manifest = artifact.manifest();
+    let target = manifest.targets.iter().find(|target| target.name == executor.target())?;
+    Some(Surveyor::start(&manifest.plan, target, executor.threads()?))
 }
 
 fn tests(arguments: &BenchArguments) -> Vec<Test> {

@@ -38,6 +38,11 @@ impl Bench {
         Bench { executor, sequences: (0..sequences).map(sequence).collect() }
     }
 
+    /// What runs the steps.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
     /// Runs a test once, decode shortened, without measuring.
     pub fn warm_up(&mut self, test: Test) -> Result<(), CliError> {
         let test = match test {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tiny`        | every architecture gives the reference's logits and tokens, in both element types |
 //! | `steps`       | neither the batch, nor the threads, nor the cutting of a prompt changes a result |
+//! | `threads`     | any number of threads on any number of CPUs, and what each of them did |
 //! | `context`     | contexts that are tiny or full |
 //! | `checkpoints` | damaged and hostile checkpoints are refused with one clear error |
 //! | `artifacts`   | damaged, hostile and unsuitable artifacts are refused, and prompts that do not fit |
@@ -32,4 +33,5 @@ mod smollm2;
 mod steps;
 mod support;
 mod talk;
+mod threads;
 mod tiny;

@@ -287,7 +287,10 @@ fn bench_measures_what_is_asked_for() {
         assert!(floor["machine"].as_str().unwrap().contains("measured between the tests"), "{row}");
     }
     let table = toy.succeeds("bench", &["-p", "8", "-n", "0", "-r", "1"]);
-    assert!(table.lines().count() == 5 && table.contains("of floor") && table.contains("\nfloor: reads of "), "{table}");
+    assert!(
+        table.lines().count() == 5 && table.contains("of floor") && table.contains("\nfloor: reads of "),
+        "{table}"
+    );
     assert!(toy.fails(2, "bench", &["-p", "0", "-n", "0"]).contains("nothing to measure"));
     assert!(toy.fails(2, "bench", &["-p", "97", "-n", "0"]).contains("pp97 takes 97 positions"));
     assert!(toy.fails(2, "bench", &["-p", "0", "-n", "8", "--batch", "5"]).contains("5 sequences"));

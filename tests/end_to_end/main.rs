@@ -5,6 +5,7 @@
 //! | `tiny`        | every architecture gives the reference's logits and tokens, in both element types |
 //! | `steps`       | neither the batch, nor the threads, nor the cutting of a prompt changes a result |
 //! | `threads`     | any number of threads on any number of CPUs, and what each of them did |
+//! | `invariance`  | with `--batch-invariant`, nothing changes a bit, not even another program |
 //! | `context`     | contexts that are tiny or full |
 //! | `checkpoints` | damaged and hostile checkpoints are refused with one clear error |
 //! | `artifacts`   | damaged, hostile and unsuitable artifacts are refused, and prompts that do not fit |
@@ -27,6 +28,7 @@ mod context;
 mod devices;
 mod gpu;
 mod import;
+mod invariance;
 mod outputs;
 mod shapes;
 mod smollm2;

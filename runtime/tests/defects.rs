@@ -79,7 +79,7 @@ fn rows(vocab: usize) -> Vec<Vec<f32>> {
 
 fn missed(text: &str, run: Run) -> (usize, Vec<Mutant>) {
     let module = Module::parse(text).unwrap();
-    let trials = VOCABULARIES.map(|vocab| rows(vocab));
+    let trials = VOCABULARIES.map(rows);
     let trials = trials.map(|rows| (run(&module, &rows, u64::MAX).unwrap(), rows));
     let mut all = sample(mutants(text), PER_KIND);
     let none = |mutant: &Mutant| NONE.iter().any(|(kind, at, _)| mutant.kind == *kind && mutant.before.starts_with(at));

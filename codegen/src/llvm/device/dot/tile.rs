@@ -138,8 +138,7 @@ impl Multiply<'_> {
         let warp_row = f.binary("lshr", &warp, &int(1));
         let warp_column = f.binary("and", &warp, &int(1));
         let sums = self.sum(f, params, &shared, [&warp_row, &warp_column, &lane])?;
-        // The results take the place of the stages.
-        copy::wait(f, 0);
+        // The results take the place of the stages, into which nothing is on its way any more: the last steps start no copies.
         barrier(f);
         let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
         let mut result = Ok(());

@@ -7,7 +7,7 @@ pub use inputs::StepInputs;
 pub use pool::{default_kv_blocks, default_kv_blocks_within};
 
 use crate::device::cuda::CudaModel;
-use crate::device::host::{HostModel, HostOptions, cpu};
+use crate::device::host::{HostModel, HostOptions, WeightPlace, cpu};
 use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation, Span};
 use crate::sampler::{self, Found, argmax};
 use inputs::PoolShape;
@@ -107,6 +107,8 @@ pub struct ExecutorOptions {
     pub threads: Option<usize>,
     /// Blocks in the KV pool; `None`: as [`default_kv_blocks`] says, or on a GPU as fit into its free memory.
     pub kv_blocks: Option<usize>,
+    /// Where to keep the weights for the CPU.
+    pub weights: WeightPlace,
 }
 
 /// The most threads of a step: more than machines have CPUs, and few enough for the system to start.
@@ -210,7 +212,7 @@ impl Executor {
         let device: Box<dyn Device> = match options.device.choose(&artifact)? {
             Chosen::Host => {
                 let kv_blocks = limited(options.kv_blocks.unwrap_or_else(|| default_kv_blocks(plan)))?;
-                let options = HostOptions { threads, kv_blocks };
+                let options = HostOptions { threads, kv_blocks, weights: options.weights };
                 Box::new(HostModel::open(Arc::clone(&artifact), options).map_err(DeviceError::from)?)
             }
             Chosen::Cuda(facts) => {

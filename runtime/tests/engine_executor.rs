@@ -134,7 +134,12 @@ fn what_this_machine_cannot_run_is_named() {
         let artifact = Arc::new(artifact(directory.path(), features, code));
         Executor::new(artifact, options).err().unwrap().to_string()
     };
-    let options = ExecutorOptions { device: DeviceChoice::Host, threads: Some(1), kv_blocks: Some(BLOCKS) };
+    let options = ExecutorOptions {
+        device: DeviceChoice::Host,
+        threads: Some(1),
+        kv_blocks: Some(BLOCKS),
+        ..ExecutorOptions::default()
+    };
     let error = open(&["sse2", "avx9000", "amx-coffee"], shared_object(), options);
     assert!(
         error.contains("toy needs avx9000, amx-coffee") && error.contains("llmc compile --target x86-64"),

@@ -188,7 +188,7 @@ fn code_for_gpus_that_contradicts_itself_or_the_gpu() {
 fn load(path: &Path, device: DeviceChoice) -> Result<(), String> {
     let artifact = Arc::new(Artifact::open(path).map_err(|error| error.to_string())?);
     let blocks = artifact.manifest().plan.model.max_context.div_ceil(32);
-    let options = ExecutorOptions { device, threads: Some(1), kv_blocks: Some(blocks) };
+    let options = ExecutorOptions { device, threads: Some(1), kv_blocks: Some(blocks), ..ExecutorOptions::default() };
     Executor::new(artifact, options).map(|_| ()).map_err(|error| error.to_string())
 }
 

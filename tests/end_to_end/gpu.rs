@@ -185,7 +185,8 @@ fn an_engine_on_a_gpu_says_what_it_says_on_the_host() {
     let on = |device| {
         let artifact = Arc::new(Artifact::open(&artifact).unwrap());
         let blocks = artifact.manifest().plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS);
-        let options = ExecutorOptions { device, threads: Some(1), kv_blocks: Some(blocks) };
+        let options =
+            ExecutorOptions { device, threads: Some(1), kv_blocks: Some(blocks), ..ExecutorOptions::default() };
         answers(Executor::new(artifact, options).unwrap(), &prompts)
     };
     let found = on(DeviceChoice::Cuda(0));

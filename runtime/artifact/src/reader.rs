@@ -7,13 +7,16 @@ use crate::names::weight_tensor_name;
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// An open artifact. Its tensors are views of the mapped file: nothing is read until it is used.
 #[derive(Debug)]
 pub struct Artifact {
     path: PathBuf,
+    file: File,
     map: Mmap,
     manifest: Manifest,
     /// In file order, padding included.
@@ -33,7 +36,7 @@ impl Artifact {
     /// or is damaged in the parts that are checked.
     pub fn open(path: impl AsRef<Path>) -> Result<Artifact, ArtifactError> {
         let path = path.as_ref();
-        let map = map(path)?;
+        let (file, map) = map(path)?;
         let header = parse_header(path, &map, map.len() as u64)?;
         let expected = header.data_start + header.tensors.last().map_or(0, |tensor| tensor.end);
         if expected > map.len() as u64 {
@@ -49,6 +52,7 @@ impl Artifact {
         let ranges: BTreeMap<String, Range<usize>> = named.map(|tensor| (tensor.name.clone(), range(tensor))).collect();
         let artifact = Artifact {
             path: path.to_owned(),
+            file,
             map,
             manifest: header.manifest,
             tensors: header.tensors,
@@ -78,6 +82,19 @@ impl Artifact {
     pub fn weights(&self) -> impl Iterator<Item = &[u8]> {
         let weights = self.manifest.plan.weights.iter().enumerate();
         weights.map(|(index, weight)| &self.map[self.ranges[&weight_tensor_name(index, weight)].clone()])
+    }
+
+    /// Reads a part of a weight, given by its place in the plan's weight table and the first byte, past the mapping: the
+    /// file's pages do not become this process's.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or ends in it.
+    ///
+    /// # Panics
+    /// If there is no such weight.
+    pub fn read_weight(&self, index: usize, from: usize, to: &mut [u8]) -> io::Result<()> {
+        let name = weight_tensor_name(index, &self.manifest.plan.weights[index]);
+        self.file.read_exact_at(to, (self.ranges[&name].start + from) as u64)
     }
 
     /// Every tensor with its size in bytes, in file order; padding is left out.
@@ -119,7 +136,7 @@ impl Artifact {
     }
 }
 
-fn map(path: &Path) -> Result<Mmap, ArtifactError> {
+fn map(path: &Path) -> Result<(File, Mmap), ArtifactError> {
     if path.is_dir() {
         return Err(if path.join("config.json").is_file() {
             ArtifactError::Checkpoint { path: path.to_owned() }
@@ -134,5 +151,6 @@ fn map(path: &Path) -> Result<Mmap, ArtifactError> {
     }
     // SAFETY: the mapping is private and read-only. Writers replace artifacts by renaming, so the
     // mapped file does not change; someone who overwrites it in place breaks this process alone.
-    unsafe { Mmap::map(&file) }.map_err(ArtifactError::io("map", path))
+    let map = unsafe { Mmap::map(&file) }.map_err(ArtifactError::io("map", path))?;
+    Ok((file, map))
 }

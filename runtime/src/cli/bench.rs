@@ -12,6 +12,7 @@ use floor::{Rates, Surveyor};
 use llmc_artifact::{Artifact, check_writable, write_file};
 use llmc_console::{CliError, output};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, ModelFacts};
+use llmrt::device::host::WeightPlace;
 use llmrt::executor::Executor;
 use measure::Bench;
 use report::{Facts, MachineFacts, Outcome};
@@ -145,7 +146,7 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
     let blocks = tests.iter().map(|test| test.positions().div_ceil(KV_BLOCK_POSITIONS)).max().unwrap_or(1);
     // Memory is taken only where it is used; an executor wants room for one full context.
     let room = (sequences * blocks).max(load::one_context(&artifact.manifest().plan));
-    let executor = load::executor(&artifact, &arguments.model, room)?;
+    let executor = load::executor(&artifact, &arguments.model, WeightPlace::Auto, room)?;
     let facts = Facts::new(&artifact, &executor);
     // Before the first step, which binds this thread to a CPU.
     let surveyor = surveyor(&artifact, &executor);

@@ -13,6 +13,7 @@ use llmc_console::CliError;
 use llmc_console::output::{self, rate};
 use llmrt::chat::{ChatTemplate, Message};
 use llmrt::conversation::Conversation;
+use llmrt::device::host::WeightPlace;
 use llmrt::engine::{Engine, EngineOptions, FinishReason, Request, StopPolicy};
 use llmrt::sampler::SamplingParams;
 use llmrt::tokenizer::Tokenizer;
@@ -51,7 +52,7 @@ pub struct ChatArguments {
 pub fn chat(arguments: &ChatArguments, started: Instant) -> Result<(), CliError> {
     let sampling = arguments.sampling.params()?;
     let max_tokens = options::max_tokens(arguments.max_tokens)?;
-    let session = load::open(&arguments.model, |_| Ok(()))?;
+    let session = load::open(&arguments.model, WeightPlace::Auto, |_| Ok(()))?;
     let Some(template) = session.text_for("chat")?.template()? else {
         return Err(CliError::usage("the model has no chat template; use `llmrt run --raw`"));
     };

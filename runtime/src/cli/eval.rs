@@ -7,6 +7,7 @@ use clap::Args;
 use llmc_console::CliError;
 use llmc_console::output;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan, Program};
+use llmrt::device::host::WeightPlace;
 use llmrt::executor::{Executor, SampleRows, Step, StepSequence};
 use llmrt::sampler::logprobs;
 use llmrt::tokenizer::AddSpecial;
@@ -61,7 +62,7 @@ pub fn eval(arguments: &EvalArguments) -> Result<(), CliError> {
             "--window is {window}, but must be at least 2: its first token is not scored"
         )));
     }
-    let session = load::open(&arguments.model, |plan| match plan.model.max_context {
+    let session = load::open(&arguments.model, WeightPlace::Mapped, |plan| match plan.model.max_context {
         context if window > context => {
             Err(CliError::Usage(format!("--window is {window} tokens, but the model's context is {context} tokens")))
         }

@@ -6,6 +6,7 @@ use llmc_console::{CliError, output};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use llmrt::chat::ChatTemplate;
 use llmrt::device::Preparation;
+use llmrt::device::host::WeightPlace;
 use llmrt::executor::{Executor, ExecutorOptions};
 use llmrt::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -40,8 +41,13 @@ impl Text {
     }
 }
 
-/// Opens a model for one sequence at a time. `check` says what about the request does not fit the model.
-pub fn open(flags: &ModelFlags, check: impl FnOnce(&Plan) -> Result<(), CliError>) -> Result<Session, CliError> {
+/// Opens a model for one sequence at a time. `check` says what about the request does not fit the model, and `usual` where
+/// weights lie if the flags do not say.
+pub fn open(
+    flags: &ModelFlags,
+    usual: WeightPlace,
+    check: impl FnOnce(&Plan) -> Result<(), CliError>,
+) -> Result<Session, CliError> {
     let artifact = open_artifact(flags)?;
     let plan = &artifact.manifest().plan;
     check(plan)?;
@@ -51,7 +57,7 @@ pub fn open(flags: &ModelFlags, check: impl FnOnce(&Plan) -> Result<(), CliError
             let started = Instant::now();
             read_text(&artifact).map(|text| (text, started.elapsed().as_secs_f64()))
         });
-        let executor = executor(&artifact, flags, kv_blocks);
+        let executor = executor(&artifact, flags, usual, kv_blocks);
         let (text, tokenizer_seconds) = match reader.join() {
             Ok(text) => text?,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -71,11 +77,20 @@ pub fn open_artifact(flags: &ModelFlags) -> Result<Arc<Artifact>, CliError> {
 }
 
 /// Gets the model's programs ready.
-pub fn executor(artifact: &Arc<Artifact>, flags: &ModelFlags, kv_blocks: usize) -> Result<Executor, CliError> {
+pub fn executor(
+    artifact: &Arc<Artifact>,
+    flags: &ModelFlags,
+    usual: WeightPlace,
+    kv_blocks: usize,
+) -> Result<Executor, CliError> {
     let block = artifact.manifest().plan.kv.block_bytes() as u64;
     let kv_blocks = flags.kv_memory.map_or(kv_blocks, |bytes| usize::try_from(bytes / block).unwrap_or(usize::MAX));
-    let options =
-        ExecutorOptions { device: flags.device, threads: flags.threads.map(Into::into), kv_blocks: Some(kv_blocks) };
+    let options = ExecutorOptions {
+        device: flags.device,
+        threads: flags.threads.map(Into::into),
+        kv_blocks: Some(kv_blocks),
+        weights: flags.weights.unwrap_or(usual),
+    };
     let mut bar = None;
     let executor = Executor::with_progress(artifact.clone(), options, &mut |event| {
         let bar = bar.get_or_insert_with(|| output::progress(0, "{msg} {wide_bar} {bytes}/{total_bytes}"));

@@ -3,6 +3,7 @@
 use clap::Args;
 use llmc_console::CliError;
 use llmrt::device::DeviceChoice;
+use llmrt::device::host::WeightPlace;
 use llmrt::sampler::SamplingParams;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -20,6 +21,11 @@ pub struct ModelFlags {
     /// Threads that compute on the CPU [default: one per CPU that the process may use]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Where to keep weights for the CPU: mapped (in the file, whose pages processes share; nothing is read before it is
+    /// used), copied (into this process's memory, in huge pages, which decodes faster), or auto: copied if twice the
+    /// memory that they take is free [default: auto for chat and bench, else mapped]
+    #[arg(long, value_name = "PLACE")]
+    pub weights: Option<WeightPlace>,
     /// Memory of the KV cache, such as 512M or 4G [default: what the command needs]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub kv_memory: Option<u64>,

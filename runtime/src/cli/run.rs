@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 use llmc_console::CliError;
 use llmc_console::output::{self, rate};
 use llmrt::chat::{GenerationPrompt, Message};
+use llmrt::device::host::WeightPlace;
 use llmrt::engine::{Engine, EngineOptions, Request, StopPolicy};
 use llmrt::tokenizer::AddSpecial;
 use serde::Serialize;
@@ -98,7 +99,7 @@ pub fn run(arguments: &RunArguments, started: Instant) -> Result<(), CliError> {
     let sampling = arguments.sampling.params()?;
     let max_tokens = options::max_tokens(arguments.max_tokens)?;
     let prompt = read_prompt(arguments)?;
-    let session = load::open(&arguments.model, |_| Ok(()))?;
+    let session = load::open(&arguments.model, WeightPlace::Mapped, |_| Ok(()))?;
     let load_seconds = started.elapsed().as_secs_f64();
     let prompt_ids = prompt.ids(&session, arguments)?;
     let context = session.artifact.manifest().plan.model.max_context;

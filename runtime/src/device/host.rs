@@ -6,6 +6,7 @@ pub mod cpu;
 mod memory;
 mod signal;
 mod trace;
+mod weights;
 mod workers;
 
 use super::{Device, DeviceError, Span};
@@ -17,6 +18,8 @@ use memory::{Memory, Pages};
 use std::io;
 use std::sync::Arc;
 use thiserror::Error;
+pub use weights::WeightPlace;
+use weights::Weights;
 use workers::Workers;
 
 /// Alignment of each thread's working memory: a page, so that no two threads share a cache line or
@@ -30,6 +33,8 @@ pub struct HostOptions {
     pub threads: usize,
     /// Blocks in the KV pool.
     pub kv_blocks: usize,
+    /// Where to keep the weights.
+    pub weights: WeightPlace,
 }
 
 /// Why a model cannot be set up on this machine.
@@ -68,6 +73,16 @@ pub enum HostError {
         /// Why not.
         source: io::Error,
     },
+    /// The weights cannot be read.
+    #[error(
+        "cannot read the weights of {path}: {source}; check the disk, or keep them in the file with --weights mapped"
+    )]
+    Weights {
+        /// The artifact.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The operating system gives no threads.
     #[error("cannot start {threads} threads: {source}; ask for fewer with --threads")]
     Threads {
@@ -82,7 +97,7 @@ pub enum HostError {
 pub struct HostModel {
     target: String,
     programs: Vec<StepFunction>,
-    weights: Vec<*const u8>,
+    weights: Weights,
     kv: Memory,
     kv_blocks: usize,
     kv_block_bytes: usize,
@@ -127,7 +142,7 @@ impl HostModel {
         Ok(HostModel {
             target: target.name.clone(),
             programs,
-            weights: artifact.weights().map(<[u8]>::as_ptr).collect(),
+            weights: Weights::open(&artifact, options.weights, threads)?,
             kv: reserve("the KV cache", options.kv_blocks, plan.kv.block_bytes(), Pages::Huge)?,
             kv_blocks: options.kv_blocks,
             kv_block_bytes: plan.kv.block_bytes(),
@@ -158,7 +173,7 @@ impl HostModel {
             slots: inputs.slots.as_ptr(),
             sequence_starts: inputs.sequence_starts.as_ptr(),
             block_tables: inputs.block_tables.as_ptr(),
-            weights: self.weights.as_ptr(),
+            weights: self.weights.addresses.as_ptr(),
             kv: self.kv.as_mut_ptr(),
             arena: self.arena.as_mut_ptr(),
             scratch: self.scratch.as_mut_ptr(),

@@ -61,7 +61,12 @@ pub fn executor_with_blocks(threads: usize, kv_blocks: usize) -> Executor {
     let artifact = Arc::new(artifact(directory.path(), &["sse2"], shared_object()));
     Executor::new(
         artifact,
-        ExecutorOptions { device: DeviceChoice::Host, threads: Some(threads), kv_blocks: Some(kv_blocks) },
+        ExecutorOptions {
+            device: DeviceChoice::Host,
+            threads: Some(threads),
+            kv_blocks: Some(kv_blocks),
+            ..ExecutorOptions::default()
+        },
     )
     .unwrap()
 }

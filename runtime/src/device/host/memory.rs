@@ -63,6 +63,13 @@ impl Memory {
         unsafe { self.mapping.as_ptr().add(self.offset) }
     }
 
+    /// All of it.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        let (start, bytes) = (self.as_mut_ptr(), self.bytes);
+        // SAFETY: the range is inside the mapping, which `&mut self` has exclusively, and every byte is initialised.
+        unsafe { std::slice::from_raw_parts_mut(start, bytes) }
+    }
+
     /// Zeroes a range.
     pub fn zero(&mut self, start: usize, count: usize) {
         assert!(start.checked_add(count).is_some_and(|end| end <= self.bytes), "range outside of memory");

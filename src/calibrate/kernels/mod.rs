@@ -9,6 +9,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
+pub use amx::TILES;
 use llmc_codegen::host::HostTarget;
 use serde::Serialize;
 

@@ -1,10 +1,10 @@
 //! The pipeline: which passes there are, in which order they run, and the loop that runs them.
 
-use crate::eqsat::rule::{Family, Numerics};
+use crate::eqsat::rule::{Family, Invariance, Numerics};
 use crate::instrument::{Instrument, Moment, Report, Statistics, Stopwatch};
 use crate::pass::{Context, Necessity, Pass, State};
 use crate::phase::Phase;
-use crate::{canonicalize, eqsat, fuse, hoist, plan, specialize};
+use crate::{canonicalize, eqsat, fuse, hoist, plan, prologue, specialize};
 
 /// Every pass in order: the compiler's table of contents.
 pub fn pipeline() -> Vec<Pass> {
@@ -26,6 +26,13 @@ pub fn pipeline() -> Vec<Pass> {
         pass("identities", Rewritten, Optional, canonicalize::identities, "cleans up behind the choice"),
         pass("dce", Rewritten, Optional, canonicalize::dce, "cleans up behind the choice"),
         pass("fuse", Fused, Required, fuse::fuse, "cuts functions into regions that become kernels"),
+        pass(
+            "prologue",
+            Fused,
+            Optional,
+            prologue::prologue,
+            "computes rows where they are multiplied, if that saves more",
+        ),
         pass("plan", Planned, Required, plan::plan, "packs weights, places buffers, orders launches"),
     ]
 }
@@ -41,6 +48,8 @@ pub struct Options {
     pub only: Option<Vec<String>>,
     /// The loosest class of rewrite rules that may be used.
     pub numerics: Numerics,
+    /// Whether all programs must agree bit by bit.
+    pub invariance: Invariance,
 }
 
 impl Options {
@@ -102,7 +111,12 @@ pub fn run_pipeline(
     instruments: &mut [Box<dyn Instrument>],
 ) -> Result<(State, Report), PipelineError> {
     let passes = select(&state, options)?;
-    let context = &Context { families: options.families(), numerics: options.numerics, ..context.clone() };
+    let context = &Context {
+        families: options.families(),
+        numerics: options.numerics,
+        invariance: options.invariance,
+        ..context.clone()
+    };
     let mut stopwatch = Stopwatch::start();
     let mut report = Report::default();
     observe(instruments, Moment::Start, &state)?;

@@ -1,8 +1,8 @@
 //! From measurements to a machine as the cost model sees it.
 
-use super::kernels::TILES;
 use super::{Calibration, Limit, Measurement, Place};
 use llmc_ir::machine::{Machine, MatrixFlops, Tile};
+use llmc_limits::TILES;
 
 /// Blocks of products that AMX takes: one row costs as much as the sixteen of a tile.
 const BLOCKS_OF_TILES: Tile = Tile { rows: 256.0, columns: 32.0, least_rows: 16.0 };

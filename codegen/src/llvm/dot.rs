@@ -8,7 +8,7 @@
 mod split;
 mod tiles;
 
-use super::expression::{Scope, Tile};
+use super::expression::Tile;
 use super::math::{bf16_to_f32, floats};
 use super::multiply::{Shape, TILE, Tiles};
 use super::rows::{Columns, LANES, Outputs, emit_rows};
@@ -16,11 +16,10 @@ use super::step_args::{share, size};
 use super::text::{F32, FunctionText, I16, Value, float_of, int};
 use super::{KernelContext, KernelParams};
 use crate::kernel::domain::Domain;
-use crate::kernel::dot::{LeftOperand, PANEL, Product, Products, left_operand, products};
+use crate::kernel::dot::{ComputedRows, LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
 use llmc_ir::region::Part;
-use std::collections::HashMap;
 
 /// Left-operand bytes that a row block may take, so that it stays in the second-level cache.
 const ROW_BLOCK_BYTES: usize = 512 << 10;
@@ -82,7 +81,6 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let region = &kernel.region;
     let parts = region.parts();
     let operand = left_operand(region)?;
-    let lhs_address = params.inputs[operand.input].clone();
     let all = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
     let by_tiles = tiles::suit(context, &operand, &all);
     let least_columns = match context.method {
@@ -115,13 +113,26 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         section.tiles = (0..section.products.len()).map(tile).collect();
     }
 
-    let left = LeftRows { blocking: &blocking, address: lhs_address, copy, rows };
+    let source = match &operand.source {
+        LeftSource::Input(input) => Source::Memory(params.inputs[*input].clone()),
+        LeftSource::Prologue(computed) => {
+            let offset = context.scratch(blocking.rows * blocking.k * operand.dtype.bytes());
+            Source::Computed(computed, f.offset(&params.scratch, &int(offset as i64)))
+        }
+    };
+    let left = LeftRows { blocking: &blocking, dtype: operand.dtype, source, copy, rows };
     if context.method == DotMethod::SplitK {
         return split::emit(f, context, params, &left, &sections, &row_blocks);
     }
     let mut result = Ok(());
     f.for_each(&first_block, &end_block, 1, |f, row_block| {
-        let (row, count, a) = left.block(f, row_block);
+        let (row, count, a) = match left.block(f, context, params, row_block) {
+            Ok(block) => block,
+            Err(error) => {
+                result = Err(error);
+                return;
+            }
+        };
         let mut base = f.scale(row_block, column_blocks as i64);
         for section in &sections {
             // The thread's blocks among those of this section, counted from its first.
@@ -148,34 +159,78 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
 /// The rows of the left operand.
 struct LeftRows<'b> {
     blocking: &'b Blocking,
-    address: Value,
+    dtype: DType,
+    source: Source<'b>,
     /// The thread's working memory for copies.
     copy: Value,
     rows: Value,
 }
 
+/// Where rows of the left operand come from.
+enum Source<'b> {
+    /// From memory: the address of the first one.
+    Memory(Value),
+    /// A thread computes those of a block, into working memory of its own at that address.
+    Computed(&'b ComputedRows, Value),
+}
+
 impl LeftRows<'_> {
     /// The first row of a block, how many there are, and where the inner kernel reads them.
-    fn block(&self, f: &mut FunctionText, row_block: &Value) -> (Value, Value, Value) {
+    fn block(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        params: &KernelParams,
+        row_block: &Value,
+    ) -> Result<(Value, Value, Value), String> {
         let blocking = self.blocking;
         let row = f.scale(row_block, blocking.rows as i64);
         let left = f.binary("sub nsw", &self.rows, &row);
         let count = f.min(&left, &int(blocking.rows as i64));
+        let row_bytes = (blocking.k * self.dtype.bytes()) as i64;
+        let from = match &self.source {
+            Source::Memory(address) => f.element(address, &row, row_bytes),
+            Source::Computed(computed, address) => {
+                compute_rows(f, context, params, computed, address, (&row, &count))?;
+                address.clone()
+            }
+        };
         let a = match blocking.left {
-            Left::InPlace => f.element(&self.address, &row, blocking.a_stride as i64),
+            Left::InPlace => from,
             Left::Copied(dtype) => {
-                let from = f.element(&self.address, &row, (blocking.k * dtype.bytes()) as i64);
                 copy_rows(f, blocking, dtype, &from, &self.copy, &count);
                 self.copy.clone()
             }
             Left::Tiles => {
-                let from = f.element(&self.address, &row, (blocking.k * 2) as i64);
                 tiles::pack_rows(f, blocking, &from, &self.copy, &count);
                 self.copy.clone()
             }
         };
-        (row, count, a)
+        Ok((row, count, a))
     }
+}
+
+/// Computes `count` rows from `row` on, packed one behind the other from `to` on.
+fn compute_rows(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    computed: &ComputedRows,
+    to: &Value,
+    (row, count): (&Value, &Value),
+) -> Result<(), String> {
+    let outputs = Outputs {
+        nodes: vec![computed.node],
+        addresses: vec![to.clone()],
+        first_row: Some(row.clone()),
+        within: &computed.part.nodes,
+        kv: context.kv,
+        slots: &params.slots,
+    };
+    let end = f.add(row, count);
+    let columns = Columns::Groups(int(0), int(computed.domain.groups as i64));
+    let mut scope = context.scope(params);
+    emit_rows(f, &mut scope, &computed.domain, &outputs, (row, &end), &columns)
 }
 
 /// A part as a section with blocks of whole units of columns.
@@ -377,23 +432,13 @@ fn emit_epilogue(
         None if section.columns >= section.n => Columns::Groups(int(0), int(1)),
         None => Columns::Span(column.clone(), column_end),
     };
-    let kernel = context.kernel;
-    let mut scope = Scope {
-        body: &kernel.region.body,
-        inputs: &params.inputs,
-        layouts: &kernel.weight_layouts,
-        tiles: HashMap::new(),
-        reduced: HashMap::new(),
-        fma: context.registers.fma,
-        module: context.module,
-        lanes: LANES,
-        known: HashMap::new(),
-    };
+    let (kernel, kv) = (context.kernel, context.kv);
+    let mut scope = context.scope(params);
     for (product, base) in section.products.iter().zip(&section.tiles) {
         let (row, column) = (rows.block.clone(), column.clone());
         let tile = Tile { base: base.clone(), row, column, stride: section.c_stride, summands: 1, summand_stride: 0 };
         scope.tiles.insert(product.node, tile);
     }
-    let outputs = Outputs::of(kernel, section.part, &params.outputs, context.kv, &params.slots);
+    let outputs = Outputs::of(kernel, section.part, &params.outputs, kv, &params.slots);
     emit_rows(f, &mut scope, &section.domain, &outputs, (rows.start, rows.end), &columns)
 }

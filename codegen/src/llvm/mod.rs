@@ -149,6 +149,21 @@ impl KernelContext<'_> {
         offset
     }
 
+    /// What expressions of the kernel refer to, without any products.
+    fn scope<'s>(&'s mut self, params: &'s KernelParams) -> Scope<'s> {
+        Scope {
+            body: &self.kernel.region.body,
+            inputs: &params.inputs,
+            layouts: &self.kernel.weight_layouts,
+            tiles: HashMap::new(),
+            reduced: HashMap::new(),
+            fma: self.registers.fma,
+            module: self.module,
+            lanes: LANES,
+            known: HashMap::new(),
+        }
+    }
+
     /// Tiles of 16 columns per inner call: where memory bounds, a whole panel, so that it is read in order.
     fn tiles(&self) -> usize {
         if self.method == DotMethod::Gemm { self.registers.tiles() } else { 2 }
@@ -238,18 +253,8 @@ fn emit_rows_kernel(
     let domain = Domain::of(&kernel.region, part)?;
     let count = step_args::size(f, &params.args, domain.rows)?;
     let (first, last) = step_args::share(f, &count, &params.thread, &params.threads);
-    let mut scope = Scope {
-        body: &kernel.region.body,
-        inputs: &params.inputs,
-        layouts: &kernel.weight_layouts,
-        tiles: HashMap::new(),
-        reduced: HashMap::new(),
-        fma: context.registers.fma,
-        module: context.module,
-        lanes: LANES,
-        known: HashMap::new(),
-    };
     let outputs = Outputs::of(kernel, part, &params.outputs, context.kv, &params.slots);
+    let mut scope = context.scope(params);
     let columns = Columns::Groups(int(0), int(domain.groups as i64));
     emit_rows(f, &mut scope, &domain, &outputs, (&first, &last), &columns)
 }

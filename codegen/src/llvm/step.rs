@@ -3,7 +3,7 @@
 //! code does not depend on the depth of the model.
 
 use super::memory::load_index;
-use super::step_args::{barrier, pointer, step_input};
+use super::step_args::{barrier, pointer, step_input, trace};
 use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
 use super::{MatrixUnit, amx, kernel_symbol};
 use llmc_ir::abi::StepArgs;
@@ -21,6 +21,9 @@ struct Frame<'a> {
     arena: Value,
     weights: Value,
     logits: Value,
+    /// Who is told of launches, and how often: once, or not at all.
+    trace: Value,
+    traced: Value,
 }
 
 /// Writes `llmc_<program>(args, thread, threads)`. A thread whose kernels use tiles has them from here to the end of the
@@ -40,7 +43,11 @@ pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_b
     let weights = pointer(&mut f, &args, offset_of!(StepArgs, weights));
     let logits = pointer(&mut f, &args, offset_of!(StepArgs, logits));
     let kv = pointer(&mut f, &args, offset_of!(StepArgs, kv));
-    let frame = Frame { program, args, thread, threads, scratch, workspace, arena, weights, logits };
+    let trace = pointer(&mut f, &args, offset_of!(StepArgs, trace));
+    let nobody = Value { text: "null".to_owned(), ty: PTR };
+    let traced = f.compare("icmp ne", &trace, &nobody);
+    let traced = f.cast("zext", &traced, I64);
+    let frame = Frame { program, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
 
     if used == MatrixUnit::Tiles {
         amx::configure(&mut f, module);
@@ -130,5 +137,6 @@ fn emit_launch(
         };
         arguments.push(address);
     }
+    f.for_each(&int(0), &frame.traced, 1, |f, _| trace(f, &frame.args, &frame.trace, &frame.thread));
     f.call_local(&kernel_symbol(&frame.program.name, &launch.kernel), &arguments);
 }

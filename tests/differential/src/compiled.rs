@@ -95,6 +95,8 @@ impl Compiled {
             logits: logits.as_mut_ptr().cast(),
             barrier: meet,
             barrier_state: (&raw const barrier).cast(),
+            trace: None,
+            trace_state: std::ptr::null(),
         };
         let shared = Shared(&args);
         let function = self.programs[program];

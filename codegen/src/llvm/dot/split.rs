@@ -37,7 +37,13 @@ pub fn emit(
     // Readers of what was in the workspace before have passed the barrier at the end of their kernel, or this one.
     barrier(f, &params.args, &params.physical_thread);
     f.for_each(&int(0), row_blocks, 1, |f, row_block| {
-        let (row, count, a) = left.block(f, row_block);
+        let (row, count, a) = match left.block(f, context, params, row_block) {
+            Ok(block) => block,
+            Err(error) => {
+                result = Err(error);
+                return;
+            }
+        };
         for (section, offset) in sections.iter().zip(&offsets) {
             let items = int((section.blocks() * parts) as i64);
             let (first, last) = share(f, &items, &params.thread, &params.threads);

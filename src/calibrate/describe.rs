@@ -1,7 +1,11 @@
 //! From measurements to a machine as the cost model sees it.
 
 use super::{Calibration, Limit, Measurement, Place};
-use llmc_ir::machine::{Machine, MatrixFlops};
+use llmc_ir::machine::{Machine, MatrixFlops, Tile};
+use llmc_limits::TILES;
+
+/// Blocks of products that AMX takes: one row costs as much as the sixteen of a tile.
+const BLOCKS_OF_TILES: Tile = Tile { rows: 256.0, columns: 32.0, least_rows: 16.0 };
 
 /// The machine that was measured: the best means for each limit, all threads working, operands of arithmetic coming from
 /// the first-level cache. Rates have three digits, because the next one differs from run to run.
@@ -31,8 +35,10 @@ pub fn describe(calibration: &Calibration) -> Machine {
         how(bf16),
         how(elementwise),
     );
-    // How kernels cut their work is no matter of measurement.
+    // How kernels cut their work is no matter of measurement, but of the unit that multiplies.
     let of_the_code = Machine::named("host").expect("the host comes with the compiler");
+    let by_tiles = bf16.is_some_and(|found| found.how == TILES);
+    let gemm_tile = if by_tiles { BLOCKS_OF_TILES } else { of_the_code.gemm_tile };
     Machine {
         source,
         memory_bandwidth: rate(reads),
@@ -40,6 +46,7 @@ pub fn describe(calibration: &Calibration) -> Machine {
         vector_flops: rate(elementwise),
         launch_seconds: rate(best(Limit::Barrier, Place::Nowhere)),
         units: calibration.threads as f64,
+        gemm_tile,
         ..of_the_code
     }
 }
@@ -85,6 +92,10 @@ mod tests {
         assert!(
             machine.source.contains("a CPU (native:x), 2 threads") && machine.source.contains("bf16 products by fast")
         );
+        assert_eq!(machine.gemm_tile.least_rows, 1.0);
+        let mut with_tiles = calibration.clone();
+        with_tiles.measurements.iter_mut().filter(|known| known.median == 3e12).for_each(|known| known.how = TILES);
+        assert_eq!(describe(&with_tiles).gemm_tile, BLOCKS_OF_TILES);
         // It is what `--machine` reads.
         let text = serde_json::to_string(&machine).unwrap();
         assert_eq!(Machine::parse(&text), Ok(machine));

@@ -60,7 +60,7 @@ fn a_real_model_is_as_close_to_f32_as_on_other_cpus() {
     let window = |flags: &[&str]| {
         let mut command = llmrt();
         command.arg("eval").arg(artifact(&smollm2(), flags)).arg("--file").arg(fixtures().join("golden/text.txt"));
-        command.args(["--window", "64", "--windows", "1", "--threads", "1"]);
+        command.args(["--window", "32", "--windows", "1", "--threads", "1"]);
         command
     };
     let nll = |command: &mut Command| json(command)["nll"].as_f64().unwrap();

@@ -15,5 +15,5 @@ mod team;
 
 pub use buffer::{buffer, shares};
 pub use hardware::Hardware;
-pub use kernels::{Kernel, Limit, Line, available};
+pub use kernels::{Kernel, Limit, Line, TILES, available};
 pub use team::{Meeting, together};

@@ -17,10 +17,13 @@ fn hosts(turn: usize) -> Target {
     targets[turn % targets.len()].clone()
 }
 
+/// Types of matrices.
+const BOTH: [DType; 2] = [DType::F32, DType::BF16];
+
 /// Runs each of the sizes on every step.
-fn check_all(all: &[Sizes], target: fn(usize) -> Target, lengths: &[&[(u64, usize)]]) {
+fn check_all(all: &[Sizes], dtypes: &[DType], target: fn(usize) -> Target, lengths: &[&[(u64, usize)]]) {
     for (number, sizes) in all.iter().enumerate() {
-        for (turn, dtype) in [DType::F32, DType::BF16].into_iter().enumerate() {
+        for (turn, &dtype) in dtypes.iter().enumerate() {
             let case = case(sizes, dtype, target(number + 2 * turn));
             let target = case.build.target.name();
             let started = std::time::Instant::now();
@@ -59,7 +62,7 @@ fn tiny_sizes() -> Vec<Sizes> {
 
 #[test]
 fn tiny_models() {
-    check_all(&tiny_sizes(), hosts, SHORT);
+    check_all(&tiny_sizes(), &BOTH, hosts, SHORT);
 }
 
 #[test]
@@ -67,14 +70,14 @@ fn models_by_tiles() {
     // In f32 nothing is taken by tiles.
     if targets::tiles().is_some() {
         let tiles = |_| targets::tiles().expect("it was there");
-        check_all(&tiny_sizes(), tiles, SHORT);
-        check_all(&odd_sizes(), tiles, SHORT);
+        check_all(&tiny_sizes(), &[DType::BF16], tiles, SHORT);
+        check_all(&odd_sizes(), &[DType::BF16], tiles, SHORT);
     }
 }
 
 #[test]
 fn tiny_models_on_device() {
-    check_all(&tiny_sizes(), |_| targets::device(), SHORT);
+    check_all(&tiny_sizes(), &BOTH, |_| targets::device(), SHORT);
 }
 
 fn odd_sizes() -> Vec<Sizes> {
@@ -97,10 +100,10 @@ fn odd_sizes() -> Vec<Sizes> {
 
 #[test]
 fn odd_models() {
-    check_all(&odd_sizes(), hosts, SHORT);
+    check_all(&odd_sizes(), &BOTH, hosts, SHORT);
 }
 
 #[test]
 fn odd_models_on_device() {
-    check_all(&odd_sizes(), |_| targets::device(), SHORT);
+    check_all(&odd_sizes(), &BOTH, |_| targets::device(), SHORT);
 }

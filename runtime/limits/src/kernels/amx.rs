@@ -7,10 +7,13 @@ use std::io;
 /// Lines of a tile: 16 rows of 64 bytes.
 const TILE: usize = 16;
 
+/// The name of the loop that multiplies bf16.
+pub const TILES: &str = "AMX TDPBF16PS";
+
 pub const KERNELS: &[Kernel] = &[
     Kernel {
         limit: Limit::Bf16Products,
-        name: "AMX TDPBF16PS",
+        name: TILES,
         needs: &["amx-tile", "amx-bf16"],
         step: 2 * TILE,
         work: (4 * 2 * 16 * 16 * 32 / (2 * TILE)) as f64,
@@ -107,6 +110,7 @@ unsafe fn int8(lines: &mut [Line], passes: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use llmc_amx_emulator::{Unit, count_products, provide};
 
     #[test]
     fn the_configuration_is_what_the_instruction_reads() {
@@ -117,5 +121,18 @@ mod tests {
             std::mem::offset_of!(Configuration, rows),
         ];
         assert_eq!(offsets, [1, 16, 48]);
+    }
+    #[test]
+    fn the_loops_run() {
+        let unit = provide();
+        println!("NOTE: AMX instructions are executed by: {unit:?}");
+        let before = count_products();
+        let mut lines = vec![Line::FILLED; 3 * 2 * TILE];
+        for kernel in KERNELS {
+            assert_eq!(kernel.run(&mut lines, 2), kernel.work * (3 * 2 * TILE * 2) as f64);
+        }
+        // Of each loop two passes of three turns of four products.
+        let emulated = if unit == Unit::Emulator { 2 * 2 * 3 * 4 } else { 0 };
+        assert_eq!(count_products() - before, emulated);
     }
 }

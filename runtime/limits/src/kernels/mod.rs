@@ -9,6 +9,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
+pub use amx::TILES;
 use serde::Serialize;
 
 /// A cache line. Buffers consist of them, so that every vector load is aligned.

@@ -16,10 +16,10 @@ use llmc_passes::fuse::Epilogues;
 use llmc_ptx_emulator::Counters;
 
 /// A model whose sizes fill the tiles, and steps of 128 tokens in one sequence and of one more.
-fn counters(dtype: DType) -> Vec<(String, Counters)> {
+fn counters((dtype, hidden): (DType, usize)) -> Vec<(String, Counters)> {
     let tiny = Architecture::Llama.tiny();
     let config = ModelConfig {
-        hidden: 256,
+        hidden,
         heads: 4,
         kv_heads: 2,
         head_dim: 64,
@@ -53,7 +53,8 @@ fn counters(dtype: DType) -> Vec<(String, Counters)> {
 
 #[test]
 fn memory_is_used_well() {
-    let counters = [DType::BF16, DType::F32].map(counters).concat();
+    // Sums that are taken 64 at a time, and 32.
+    let counters = [(DType::BF16, 256), (DType::BF16, 224), (DType::F32, 256)].map(counters).concat();
     let mut checked = 0;
     for (symbol, counters) in &counters {
         println!("{symbol}: {:?} {:?} {:?}", counters.global_loads, counters.shared_loads, counters.shared_stores);
@@ -73,5 +74,5 @@ fn memory_is_used_well() {
             assert!(wasted <= 1.02, "{symbol}: {wasted:.3} times the sectors that the bytes fill");
         }
     }
-    assert!(checked >= 20, "only {checked} kernels of {} were looked at", counters.len());
+    assert!(checked >= 30, "only {checked} kernels of {} were looked at", counters.len());
 }

@@ -9,14 +9,18 @@ use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::{Output, compile_gpu, compile_host, host_ir, host_listing};
 use llmc_ir::machine::Machine;
+use llmc_ir::module::SpecializedModule;
 use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::{print_fused, print_module};
 use llmc_models::config::ModelConfig;
 use llmc_models::weights::{Limits, facts};
+use llmc_passes::eqsat::form::step_seconds;
+use llmc_passes::eqsat::rule::Invariance;
 use llmc_passes::instrument::{Dump, Instrument, Moment, Report, Verify};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, run_pipeline};
+use serde::Serialize;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -76,6 +80,19 @@ pub struct Summary {
     pub write_seconds: f64,
     /// Launches of one step, by program.
     pub launches: Vec<(String, usize)>,
+    /// With batch-invariant logits: what the cost model says of a typical step, by program.
+    pub invariance: Vec<InvarianceCost>,
+}
+
+/// Seconds of a program's step as predicted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InvarianceCost {
+    /// The program.
+    pub program: String,
+    /// As it would be if each program computed as suits it.
+    pub default_seconds: f64,
+    /// As it is.
+    pub seconds: f64,
 }
 
 /// The most positions and sequences that an artifact can be compiled for: sizes of a step are 32-bit numbers.
@@ -98,6 +115,14 @@ pub fn compile(
     if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) {
         check_writable(output)?;
     }
+    let (request, invariance) = &match request.passes.invariance {
+        Invariance::Program => (request.clone(), Vec::new()),
+        Invariance::Batch => {
+            let invariant = batch_invariant(request)?;
+            let costs = invariance_costs(&model.definition(), request, &invariant)?;
+            (invariant, costs)
+        }
+    };
     let Lowered { state, passes, ir, kept } = run_passes(&model.definition(), request)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
@@ -138,7 +163,49 @@ pub fn compile(
     let package = Package { model, plan, recipes, codes, gpu_codes, ir, passes: kept.json() };
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
-    Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches }))
+    let invariance = invariance.clone();
+    Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches, invariance }))
+}
+
+/// The request with targets, and a machine, that take all sums in one order.
+fn batch_invariant(request: &Request) -> Result<Request, CompileError> {
+    if let Some(gpu) = request.gpus.first() {
+        return Err(CompileError::Limit(format!(
+            "--batch-invariant cannot be promised for {}: a GPU's kernels for few rows divide sums among warps, those for \
+             many rows do not; leave it out, or compile for CPUs alone",
+            gpu.name
+        )));
+    }
+    let targets: Vec<HostTarget> = request.targets.iter().cloned().map(HostTarget::with_vectors_alone).collect();
+    let mut machine = request.machine.clone();
+    if targets != request.targets {
+        machine.matrix_flops.bf16 = machine.matrix_flops.bf16.min(machine.matrix_flops.f32);
+    }
+    Ok(Request { targets, machine, ..request.clone() })
+}
+
+/// What the promise costs by price.
+fn invariance_costs(
+    model: &Definition<'_>,
+    request: &Request,
+    invariant: &Request,
+) -> Result<Vec<InvarianceCost>, CompileError> {
+    let steps = |request: &Request, invariance| {
+        let context = pass_context(model, request)?;
+        let passes = Options { invariance, stop_after: Some(Phase::Rewritten), ..request.passes.clone() };
+        let (state, _) = run_pipeline(State::Module(model.module.clone()), &context, &passes, &mut [])?;
+        let State::Programs(programs) = state else { return Ok(Vec::new()) };
+        let step = |program: &SpecializedModule| (program.name.clone(), step_seconds(program, &request.machine));
+        Ok::<_, CompileError>(programs.iter().map(step).collect())
+    };
+    let default = steps(request, Invariance::Program)?;
+    let promised = steps(invariant, Invariance::Batch)?;
+    let costs = default.into_iter().zip(promised).map(|((program, default_seconds), (_, seconds))| InvarianceCost {
+        program,
+        default_seconds,
+        seconds,
+    });
+    Ok(costs.collect())
 }
 
 /// Refuses to write the artifact in place of what it is made of.

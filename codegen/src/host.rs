@@ -81,6 +81,13 @@ impl HostTarget {
         }
     }
 
+    /// The target without its matrix unit. Vector instructions take the sums of a product in one order for any number of
+    /// rows; a matrix unit, which few rows would not fill, takes them in another.
+    pub fn with_vectors_alone(mut self) -> HostTarget {
+        self.cpu_features.retain(|feature| !AMX.contains(&feature.as_str()));
+        self
+    }
+
     /// Whether code for this target may use a feature.
     pub fn has(&self, feature: &str) -> bool {
         self.cpu_features.iter().any(|known| known == feature)

@@ -12,6 +12,9 @@ pub type StepFunction = unsafe extern "C" fn(args: *const StepArgs, thread: u32,
 /// Waits until all threads of the step have called it.
 pub type BarrierFunction = unsafe extern "C" fn(state: *const c_void, thread: u32);
 
+/// Told by each thread of a step that its next launch begins, if anyone wants to know.
+pub type TraceFunction = unsafe extern "C" fn(state: *const c_void, thread: u32);
+
 /// One step's inputs and memory. Compiled code reads fields by their offsets in this struct.
 #[repr(C)]
 #[derive(Debug)]
@@ -53,4 +56,8 @@ pub struct StepArgs {
     pub barrier: BarrierFunction,
     /// First argument of `barrier`.
     pub barrier_state: *const c_void,
+    /// Called before every launch; `None` costs a comparison per launch.
+    pub trace: Option<TraceFunction>,
+    /// First argument of `trace`.
+    pub trace_state: *const c_void,
 }

@@ -122,6 +122,57 @@ pub struct Program {
     pub functions: Vec<PlannedFunction>,
     /// The step: functions in order of execution.
     pub calls: Vec<PlannedCall>,
+    /// What no step can do without.
+    pub work: Work,
+}
+
+/// What every step of a program has to move and compute, whatever its code: the floor under its time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Bytes of weights, each once. Tables that rows are looked up in do not count.
+    pub weight_bytes: u64,
+    /// Operations of products with weights per token, a multiply-add being two.
+    pub flops_per_token: u64,
+    /// The same per row of logits.
+    pub flops_per_sample: u64,
+    /// What attention adds, by how far it looks back.
+    pub attention: Vec<AttentionWork>,
+}
+
+/// The part of a step's attention, of all layers, that looks back equally far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttentionWork {
+    /// The most positions that a token sees; `None`: all before it.
+    pub window: Option<usize>,
+    /// Bytes of keys and values per position and sequence.
+    pub bytes_per_position: u64,
+    /// Operations per token and position that it sees.
+    pub flops_per_position: u64,
+}
+
+impl Work {
+    /// Bytes that a step reads of weights and of the caches of its sequences, which come to have so many positions each.
+    pub fn bytes(&self, contexts: impl Iterator<Item = usize> + Clone) -> f64 {
+        let cache = |part: &AttentionWork| part.bytes_per_position as f64 * part.seen(contexts.clone());
+        self.weight_bytes as f64 + self.attention.iter().map(cache).sum::<f64>()
+    }
+
+    /// Operations of matrix products of a step with tokens at those positions, and so many rows of logits.
+    pub fn flops(&self, positions: impl Iterator<Item = usize> + Clone, samples: usize) -> f64 {
+        let tokens = positions.clone().count() as f64;
+        let contexts = positions.map(|position| position + 1);
+        let attention = |part: &AttentionWork| part.flops_per_position as f64 * part.seen(contexts.clone());
+        self.flops_per_token as f64 * tokens
+            + self.flops_per_sample as f64 * samples as f64
+            + self.attention.iter().map(attention).sum::<f64>()
+    }
+}
+
+impl AttentionWork {
+    /// Positions that are seen of contexts, in all.
+    fn seen(&self, contexts: impl Iterator<Item = usize>) -> f64 {
+        contexts.map(|context| self.window.map_or(context, |window| window.min(context)) as f64).sum()
+    }
 }
 
 impl Program {
@@ -220,5 +271,24 @@ impl StepInput {
             StepInput::Positions => "positions",
             StepInput::SampleRows => "sample_rows",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_grows_with_contexts_as_far_as_they_are_seen() {
+        let part = |window| AttentionWork { window, bytes_per_position: 10, flops_per_position: 100 };
+        let work = Work {
+            weight_bytes: 1000,
+            flops_per_token: 7,
+            flops_per_sample: 3,
+            attention: vec![part(None), part(Some(4))],
+        };
+        assert_eq!(work.bytes([3, 9].into_iter()), 1000.0 + 10.0 * 12.0 + 10.0 * 7.0);
+        assert_eq!(work.flops([2, 3, 8].into_iter(), 2), 21.0 + 6.0 + 100.0 * 16.0 + 100.0 * 11.0);
+        assert_eq!(work.bytes(std::iter::empty()), 1000.0);
     }
 }

@@ -1,6 +1,6 @@
 //! What a pass is, and the state that passes hand on.
 
-use crate::eqsat::rule::{Family, Numerics};
+use crate::eqsat::rule::{Family, Invariance, Numerics};
 use crate::phase::Phase;
 use crate::plan::{print_plan, source_type};
 use llmc_ir::machine::Machine;
@@ -59,6 +59,8 @@ pub struct Context {
     pub families: Vec<Family>,
     /// The loosest class of rules that it uses; set likewise.
     pub numerics: Numerics,
+    /// Whether all programs must agree bit by bit; set likewise.
+    pub invariance: Invariance,
 }
 
 /// Tokens per prefill step: enough rows to make matrix products compute-bound, few enough that the
@@ -74,6 +76,7 @@ impl Context {
             machine,
             families: Family::ALL.into(),
             numerics: Numerics::default(),
+            invariance: Invariance::default(),
         }
     }
 }

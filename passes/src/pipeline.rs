@@ -1,6 +1,6 @@
 //! The pipeline: which passes there are, in which order they run, and the loop that runs them.
 
-use crate::eqsat::rule::{Family, Numerics};
+use crate::eqsat::rule::{Family, Invariance, Numerics};
 use crate::instrument::{Instrument, Moment, Report, Statistics, Stopwatch};
 use crate::pass::{Context, Necessity, Pass, State};
 use crate::phase::Phase;
@@ -48,6 +48,8 @@ pub struct Options {
     pub only: Option<Vec<String>>,
     /// The loosest class of rewrite rules that may be used.
     pub numerics: Numerics,
+    /// Whether all programs must agree bit by bit.
+    pub invariance: Invariance,
 }
 
 impl Options {
@@ -109,7 +111,12 @@ pub fn run_pipeline(
     instruments: &mut [Box<dyn Instrument>],
 ) -> Result<(State, Report), PipelineError> {
     let passes = select(&state, options)?;
-    let context = &Context { families: options.families(), numerics: options.numerics, ..context.clone() };
+    let context = &Context {
+        families: options.families(),
+        numerics: options.numerics,
+        invariance: options.invariance,
+        ..context.clone()
+    };
     let mut stopwatch = Stopwatch::start();
     let mut report = Report::default();
     observe(instruments, Moment::Start, &state)?;

@@ -40,6 +40,13 @@ pub trait Device: Send {
     /// As [`Device::run`].
     fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError>;
 
+    /// Runs one step like [`Device::run`] and returns what each thread did when. `None`, and nothing was run, if this
+    /// device cannot tell.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Vec<Vec<Span>>>, DeviceError>;
+
     /// Runs one step like [`Device::run`] and returns of each row what [`Found::of_parts`](crate::sampler::Found::of_parts) reads, given a scale for each:
     /// `u32[samples, words(vocab)]`. `None`, and nothing was run, as for [`Device::likeliest`].
     ///
@@ -69,6 +76,26 @@ pub trait Device: Send {
     /// # Errors
     /// If the device fails.
     fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError>;
+}
+
+/// Something that a thread did in a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// What.
+    pub activity: Activity,
+    /// Seconds since the step's start.
+    pub start: f64,
+    /// The same.
+    pub end: f64,
+}
+
+/// What a thread of a step is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// A launch: how many there were before it in the step.
+    Launch(usize),
+    /// Waiting for the other threads.
+    Wait,
 }
 
 /// What a device is busy with while a model is made ready to run.

@@ -8,7 +8,7 @@ pub use pool::{default_kv_blocks, default_kv_blocks_within};
 
 use crate::device::cuda::CudaModel;
 use crate::device::host::{HostModel, HostOptions, cpu};
-use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation};
+use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation, Span};
 use crate::sampler::{self, Found, argmax};
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
@@ -79,6 +79,22 @@ impl<'a> Logits<'a> {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.values.len() / self.vocab
+    }
+}
+
+/// A step as its threads saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTrace {
+    /// The program that ran, an index into the plan's.
+    pub program: usize,
+    /// What each thread did, in order.
+    pub threads: Vec<Vec<Span>>,
+}
+
+impl StepTrace {
+    /// From the step's start to its end.
+    pub fn seconds(&self) -> f64 {
+        self.threads.iter().flatten().map(|span| span.end).fold(0.0, f64::max)
     }
 }
 
@@ -236,6 +252,16 @@ impl Executor {
         Ok((0..logits.rows()).map(|row| argmax(logits.row(row))).collect())
     }
 
+    /// Runs a step like [`Executor::run`] and returns what each thread did when; `None`: this device cannot tell.
+    ///
+    /// # Errors
+    /// As [`Executor::run`], but nobody looks at the logits.
+    pub fn trace(&mut self, step: &Step) -> Result<Option<StepTrace>, ExecutorError> {
+        let program = self.prepare(step)?;
+        let threads = self.device.trace(program, &self.inputs)?;
+        Ok(threads.map(|threads| StepTrace { program, threads }))
+    }
+
     /// Runs a step and tells of each row of logits what is known of it, given what it will be scaled by: see
     /// [`Sampler::sample_found`](crate::sampler::Sampler::sample_found). Single rows can then be had from
     /// [`Executor::row`]. `None`, and nothing was run, where the logits are at hand anyway.
@@ -301,6 +327,11 @@ impl Executor {
     /// If the device was lost.
     pub fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), ExecutorError> {
         Ok(self.device.wipe_blocks(blocks)?)
+    }
+
+    /// The program that runs a step of these sizes; `None`: none takes so much.
+    pub fn program_for(&self, sizes: &Bindings) -> Option<&Program> {
+        self.plan().programs.iter().find(|program| fits(program, sizes))
     }
 
     /// What was compiled.

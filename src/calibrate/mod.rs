@@ -2,27 +2,19 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `kernels` | loops of a few instructions, by what they need of the CPU |
-//! | `team` | threads that start together, and meet |
-//! | `buffer`, `hardware` | memory to read, and what the system says of the machine |
+//! | [`llmc_limits`] | loops of a few instructions, and threads that run them together |
 //! | `describe` | measurements become a [`Machine`](llmc_ir::machine::Machine) |
 //!
 //! Every round measures everything once, so that a slow moment of the machine hits all alike; medians of rounds count.
 
-mod buffer;
 mod describe;
-mod hardware;
-mod kernels;
-mod team;
 
 pub use describe::describe;
-pub use hardware::Hardware;
-pub use kernels::Limit;
+pub use llmc_limits::{Hardware, Limit};
 
-use buffer::{buffer, shares};
-use kernels::{Kernel, Line, available};
+use llmc_codegen::host::HostTarget;
+use llmc_limits::{Kernel, Line, Meeting, available, buffer, shares, together};
 use serde::Serialize;
-use team::{Meeting, together};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,7 +120,8 @@ pub fn calibrate(
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Calibration, CalibrateError> {
     let sizes = buffer_sizes(hardware, effort)?;
-    let (kernels, skipped) = available();
+    let native = HostTarget::named("native").ok();
+    let (kernels, skipped) = available(&|feature| native.as_ref().is_some_and(|native| native.has(feature)));
     let buffers = sizes.iter().map(|&bytes| buffer(bytes, hardware.threads)).collect();
     let panels = (0..hardware.threads).map(|_| buffer(hardware.second_level as u64 / 2, 1)).collect();
     let mut bench = Bench { buffers, panels };
@@ -152,8 +145,7 @@ pub fn calibrate(
         }
     }
     let measurements = tasks.iter().zip(values).map(|(task, values)| bench.measurement(task, values)).collect();
-    let target =
-        llmc_codegen::host::HostTarget::named("native").map_or_else(|_| "native".to_owned(), |native| native.name);
+    let target = native.map_or_else(|| "native".to_owned(), |native| native.name);
     Ok(Calibration { cpu: hardware.cpu.clone(), target, threads: hardware.threads, measurements, skipped })
 }
 

@@ -2,14 +2,14 @@
 
 use super::{interrupt, machine, shapes};
 use clap::Args;
-use llmc::compile::{Outcome, Progress, Request, Summary};
+use llmc::compile::{InvarianceCost, Outcome, Progress, Request, Summary};
 use llmc::error::CompileError;
 use llmc::model::Model;
 use llmc_codegen::gpu::{self, GpuTarget};
 use llmc_codegen::host::HostTarget;
 use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
-use llmc_passes::eqsat::rule::{Family, Numerics};
+use llmc_passes::eqsat::rule::{Family, Invariance, Numerics};
 use llmc_passes::instrument::Report;
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, pipeline};
@@ -68,6 +68,11 @@ pub struct CompileArguments {
     /// may be rounded to bf16 at other places)
     #[arg(long, value_name = "CLASS", default_value = "reassociates")]
     numerics: Numerics,
+    /// Take every sum in one order in all programs, so that a sequence's logits have the same bits in a prompt, in chunks of
+    /// any size, token by token, and beside any others; what that costs is said. For CPUs only, whose matrix units it does
+    /// without
+    #[arg(long)]
+    batch_invariant: bool,
     /// Read nothing but the shapes of a model, from the config.json that CHECKPOINT names: run the passes, print what they
     /// chose and why, what a step launches and moves, and sizes, and write no artifact
     #[arg(long)]
@@ -104,6 +109,8 @@ struct CompileOutput<'a> {
     /// Kernel launches of one step, by program.
     launches: Vec<Launches<'a>>,
     warnings: &'a [String],
+    /// With --batch-invariant, what it costs by price.
+    invariance: &'a [InvarianceCost],
     timing: Timing<'a>,
     peak_rss_bytes: Option<u64>,
 }
@@ -158,6 +165,7 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
             stop_after: arguments.stop_after,
             only: None,
             numerics: arguments.numerics,
+            invariance: if arguments.batch_invariant { Invariance::Batch } else { Invariance::Program },
         },
         dump: arguments.dump.clone(),
     };
@@ -261,6 +269,7 @@ fn object<'a>(
         targets: target_names(request),
         launches: launches.collect(),
         warnings: &model.warnings,
+        invariance: &summary.invariance,
         timing: Timing {
             total_s: total,
             load_s: load,
@@ -291,9 +300,18 @@ fn report(model: &Model, request: &Request, path: &Path, summary: &Summary, tota
     let targets = target_names(request);
     let launches: Vec<String> = summary.launches.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let code: f64 = summary.code_seconds.iter().map(|(_, seconds)| seconds).sum();
+    let costs = summary.invariance.iter().map(|cost| {
+        let more = 100.0 * (cost.seconds / cost.default_seconds - 1.0);
+        format!("{} {more:+.1} %", cost.program)
+    });
+    let costs: Vec<String> = costs.collect();
+    let invariance = match costs.is_empty() {
+        true => String::new(),
+        false => format!("  batch-invariant, which by price costs a step: {}\n", costs.join(", ")),
+    };
     format!(
-        "{}: {:.1} MB\n  {}, {:.1} M parameters, {}, for {}\n  kernel launches per step: {}\n  {total:.2} s: passes {:.2}, \
-         code {code:.2}, weights {:.2}\n",
+        "{}: {:.1} MB\n  {}, {:.1} M parameters, {}, for {}\n  kernel launches per step: {}\n{invariance}  {total:.2} s: \
+         passes {:.2}, code {code:.2}, weights {:.2}\n",
         path.display(),
         summary.bytes as f64 / 1e6,
         model.config.architecture.name(),

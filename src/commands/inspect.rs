@@ -2,6 +2,7 @@
 
 use clap::Args;
 use llmc::explain::explain;
+use llmc::explain::kept::Kept;
 use llmc::explain::report::{Gpu, Report};
 use llmc::explain::text::{bracket, quantity};
 use llmc_artifact::{Artifact, Manifest, code_tensor_name, ir_tensor_name};
@@ -253,6 +254,9 @@ fn summary(artifact: &Artifact, programs: &[ProgramOutput]) -> Result<String, st
         kv.dtype,
         kv.block_bytes() / llmc_ir::plan::KV_BLOCK_POSITIONS
     )?;
+    if Kept::read(artifact).is_ok_and(|(kept, _)| kept.is_batch_invariant()) {
+        writeln!(out, "logits     bit-identical in every step, whatever the program (--batch-invariant)")?;
+    }
     let tokenizer = match &manifest.tokenizer {
         None => "none: run with --prompt-ids",
         Some(facts) if facts.chat_template.is_some() => "yes, with a chat template",

@@ -6,7 +6,7 @@ use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::text::parse;
-use llmc_passes::eqsat::rule::Numerics;
+use llmc_passes::eqsat::rule::{Invariance, Numerics};
 use llmc_passes::instrument::{Instrument, Verify};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
@@ -64,6 +64,7 @@ pub fn opt(arguments: &OptArguments) -> Result<(), CliError> {
         stop_after: arguments.stop_after,
         only: arguments.passes.clone(),
         numerics: arguments.numerics,
+        invariance: Invariance::default(),
     };
     let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
     let (state, report) = run_pipeline(state, &context, &options, &mut instruments).map_err(failed)?;

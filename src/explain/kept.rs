@@ -5,7 +5,7 @@ use llmc_artifact::{Artifact, IMPORTED, PASSES, ir_tensor_name};
 use llmc_ir::machine::Machine;
 use llmc_ir::module::Module;
 use llmc_ir::text::{Document, parse};
-use llmc_passes::eqsat::rule::Numerics;
+use llmc_passes::eqsat::rule::{Invariance, Numerics};
 use llmc_passes::pass::Context;
 use llmc_passes::pipeline::Options;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub struct Kept {
     pub without: Vec<String>,
     /// The loosest class of rewrite rules that was allowed.
     pub numerics: String,
+    /// Across which steps logits have the same bits.
+    pub invariance: String,
     /// The passes that ran instead of the pipeline, if it was not the pipeline.
     pub only: Option<Vec<String>>,
 }
@@ -34,6 +36,7 @@ impl Kept {
             machine: context.machine.clone(),
             without: options.without.clone(),
             numerics: options.numerics.name().to_owned(),
+            invariance: options.invariance.name().to_owned(),
             only: options.only.clone(),
         }
     }
@@ -53,6 +56,7 @@ impl Kept {
         let machine = serde_json::to_string(&kept.machine).map_err(|error| damaged(PASSES, error))?;
         Machine::parse(&machine).map_err(|error| damaged(PASSES, error))?;
         kept.numerics.parse::<Numerics>().map_err(|error| damaged(PASSES, error))?;
+        kept.invariance.parse::<Invariance>().map_err(|error| damaged(PASSES, error))?;
         let name = ir_tensor_name(IMPORTED);
         match parse(tensor(artifact, &name)?).map_err(|error| damaged(&name, error))? {
             Document::Module(module) => Ok((kept, module)),
@@ -63,7 +67,13 @@ impl Kept {
     /// As the pipeline takes it.
     pub fn options(&self) -> Options {
         let numerics = self.numerics.parse().unwrap_or_default();
-        Options { without: self.without.clone(), stop_after: None, only: self.only.clone(), numerics }
+        let invariance = self.invariance.parse().unwrap_or_default();
+        Options { without: self.without.clone(), stop_after: None, only: self.only.clone(), numerics, invariance }
+    }
+
+    /// Whether a sequence's logits have the same bits in every step of any program.
+    pub fn is_batch_invariant(&self) -> bool {
+        self.invariance == Invariance::Batch.name()
     }
 }
 

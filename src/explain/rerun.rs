@@ -138,7 +138,7 @@ impl Watched {
         let mut graphs = Graphs::default();
         let phases = phases(&self.states, &self.passes, kept, &mut graphs);
         let options = kept.options();
-        let rules = selected(&options.families(), options.numerics);
+        let rules = selected(&options.families(), options.numerics, options.invariance);
         let planned = self.planned();
         let mut report = Report {
             artifact: name,
@@ -258,6 +258,9 @@ fn notes(kept: &Kept) -> Vec<String> {
     let mut notes = Vec::new();
     if !kept.without.is_empty() {
         notes.push(format!("compiled without {}", kept.without.join(", ")));
+    }
+    if kept.is_batch_invariant() {
+        notes.push("compiled with --batch-invariant: all programs take every sum in one order".to_owned());
     }
     if kept.without.iter().any(|name| name == "eqsat") {
         notes.push("equality saturation did not run: what is computed is what the model's definition says".to_owned());

@@ -2,10 +2,10 @@
 //! crosses threads. Calls of one function in a row become a loop over tables of weights, so that the size of the
 //! code does not depend on the depth of the model.
 
-use super::kernel_symbol;
 use super::memory::load_index;
-use super::step_args::{barrier, pointer, step_input};
+use super::step_args::{barrier, pointer, step_input, trace};
 use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
+use super::{MatrixUnit, amx, kernel_symbol};
 use llmc_ir::abi::StepArgs;
 use llmc_ir::plan::{Launch, Operand, Plan, PlannedCall, Program};
 use std::mem::offset_of;
@@ -21,10 +21,14 @@ struct Frame<'a> {
     arena: Value,
     weights: Value,
     logits: Value,
+    /// Who is told of launches, and how often: once, or not at all.
+    trace: Value,
+    traced: Value,
 }
 
-/// Writes `llmc_<program>(args, thread, threads)`.
-pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_bytes: usize) {
+/// Writes `llmc_<program>(args, thread, threads)`. A thread whose kernels use tiles has them from here to the end of the
+/// step.
+pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_bytes: usize, used: MatrixUnit) {
     let params = [(PTR, "args"), (I32, "thread"), (I32, "threads")];
     let (mut f, values) = FunctionText::new(Role::Entry, &program.entry_symbol(), &params);
     let [args, thread, threads] = values.try_into().expect("three parameters");
@@ -39,14 +43,24 @@ pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_b
     let weights = pointer(&mut f, &args, offset_of!(StepArgs, weights));
     let logits = pointer(&mut f, &args, offset_of!(StepArgs, logits));
     let kv = pointer(&mut f, &args, offset_of!(StepArgs, kv));
-    let frame = Frame { program, args, thread, threads, scratch, workspace, arena, weights, logits };
+    let trace = pointer(&mut f, &args, offset_of!(StepArgs, trace));
+    let nobody = Value { text: "null".to_owned(), ty: PTR };
+    let traced = f.compare("icmp ne", &trace, &nobody);
+    let traced = f.cast("zext", &traced, I64);
+    let frame = Frame { program, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
 
+    if used == MatrixUnit::Tiles {
+        amx::configure(&mut f, module);
+    }
     let mut rest = &program.calls[..];
     while let Some(first) = rest.first() {
         let count = rest.iter().take_while(|call| call.function == first.function).count();
         let (run, after) = rest.split_at(count);
         emit_run(&mut f, module, plan, &frame, &kv, run);
         rest = after;
+    }
+    if used == MatrixUnit::Tiles {
+        amx::release(&mut f);
     }
     module.add(f.finish());
 }
@@ -123,5 +137,6 @@ fn emit_launch(
         };
         arguments.push(address);
     }
+    f.for_each(&int(0), &frame.traced, 1, |f, _| trace(f, &frame.args, &frame.trace, &frame.thread));
     f.call_local(&kernel_symbol(&frame.program.name, &launch.kernel), &arguments);
 }

@@ -49,6 +49,13 @@ pub fn barrier(f: &mut FunctionText, args: &Value, thread: &Value) {
     f.call_pointer(&function, &[state, thread]);
 }
 
+/// Tells `function` that this thread's next launch begins.
+pub fn trace(f: &mut FunctionText, args: &Value, function: &Value, thread: &Value) {
+    let state = pointer(f, args, offset_of!(StepArgs, trace_state));
+    let thread = f.cast("trunc", thread, super::text::I32);
+    f.call_pointer(function, &[state, thread]);
+}
+
 /// The share `thread` of `threads` in `count` items: a contiguous range.
 pub fn share(f: &mut FunctionText, count: &Value, thread: &Value, threads: &Value) -> (Value, Value) {
     let next = f.add(thread, &int(1));

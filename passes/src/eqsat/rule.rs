@@ -123,6 +123,35 @@ impl FromStr for Numerics {
     }
 }
 
+/// Across which steps a sequence's logits have the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Invariance {
+    /// Across those of one program: with any neighbours. Each program computes as suits it.
+    #[default]
+    Program,
+    /// Across all: decode or prefill, in any company, in chunks of any size. All programs take every sum in one order.
+    Batch,
+}
+
+impl Invariance {
+    /// The name used in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Invariance::Program => "program",
+            Invariance::Batch => "batch",
+        }
+    }
+}
+
+impl FromStr for Invariance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Invariance, String> {
+        let known = [Invariance::Program, Invariance::Batch].into_iter().find(|known| known.name() == text);
+        known.ok_or_else(|| format!("`{text}` is no invariance, expected program or batch"))
+    }
+}
+
 /// An e-graph as rules see it: they read it and add terms.
 pub struct Terms<'g> {
     graph: &'g mut Graph,

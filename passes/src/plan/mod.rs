@@ -9,6 +9,7 @@
 //! | `barriers` | which launches must wait for those before them |
 //! | `recipes`  | weights that are computed while compiling |
 //! | `check`    | whether a plan is consistent, from the plan alone |
+//! | `work`     | what no step can do without |
 //! | `print`    | a plan as text |
 
 mod barriers;
@@ -22,6 +23,7 @@ mod simulate;
 #[cfg(test)]
 mod tests;
 mod values;
+mod work;
 
 pub use check::check_plan;
 pub use print::print_plan;
@@ -162,7 +164,8 @@ fn plan_program(
         .collect();
     barriers::mark(&mut functions, &calls, &kernels.list);
     let arena_bytes = values.bytes + frame;
-    let program = Program { name: program.name.clone(), bounds: program.bounds, arena_bytes, functions, calls };
+    let work = work::work(&calls, &functions, &kernels.list, &table.weights);
+    let program = Program { name: program.name.clone(), bounds: program.bounds, arena_bytes, functions, calls, work };
     Ok((program, kernels.list))
 }
 

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use llmc_ir::dim::{Bindings, Bounds};
     use llmc_ir::dtype::DType;
-    use llmc_ir::plan::{KvLayout, Launch, ModelFacts, PackedWeight, PlannedFunction, WeightLayout};
+    use llmc_ir::plan::{KvLayout, Launch, ModelFacts, PackedWeight, PlannedFunction, WeightLayout, Work};
 
     pub(super) fn plan() -> Plan {
         let max = Bindings { tokens: 8, samples: 8, sequences: 2, context: 64 };
@@ -173,6 +173,7 @@ mod tests {
                 arena_bytes: 128,
                 functions: vec![PlannedFunction { name: "layer".to_owned(), launches: vec![launch] }],
                 calls: vec![PlannedCall { function: 0, weights: vec![0], kv_layer: 0 }],
+                work: Work::default(),
             }],
         }
     }

@@ -4,7 +4,7 @@ use llmc_artifact::layout::PAGE;
 use llmc_artifact::{Artifact, ArtifactWriter, Entry, GenerationDefaults, HostCode, Manifest, TokenizerFacts};
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::dtype::DType;
-use llmc_ir::plan::{KvLayout, ModelFacts, PackedWeight, Plan, Program, WeightLayout};
+use llmc_ir::plan::{KvLayout, ModelFacts, PackedWeight, Plan, Program, WeightLayout, Work};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,7 @@ fn manifest() -> Manifest {
                 arena_bytes: 64,
                 functions: Vec::new(),
                 calls: Vec::new(),
+                work: Work::default(),
             }],
         },
         targets: vec![HostCode {

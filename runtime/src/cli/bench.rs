@@ -1,25 +1,37 @@
 //! `llmrt bench`: tokens per second of prefill and decode, in the style of llama-bench.
 
+mod floor;
 mod measure;
 mod report;
+mod trace;
 
 use super::load;
 use super::options::ModelFlags;
 use clap::Args;
-use llmc_console::CliError;
-use llmc_console::output;
+use floor::{Rates, Surveyor};
+use llmc_artifact::{Artifact, check_writable, write_file};
+use llmc_console::{CliError, output};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, ModelFacts};
+use llmrt::executor::Executor;
 use measure::Bench;
-use report::{Facts, Outcome};
+use report::{Facts, MachineFacts, Outcome};
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use trace::TracedStep;
 
 /// Measure prefill and decode speed.
 ///
 /// Prefill reads that many random tokens into an empty context. Decode generates that many tokens
 /// after each depth and for each batch size; its rate counts the tokens of all sequences. Warm-up
 /// is not counted, and the repetitions of all tests take turns, so that a slow moment hits all.
+///
+/// On the CPU each result stands beside its floor: what its steps must read (weights once, keys and values) and multiply,
+/// over what the machine reads from a buffer of that size and multiplies at most, measured in the same rounds.
+///
+/// With --trace, one step of each test is run again and recorded, and where its time went is said on stderr.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  llmrt bench model.llmc -p 512,2048 -n 128 --depth 0,1024 --batch 1,8 -r 5")]
+#[command(after_help = "Examples:\n  llmrt bench model.llmc -p 512,2048 -n 128 --depth 0,1024 --batch 1,8 -r 5
+  llmrt bench model.llmc -n 16 --depth 1024 --trace trace.json")]
 pub struct BenchArguments {
     #[command(flatten)]
     model: ModelFlags,
@@ -41,6 +53,9 @@ pub struct BenchArguments {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// Write what each thread does in one step of each test to this file, for chrome://tracing or ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 /// One row of the table.
@@ -120,6 +135,9 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
     if tests.is_empty() {
         return Err(CliError::usage("nothing to measure: -p and -n are both 0"));
     }
+    if let Some(path) = &arguments.trace {
+        check_writable(path).map_err(CliError::failure)?;
+    }
     let artifact = load::open_artifact(&arguments.model)?;
     let model = &artifact.manifest().plan.model;
     tests.iter().try_for_each(|test| test.check(model))?;
@@ -129,6 +147,8 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
     let room = (sequences * blocks).max(load::one_context(&artifact.manifest().plan));
     let executor = load::executor(&artifact, &arguments.model, room)?;
     let facts = Facts::new(&artifact, &executor);
+    // Before the first step, which binds this thread to a CPU.
+    let surveyor = surveyor(&artifact, &executor);
     let mut bench = Bench::new(executor, sequences, blocks);
     let repetitions = arguments.repetitions.get();
     let bar = output::progress(((repetitions + 1) * tests.len()) as u64, "{msg} {pos}/{len} {wide_bar} {eta}");
@@ -137,8 +157,12 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
         bench.warm_up(test)?;
         bar.inc(1);
     }
-    let mut outcomes: Vec<Outcome> = tests.iter().map(|&test| Outcome { test, values: Vec::new() }).collect();
+    let means = surveyor.as_ref().and_then(Surveyor::means);
+    let mut outcomes: Vec<Outcome> =
+        tests.iter().map(|&test| Outcome { test, values: Vec::new(), floor: None }).collect();
+    let mut rates: Vec<Rates> = Vec::new();
     for _ in 0..repetitions {
+        rates.extend(surveyor.as_ref().and_then(Surveyor::rates));
         for outcome in &mut outcomes {
             bar.set_message(outcome.test.name());
             outcome.values.push(bench.rate(outcome.test)?);
@@ -146,10 +170,41 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
         }
     }
     bar.finish_and_clear();
-    match arguments.json {
-        true => output::print_json(&report::rows(&facts, &outcomes)),
-        false => output::print(&report::table(&facts, &outcomes)),
+    let machine = means.filter(|_| !rates.is_empty()).map(|means| MachineFacts::new(means, &rates));
+    for outcome in &mut outcomes {
+        outcome.floor = machine.as_ref().map(|machine| floor::floor(outcome.test, bench.executor(), machine.rates));
     }
+    if let Some(path) = &arguments.trace {
+        trace(path, &tests, &mut bench)?;
+    }
+    match arguments.json {
+        true => output::print_json(&report::rows(&facts, machine.as_ref(), &outcomes)),
+        false => output::print(&report::table(&facts, machine.as_ref(), &outcomes)),
+    }
+}
+
+/// Writes a step of each test to a file, and says on stderr where their time went.
+fn trace(path: &Path, tests: &[Test], bench: &mut Bench) -> Result<(), CliError> {
+    let mut steps = Vec::new();
+    for &test in tests {
+        let Some((trace, sizes)) = bench.trace(test)? else {
+            return Err(CliError::usage("--trace needs steps that run on the CPU: give --device host"));
+        };
+        steps.push(TracedStep::new(test, bench.executor().plan(), trace, &sizes));
+    }
+    write_file(path, trace::chrome(&steps).to_string().as_bytes()).map_err(CliError::failure)?;
+    for step in &steps {
+        output::note(&step.summary());
+    }
+    output::note(&format!("{}: open it with chrome://tracing or ui.perfetto.dev", path.display()));
+    Ok(())
+}
+
+/// Who measures the machine; `None`: steps run on a GPU, whose limits are not measured.
+fn surveyor(artifact: &Artifact, executor: &Executor) -> Option<Surveyor> {
+    let manifest = artifact.manifest();
+    let target = manifest.targets.iter().find(|target| target.name == executor.target())?;
+    Some(Surveyor::start(&manifest.plan, target, executor.threads()?))
 }
 
 fn tests(arguments: &BenchArguments) -> Vec<Test> {

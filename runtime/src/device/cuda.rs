@@ -20,7 +20,7 @@ pub use code::choose;
 pub use driver::{DeviceFacts, devices};
 pub use error::CudaError;
 
-use super::{Device, DeviceError, Preparation};
+use super::{Device, DeviceError, Preparation, Span};
 use crate::executor::{StepInputs, default_kv_blocks_within};
 use candidates::Candidates;
 use code::Code;
@@ -194,6 +194,10 @@ impl Device for CudaModel {
     fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
         self.run_step(program, inputs, Wanted::Likeliest)?;
         Ok(Some(self.likeliest.ids(inputs.sample_rows.len())))
+    }
+
+    fn trace(&mut self, _: usize, _: &StepInputs) -> Result<Option<Vec<Vec<Span>>>, DeviceError> {
+        Ok(None)
     }
 
     fn candidates(

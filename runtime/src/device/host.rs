@@ -5,9 +5,10 @@ mod code;
 pub mod cpu;
 mod memory;
 mod signal;
+mod trace;
 mod workers;
 
-use super::{Device, DeviceError};
+use super::{Device, DeviceError, Span};
 use crate::executor::StepInputs;
 use code::Code;
 use llmc_artifact::Artifact;
@@ -143,25 +144,10 @@ impl HostModel {
     }
 }
 
-impl Device for HostModel {
-    fn target(&self) -> &str {
-        &self.target
-    }
-
-    fn describe(&self) -> String {
-        format!("{}, {} threads", self.target, self.workers.threads())
-    }
-
-    fn threads(&self) -> Option<usize> {
-        Some(self.workers.threads())
-    }
-
-    fn kv_blocks(&self) -> usize {
-        self.kv_blocks
-    }
-
-    fn run(&mut self, program: usize, inputs: &StepInputs) -> Result<&[f32], DeviceError> {
-        let mut args = StepArgs {
+impl HostModel {
+    /// A step's arguments, without the barrier.
+    fn step_args(&mut self, inputs: &StepInputs) -> StepArgs {
+        StepArgs {
             tokens: inputs.token_ids.len() as u64,
             sequences: inputs.sequence_starts.len() as u64 - 1,
             samples: inputs.sample_rows.len() as u64,
@@ -180,7 +166,31 @@ impl Device for HostModel {
             logits: self.logits.as_mut_ptr().cast::<f32>(),
             barrier: barrier::meet,
             barrier_state: std::ptr::null(),
-        };
+            trace: None,
+            trace_state: std::ptr::null(),
+        }
+    }
+}
+
+impl Device for HostModel {
+    fn target(&self) -> &str {
+        &self.target
+    }
+
+    fn describe(&self) -> String {
+        format!("{}, {} threads", self.target, self.workers.threads())
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(self.workers.threads())
+    }
+
+    fn kv_blocks(&self) -> usize {
+        self.kv_blocks
+    }
+
+    fn run(&mut self, program: usize, inputs: &StepInputs) -> Result<&[f32], DeviceError> {
+        let mut args = self.step_args(inputs);
         // SAFETY: the code was compiled for this plan and checked against its hash. StepInputs are
         // validated when made (ids, positions, slots and blocks in range; sizes within the
         // program's bounds), the memory has the sizes that the plan asks for, and all of it lives
@@ -190,6 +200,12 @@ impl Device for HostModel {
         // SAFETY: `logits` holds at least `count` floats (samples are within the program's bounds),
         // initialised by the system to zero and then by the step, and `&mut self` is borrowed.
         Ok(unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<f32>(), count) })
+    }
+
+    fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Vec<Vec<Span>>>, DeviceError> {
+        let mut args = self.step_args(inputs);
+        // SAFETY: as in `run`.
+        Ok(Some(unsafe { self.workers.run_traced(self.programs[program], &mut args) }))
     }
 
     fn likeliest(&mut self, _: usize, _: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {

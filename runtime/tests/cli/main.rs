@@ -278,7 +278,19 @@ fn bench_measures_what_is_asked_for() {
     }
     assert_eq!((&rows[5]["prompt"], &rows[5]["generate"]), (&Value::from(0), &Value::from(4)));
     assert_eq!((&rows[5]["depth"], &rows[5]["batch"]), (&Value::from(32), &Value::from(3)));
-    assert_eq!(toy.succeeds("bench", &["-p", "8", "-n", "0", "-r", "1"]).lines().count(), 3);
+    // The toy's plan says that a token takes 64 operations and a step 128 bytes; both leave a floor to be above.
+    for row in rows {
+        let floor = &row["floor"];
+        let reached = row["median"].as_f64().unwrap() / floor["tokens_per_second"].as_f64().unwrap();
+        assert!(reached > 0.0 && (floor["reached"].as_f64().unwrap() / reached - 1.0).abs() < 1e-9, "{row}");
+        assert!(["reads", "products"].contains(&floor["bound"].as_str().unwrap()), "{row}");
+        assert!(floor["machine"].as_str().unwrap().contains("measured between the tests"), "{row}");
+    }
+    let table = toy.succeeds("bench", &["-p", "8", "-n", "0", "-r", "1"]);
+    assert!(
+        table.lines().count() == 5 && table.contains("of floor") && table.contains("\nfloor: reads of "),
+        "{table}"
+    );
     assert!(toy.fails(2, "bench", &["-p", "0", "-n", "0"]).contains("nothing to measure"));
     assert!(toy.fails(2, "bench", &["-p", "97", "-n", "0"]).contains("pp97 takes 97 positions"));
     assert!(toy.fails(2, "bench", &["-p", "0", "-n", "8", "--batch", "5"]).contains("5 sequences"));

@@ -5,7 +5,7 @@ use llmc_artifact::{
 };
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::dtype::DType;
-use llmc_ir::plan::{KvLayout, ModelFacts, Plan, Program};
+use llmc_ir::plan::{KvLayout, ModelFacts, Plan, Program, Work};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,7 @@ fn plan() -> Plan {
         arena_bytes: 64,
         functions: Vec::new(),
         calls: Vec::new(),
+        work: Work { weight_bytes: 128, flops_per_token: 64, ..Work::default() },
     };
     Plan {
         model: ModelFacts {

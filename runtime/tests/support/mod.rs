@@ -4,7 +4,7 @@
 use llmc_artifact::{Artifact, ArtifactWriter, Entry, GenerationDefaults, HostCode, Manifest, code_tensor_name};
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::dtype::DType;
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, ModelFacts, PackedWeight, Plan, Program, WeightLayout};
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, ModelFacts, PackedWeight, Plan, Program, WeightLayout, Work};
 use llmrt::device::DeviceChoice;
 use llmrt::executor::{Executor, ExecutorOptions};
 use std::collections::BTreeMap;
@@ -109,6 +109,7 @@ fn manifest(features: &[&str]) -> Manifest {
         arena_bytes: 4 * CHUNK as u64,
         functions: Vec::new(),
         calls: Vec::new(),
+        work: Work::default(),
     };
     Manifest {
         format_version: 0,

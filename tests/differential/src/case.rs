@@ -73,6 +73,14 @@ impl Target {
             Target::Device(target) => &target.name,
         }
     }
+
+    /// Whether products of bf16 are taken by a matrix unit, for which attention rounds the weights of positions.
+    pub fn has_matrix_unit(&self) -> bool {
+        match self {
+            Target::Host(target) => target.has("amx-bf16"),
+            Target::Device(_) => true,
+        }
+    }
 }
 
 impl Case {

@@ -138,7 +138,7 @@ impl Runs for Compiled {
     }
 
     fn attention_weights(&self) -> DType {
-        DType::F32
+        self.attention_weights
     }
 
     fn ways(&self) -> usize {

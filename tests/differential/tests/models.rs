@@ -31,8 +31,8 @@ fn check_all(all: &[Sizes], target: fn(usize) -> Target, lengths: &[&[(u64, usiz
                 .unwrap_or_else(|failure| panic!("{sizes:?} in {dtype} for {target}: {failure}"));
             println!("{sizes:?} {dtype} {target} {sharpness:?} {:?}", started.elapsed());
             let max_looseness = if dtype == DType::BF16 { 0.2 } else { 1e-4 };
-            match (&case.build.target, dtype) {
-                (Target::Device(_), DType::BF16) => sharpness.assert_below(1.25, max_looseness),
+            match (case.build.target.has_matrix_unit(), dtype) {
+                (true, DType::BF16) => sharpness.assert_below(1.25, max_looseness),
                 _ => sharpness.assert(dtype, sizes.hidden, max_looseness),
             }
         }
@@ -60,6 +60,16 @@ fn tiny_sizes() -> Vec<Sizes> {
 #[test]
 fn tiny_models() {
     check_all(&tiny_sizes(), hosts, SHORT);
+}
+
+#[test]
+fn models_by_tiles() {
+    // In f32 nothing is taken by tiles.
+    if targets::tiles().is_some() {
+        let tiles = |_| targets::tiles().expect("it was there");
+        check_all(&tiny_sizes(), tiles, SHORT);
+        check_all(&odd_sizes(), tiles, SHORT);
+    }
 }
 
 #[test]

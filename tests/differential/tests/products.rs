@@ -1,6 +1,7 @@
 //! Matrix products with their epilogues: sizes that are no multiple of anything, sums that are cut, every number of
 //! rows that fills register blocks differently.
 
+use llmc_amx_emulator::{Unit, count_products, unit};
 use llmc_differential::case::{Limits, Target};
 use llmc_differential::cases::products::{Sizes, case};
 use llmc_differential::check::{Bounds, Sharpness, check};
@@ -77,6 +78,32 @@ fn many_sequences() {
         let counts: [&[usize]; 5] = [&[1], &[1; 13], &[1; 16], &[1; 25], &[1; 40]];
         run(sizes, Numerics::new(dtype), target, MANY, &counts).assert(dtype, sizes.inputs, 5e-3);
     }
+}
+
+#[test]
+fn tiles() {
+    let Some(target) = targets::tiles() else { return };
+    let odd = [
+        Sizes { inputs: 1, inner: 1, outputs: 1 },
+        Sizes { inputs: 31, inner: 33, outputs: 50 },
+        Sizes { inputs: 97, inner: 64, outputs: 77 },
+        Sizes { inputs: 64, inner: 96, outputs: 160 },
+    ];
+    let long = [Sizes { inputs: 1537, inner: 40, outputs: 33 }, Sizes { inputs: 20, inner: 1600, outputs: 70 }];
+    let before = count_products();
+    for sizes in odd {
+        let t0 = std::time::Instant::now(); let c0 = count_products();
+        let sharpness = run(sizes, NUMERICS[1], target.clone(), LIMITS, COUNTS);
+        println!("{sizes:?} {:?} {}", t0.elapsed(), count_products() - c0);
+        sharpness.assert(DType::BF16, sizes.inputs, 5e-3);
+    }
+    for sizes in long {
+        let t0 = std::time::Instant::now(); let c0 = count_products();
+        let sharpness = run(sizes, NUMERICS[1], target.clone(), MANY, &[&[1; 5], &[1; 40], &[270, 1]]);
+        println!("{sizes:?} {:?} {}", t0.elapsed(), count_products() - c0);
+        sharpness.assert(DType::BF16, sizes.inputs, 0.2);
+    }
+    assert!(unit() == Unit::Hardware || count_products() > before + 1000, "no tiles were used");
 }
 
 fn check_on_device(all: &[Sizes], counts: &[&[usize]], max_looseness: f64) {

@@ -16,7 +16,7 @@ pub fn executor(artifact: &Path, threads: usize) -> Executor {
 pub fn executor_on(artifact: &Path, device: DeviceChoice, threads: usize) -> Executor {
     let artifact = Arc::new(Artifact::open(artifact).unwrap());
     let blocks = artifact.manifest().plan.model.max_context.div_ceil(KV_BLOCK_POSITIONS);
-    let options = ExecutorOptions { device, threads: Some(threads), kv_blocks: Some(4 * blocks) };
+    let options = ExecutorOptions { device, threads: Some(threads), kv_blocks: Some(6 * blocks) };
     Executor::new(artifact, options).unwrap()
 }
 

@@ -18,6 +18,9 @@ use llmc_ir::module::{Function, Param};
 use llmc_ir::op::{AttendMethod, Attention, DotMethod, KvPart, Op};
 use llmc_ir::shape::{KvType, Type};
 
+/// The rule that lets few rows read a weight ahead.
+pub(super) const GEMV: &str = "choose-gemv";
+
 /// The family's rules.
 pub fn rules() -> Vec<Rule> {
     let rule = |name, equation, apply, example| Rule {
@@ -29,7 +32,7 @@ pub fn rules() -> Vec<Rule> {
         example,
     };
     vec![
-        rule("choose-gemv", "dot(x, w) = dot(x, w) by gemv where w is a weight", gemv, dot_example),
+        rule(GEMV, "dot(x, w) = dot(x, w) by gemv where w is a weight", gemv, dot_example),
         rule("choose-split-k", "dot(x, w) = dot(x, w) by split_k where w is a weight", split_k, dot_example),
         rule("choose-split", "attend(q, kv) = attend(q, kv) by split", split, attend_example),
     ]

@@ -11,14 +11,21 @@ mod merge;
 mod prune;
 mod reassociate;
 
-use super::rule::{Family, Numerics, Rule};
+use super::rule::{Family, Invariance, Numerics, Rule};
 
 /// Every rule, by family.
 pub fn rules() -> Vec<Rule> {
     [prune::rules(), merge::rules(), factor::rules(), reassociate::rules(), dequant::rules(), choose::rules()].concat()
 }
 
-/// The rules of some families that are no looser with numbers than asked for.
-pub fn selected(families: &[Family], loosest: Numerics) -> Vec<Rule> {
-    rules().into_iter().filter(|rule| families.contains(&rule.family) && rule.numerics <= loosest).collect()
+/// The rules of some families that are no looser with numbers than asked for. Where all programs are to agree bit by bit,
+/// what changes a sum is left out: a program that took it would differ from one that did not. Only gemv stays beside gemm,
+/// because vector instructions take both sums in the order of k.
+pub fn selected(families: &[Family], loosest: Numerics, invariance: Invariance) -> Vec<Rule> {
+    let agrees = |rule: &Rule| match invariance {
+        Invariance::Program => true,
+        Invariance::Batch => rule.numerics == Numerics::Exact || rule.name == choose::GEMV,
+    };
+    let wanted = |rule: &Rule| families.contains(&rule.family) && rule.numerics <= loosest && agrees(rule);
+    rules().into_iter().filter(wanted).collect()
 }

@@ -2,13 +2,16 @@
 
 use super::Test;
 use llmc_console::CliError;
-use llmrt::executor::{Executor, SampleRows, Step, StepSequence};
+use llmrt::executor::{Executor, SampleRows, Step, StepSequence, StepTrace};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use std::time::Instant;
 
 /// Decode steps that warm up a test: enough to touch all weights and settle the clock's frequency.
 const WARM_UP_STEPS: usize = 8;
+
+/// Times that a step is recorded; the first ones warm up.
+const TRACED_STEPS: usize = 9;
 
 /// An executor with its own blocks for each sequence.
 pub struct Bench {
@@ -36,6 +39,11 @@ impl Bench {
             filled: 0,
         };
         Bench { executor, sequences: (0..sequences).map(sequence).collect() }
+    }
+
+    /// What runs the steps.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
     }
 
     /// Runs a test once, decode shortened, without measuring.
@@ -70,6 +78,32 @@ impl Bench {
             }
         };
         Ok(test.counted() as f64 / started.elapsed().as_secs_f64())
+    }
+
+    /// Records the last step of a test: of several repetitions the one that took the middle time. Contexts of its
+    /// sequences come with it. `None`: the device cannot tell.
+    pub fn trace(&mut self, test: Test) -> Result<Option<(StepTrace, Vec<usize>)>, CliError> {
+        let (batch, range) = match test {
+            Test::Prefill { tokens } => {
+                (1, (tokens - 1) / self.executor.max_step_tokens() * self.executor.max_step_tokens()..tokens)
+            }
+            Test::Decode { tokens, depth, batch } => (batch, depth + tokens - 1..depth + tokens),
+        };
+        for index in 0..batch {
+            self.fill(index, range.start)?;
+        }
+        let parts = self.sequences[..batch].iter().map(|sequence| sequence.part(range.clone(), SampleRows::Last));
+        let step = Step { sequences: parts.collect() };
+        let mut traces = Vec::new();
+        for _ in 0..TRACED_STEPS {
+            match self.executor.trace(&step).map_err(CliError::failure)? {
+                Some(trace) => traces.push(trace),
+                None => return Ok(None),
+            }
+        }
+        traces.sort_by(|a, b| a.seconds().total_cmp(&b.seconds()));
+        let contexts = vec![range.end; batch];
+        Ok(Some((traces.swap_remove(TRACED_STEPS / 2), contexts)))
     }
 
     /// Makes the cache hold at least the first `depth` tokens of a sequence.

@@ -1,6 +1,7 @@
 //! Bench results as a table for people and as rows for programs.
 
 use super::Test;
+use super::floor::{Bound, Floor, Means, Rates};
 use llmc_artifact::Artifact;
 use llmrt::executor::Executor;
 use serde::Serialize;
@@ -21,6 +22,44 @@ pub struct Outcome {
     pub test: Test,
     /// In the order of measurement, at least one.
     pub values: Vec<f64>,
+    /// `None`: nothing is known of the machine.
+    pub floor: Option<Floor>,
+}
+
+impl Outcome {
+    /// The part of the floor's tokens per second that was reached.
+    fn of_floor(&self) -> Option<f64> {
+        self.floor.map(|floor| median(&self.values) / floor.tokens_per_second)
+    }
+}
+
+/// The machine, as it was between the tests.
+pub struct MachineFacts {
+    /// Medians of the rounds.
+    pub rates: Rates,
+    means: Means,
+    rounds: usize,
+}
+
+impl MachineFacts {
+    /// Of at least one round.
+    pub fn new(means: Means, rounds: &[Rates]) -> Self {
+        let of = |rate: fn(&Rates) -> f64| median(&rounds.iter().map(rate).collect::<Vec<_>>());
+        let rates = Rates { bytes: of(|rates| rates.bytes), flops: of(|rates| rates.flops) };
+        MachineFacts { rates, means, rounds: rounds.len() }
+    }
+
+    fn describe(&self) -> String {
+        let Rates { bytes, flops } = self.rates;
+        format!(
+            "reads of {:.2} GB at {:.1} GB/s, products by {} at {:.0} Gop/s, measured between the tests (medians of {})",
+            self.means.bytes as f64 / 1e9,
+            bytes / 1e9,
+            self.means.products,
+            flops / 1e9,
+            self.rounds,
+        )
+    }
 }
 
 /// An element of the array that `--json` prints.
@@ -35,6 +74,17 @@ pub struct Row {
     median: f64,
     values: Vec<f64>,
     unit: &'static str,
+    /// `null` on a GPU.
+    floor: Option<RowFloor>,
+}
+
+/// How far from the machine's limits a test is.
+#[derive(Serialize)]
+pub struct RowFloor {
+    tokens_per_second: f64,
+    reached: f64,
+    bound: Bound,
+    machine: String,
 }
 
 impl Facts {
@@ -52,7 +102,7 @@ impl Facts {
 }
 
 /// The rows for `--json`.
-pub fn rows(facts: &Facts, outcomes: &[Outcome]) -> Vec<Row> {
+pub fn rows(facts: &Facts, machine: Option<&MachineFacts>, outcomes: &[Outcome]) -> Vec<Row> {
     let row = |outcome: &Outcome| {
         let (prompt, generate, depth) = match outcome.test {
             Test::Prefill { tokens } => (tokens, 0, 0),
@@ -68,14 +118,21 @@ pub fn rows(facts: &Facts, outcomes: &[Outcome]) -> Vec<Row> {
             median: median(&outcome.values),
             values: outcome.values.clone(),
             unit: "tokens/s",
+            floor: outcome.floor.zip(machine).map(|(floor, machine)| RowFloor {
+                tokens_per_second: floor.tokens_per_second,
+                reached: median(&outcome.values) / floor.tokens_per_second,
+                bound: floor.bound,
+                machine: machine.describe(),
+            }),
         }
     };
     outcomes.iter().map(row).collect()
 }
 
-/// A Markdown table, aligned for a terminal.
-pub fn table(facts: &Facts, outcomes: &[Outcome]) -> String {
-    let header = ["model", "size", "params", "target", "threads", "test", "t/s", "min .. max"].map(str::to_owned);
+/// A Markdown table, aligned for a terminal, and what its floors come from.
+pub fn table(facts: &Facts, machine: Option<&MachineFacts>, outcomes: &[Outcome]) -> String {
+    let header = ["model", "size", "params", "target", "threads", "test", "t/s", "min .. max", "of floor"];
+    let header = header.map(str::to_owned);
     let mut lines = vec![header];
     for outcome in outcomes {
         let min = outcome.values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -89,10 +146,15 @@ pub fn table(facts: &Facts, outcomes: &[Outcome]) -> String {
             outcome.test.name(),
             format!("{:.2}", median(&outcome.values)),
             format!("{min:.2} .. {max:.2}"),
+            match (outcome.floor, outcome.of_floor()) {
+                (Some(floor), Some(part)) => format!("{:.1} % ({})", 100.0 * part, floor.bound.name()),
+                _ => "-".to_owned(),
+            },
         ]);
     }
-    let widths: Vec<usize> =
-        (0..8).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+        .collect();
     let mut out = String::new();
     for (index, line) in lines.iter().enumerate() {
         for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
@@ -109,6 +171,9 @@ pub fn table(facts: &Facts, outcomes: &[Outcome]) -> String {
             }
             out.push_str("|\n");
         }
+    }
+    if let Some(machine) = machine {
+        out.push_str(&format!("\nfloor: {}\n", machine.describe()));
     }
     out
 }
@@ -139,21 +204,36 @@ mod tests {
             threads: Some(2),
         };
         let outcomes = [
-            Outcome { test: Test::Prefill { tokens: 512 }, values: vec![2000.0, 1000.0, 1500.0] },
-            Outcome { test: Test::Decode { tokens: 128, depth: 1024, batch: 8 }, values: vec![100.0, 50.0] },
+            Outcome {
+                test: Test::Prefill { tokens: 512 },
+                values: vec![2000.0, 1000.0, 1500.0],
+                floor: Some(Floor { tokens_per_second: 2000.0, bound: Bound::Products }),
+            },
+            Outcome {
+                test: Test::Decode { tokens: 128, depth: 1024, batch: 8 },
+                values: vec![100.0, 50.0],
+                floor: Some(Floor { tokens_per_second: 100.0, bound: Bound::Reads }),
+            },
         ];
+        let means = Means { bytes: 270_000_000, products: "a loop" };
+        let rounds = [Rates { bytes: 2e10, flops: 3e11 }, Rates { bytes: 3e10, flops: 5e11 }];
+        let machine = MachineFacts::new(means, &rounds);
         let expected = "\
-| model                 |       size |   params | target   | threads |              test |     t/s |         min .. max |
-| --------------------- | ---------: | -------: | -------- | ------: | ----------------: | ------: | -----------------: |
-| LlamaForCausalLM bf16 | 257.49 MiB | 134.52 M | native:x |       2 |             pp512 | 1500.00 | 1000.00 .. 2000.00 |
-| LlamaForCausalLM bf16 | 257.49 MiB | 134.52 M | native:x |       2 | tg128 @ d1024 x 8 |   75.00 |    50.00 .. 100.00 |
+| model                 |       size |   params | target   | threads |              test |     t/s |         min .. max |          of floor |
+| --------------------- | ---------: | -------: | -------- | ------: | ----------------: | ------: | -----------------: | ----------------: |
+| LlamaForCausalLM bf16 | 257.49 MiB | 134.52 M | native:x |       2 |             pp512 | 1500.00 | 1000.00 .. 2000.00 | 75.0 % (products) |
+| LlamaForCausalLM bf16 | 257.49 MiB | 134.52 M | native:x |       2 | tg128 @ d1024 x 8 |   75.00 |    50.00 .. 100.00 |    75.0 % (reads) |
+
+floor: reads of 0.27 GB at 25.0 GB/s, products by a loop at 400 Gop/s, measured between the tests (medians of 2)
 ";
-        assert_eq!(table(&facts, &outcomes), expected);
-        let rows = rows(&facts, &outcomes);
+        assert_eq!(table(&facts, Some(&machine), &outcomes), expected);
+        let on_a_gpu = Outcome { floor: None, ..outcomes.into_iter().next_back().unwrap() };
+        assert!(table(&facts, None, std::slice::from_ref(&on_a_gpu)).ends_with("|        - |\n"));
+        let rows = rows(&facts, None, &[on_a_gpu]);
         assert_eq!(
-            serde_json::to_string(&rows[1]).unwrap(),
+            serde_json::to_string(&rows[0]).unwrap(),
             "{\"test\":\"tg128 @ d1024 x 8\",\"prompt\":0,\"generate\":128,\"depth\":1024,\"batch\":8,\
-             \"threads\":2,\"median\":75.0,\"values\":[100.0,50.0],\"unit\":\"tokens/s\"}"
+             \"threads\":2,\"median\":75.0,\"values\":[100.0,50.0],\"unit\":\"tokens/s\",\"floor\":null}"
         );
     }
 }

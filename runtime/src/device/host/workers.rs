@@ -1,8 +1,10 @@
 //! The threads of a model: they wait for a step, run it together and wait again.
 
-use super::barrier::Barrier;
+use super::barrier::{self, Barrier};
 use super::cpu;
 use super::signal::{Patience, Signal};
+use super::trace::Recorder;
+use crate::device::Span;
 use llmc_ir::abi::{StepArgs, StepFunction};
 use std::cell::UnsafeCell;
 use std::io;
@@ -82,12 +84,33 @@ impl Workers {
     /// # Safety
     /// As for [`StepFunction`], the barrier excepted.
     pub unsafe fn run(&mut self, function: StepFunction, args: &mut StepArgs) {
-        self.bind_caller();
+        args.barrier = barrier::meet;
         args.barrier_state = std::ptr::from_ref(&self.shared.barrier).cast();
+        // SAFETY: as promised by the caller.
+        unsafe { self.run_with_barrier(function, args) };
+    }
+
+    /// Runs a step like [`Workers::run`] and returns what each thread did when.
+    ///
+    /// # Safety
+    /// As for [`Workers::run`].
+    pub unsafe fn run_traced(&mut self, function: StepFunction, args: &mut StepArgs) -> Vec<Vec<Span>> {
+        let shared = Arc::clone(&self.shared);
+        let recorder = Recorder::new(&shared.barrier, self.threads());
+        recorder.install(args);
+        // SAFETY: as promised by the caller; the recorder outlives the step and has room for each of its threads.
+        unsafe { self.run_with_barrier(function, args) };
+        recorder.spans()
+    }
+
+    /// # Safety
+    /// As for [`StepFunction`].
+    unsafe fn run_with_barrier(&mut self, function: StepFunction, args: &StepArgs) {
+        self.bind_caller();
         let args: *const StepArgs = args;
         self.publish(Job::Step { function, args });
         // SAFETY: promised by the caller; thread 0 is this one, the workers are the others.
-        unsafe { function(args, 0, self.threads() as u32) };
+        unsafe { take_part(function, args, 0, self.threads() as u32) };
         let newest = self.shared.start.own();
         for done in &self.shared.done {
             done.wait(newest, self.shared.patience);
@@ -139,10 +162,24 @@ fn work(shared: &Shared, thread: usize, cpu: Option<usize>) {
         // SAFETY: the job was written before `start` was set and stays until `done` is set.
         match unsafe { *shared.job.get() } {
             // SAFETY: promised by the caller of `Workers::run`, which waits for this thread.
-            Job::Step { function, args } => unsafe { function(args, thread as u32, threads) },
+            Job::Step { function, args } => unsafe { take_part(function, args, thread as u32, threads) },
             Job::Exit => return,
         }
         done.set(newest);
+    }
+}
+
+/// Runs a thread's part of a step, and tells whoever traces it that it is over.
+///
+/// # Safety
+/// As for [`StepFunction`].
+unsafe fn take_part(function: StepFunction, args: *const StepArgs, thread: u32, threads: u32) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        function(args, thread, threads);
+        if let Some(trace) = (*args).trace {
+            trace((*args).trace_state, thread);
+        }
     }
 }
 
@@ -196,6 +233,8 @@ mod tests {
             logits: std::ptr::null_mut(),
             barrier: super::super::barrier::meet,
             barrier_state: std::ptr::null(),
+            trace: None,
+            trace_state: std::ptr::null(),
         }
     }
 

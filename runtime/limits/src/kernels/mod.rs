@@ -9,7 +9,6 @@ mod avx2;
 mod avx512;
 mod portable;
 
-use llmc_codegen::host::HostTarget;
 use serde::Serialize;
 
 /// A cache line. Buffers consist of them, so that every vector load is aligned.
@@ -65,7 +64,7 @@ pub struct Kernel {
     pub limit: Limit,
     /// The instructions that it is made of.
     pub name: &'static str,
-    /// Features that the CPU must have, as [`HostTarget`] names them.
+    /// Features that the CPU must have, as LLVM names them.
     needs: &'static [&'static str],
     /// Lines that one turn of the loop takes.
     step: usize,
@@ -90,10 +89,10 @@ impl Kernel {
     }
 }
 
-/// The kernels for this machine's CPU, and why others are not among them, a sentence each.
-pub fn available() -> (Vec<Kernel>, Vec<String>) {
-    let native = HostTarget::named("native").ok();
-    let has = |feature: &&str| native.as_ref().is_some_and(|native| native.has(feature));
+/// The kernels that this machine's CPU can run, which has all the features, named as LLVM does, that `has` says yes to;
+/// and why others are not among them, a sentence each.
+pub fn available(has: &dyn Fn(&str) -> bool) -> (Vec<Kernel>, Vec<String>) {
+    let has = |feature: &&str| has(feature);
     let mut kernels = portable::KERNELS.to_vec();
     let mut skipped = Vec::new();
     for (unit, of_unit) in [("AVX2", avx2::KERNELS), ("AVX-512", avx512::KERNELS), ("AMX", amx::KERNELS)] {

@@ -31,31 +31,39 @@ fn tools() -> Option<Tools> {
     tools
 }
 
+/// The runtime's own kernels.
+const RUNTIME: [&str; 2] = [
+    include_str!("../../runtime/src/device/cuda/likeliest.ptx"),
+    include_str!("../../runtime/src/device/cuda/candidates.ptx"),
+];
+
 #[test]
 fn every_kernel_assembles_without_spills() {
     let Some(tools) = tools() else { return };
-    let ptx = ptx("d128");
-    for architecture in ARCHITECTURES {
-        let kernels = tools.assemble(&ptx, architecture);
-        assert!(kernels.len() > 40, "{architecture}: only {} kernels", kernels.len());
-        let spilling: Vec<_> = kernels.iter().filter(|kernel| kernel.spilled > 0).map(|kernel| &kernel.name).collect();
-        assert!(spilling.is_empty(), "{architecture}: {spilling:?} spill");
+    let models = models::all().into_iter().map(|(name, _)| (ptx(name), 40));
+    for (ptx, least) in models.chain(RUNTIME.map(|ptx| (ptx.to_owned(), 0))) {
+        for architecture in ARCHITECTURES {
+            let kernels = tools.spills(&ptx, architecture);
+            assert!(kernels.len() > least, "{architecture}: only {} kernels", kernels.len());
+            let spilling: Vec<_> = kernels.iter().filter(|(_, spilled)| *spilled > 0).collect();
+            assert!(spilling.is_empty(), "{architecture}: {spilling:?} spill");
+        }
     }
 }
 
 #[test]
 fn hot_loops() {
     let Some(tools) = tools() else { return };
-    for model in ["d64", "d128"] {
+    for model in ["d64", "d128", "f32"] {
         let kernels = tools.assemble(&ptx(model), "sm_80");
-        check_products(&kernels);
+        check_products(&kernels, model);
         check_attention(&kernels, model);
         insta::assert_snapshot!(format!("hot_loops_{model}"), table(&kernels));
     }
 }
 
 /// Products: as many matrix instructions per instruction as the best that other compilers do, and all copies wide.
-fn check_products(kernels: &[Kernel]) {
+fn check_products(kernels: &[Kernel], model: &str) {
     for kernel in
         kernels.iter().filter(|kernel| kernel.name.starts_with("prefill__") && kernel.name.ends_with("__tile"))
     {
@@ -64,13 +72,22 @@ fn check_products(kernels: &[Kernel]) {
         assert_eq!(count(&kernel.hot, "LDGSTS"), count_with(&kernel.hot, "LDGSTS", "128"), "{}", kernel.name);
         assert_eq!(count(&kernel.hot, "BAR"), 1, "{}", kernel.name);
     }
-    for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__stream")) {
+    for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__wide")) {
+        let share = count(&kernel.hot, "FFMA") as f64 / kernel.hot.len() as f64;
+        assert!(share >= 0.9, "{}: {share:.2} of the hot loop are multiply-adds", kernel.name);
+        let loads = count(&kernel.hot, "LDS");
+        assert_eq!(loads, count_with(&kernel.hot, "LDS", "128"), "{}: narrow loads", kernel.name);
+    }
+    // Of few blocks of a sum no loop is left.
+    let multiplies = |kernel: &&Kernel| count(&kernel.hot, "HMMA") + count(&kernel.hot, "FFMA") > 0;
+    for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__stream")).filter(multiplies) {
         let loads = count(&kernel.hot, "LDG");
         assert!(loads >= 8, "{}: {loads} loads", kernel.name);
         assert_eq!(loads, count_with(&kernel.hot, "LDG", "128"), "{}: narrow loads", kernel.name);
-        // Half the registers' worth of warps, each with 8 loads of 512 bytes of weights under way.
+        // Half the registers' worth of warps, each with 8 loads of 512 bytes of weights under way; in f32 all whole blocks.
         let warps = REGISTERS / (kernel.registers.next_multiple_of(8) * 32);
-        assert!(warps / 2 * 8 * 512 >= 32 << 10, "{}: {} registers", kernel.name, kernel.registers);
+        let warps = if model == "f32" { warps / 8 * 8 } else { warps / 2 };
+        assert!(warps * 8 * 512 >= 32 << 10, "{}: {} registers", kernel.name, kernel.registers);
     }
 }
 
@@ -100,7 +117,7 @@ fn table(kernels: &[Kernel]) -> String {
         write!(text, "{:<52} {:>3} registers", kernel.name, kernel.registers).unwrap();
         if !kernel.hot.is_empty() {
             write!(text, "; loop of {:>4}:", kernel.hot.len()).unwrap();
-            for name in ["HMMA", "LDGSTS", "LDSM", "LDS", "STS", "LDG", "STG", "BAR", "SHFL", "MUFU"] {
+            for name in ["HMMA", "FFMA", "LDGSTS", "LDSM", "LDS", "STS", "LDG", "STG", "BAR", "SHFL", "MUFU"] {
                 let number = count(&kernel.hot, name);
                 if number > 0 {
                     write!(text, " {number} {name}").unwrap();

@@ -12,7 +12,9 @@ use llmc_passes::pipeline::{Options, run_pipeline};
 
 /// Every model by its name.
 pub fn all() -> Vec<(&'static str, PlannedModel)> {
-    vec![("d64", planned(sizes(2048, (32, 8, 64), 8192))), ("d128", planned(sizes(4096, (32, 8, 128), 14336)))]
+    let (d64, d128) = (sizes(2048, (32, 8, 64), 8192), sizes(4096, (32, 8, 128), 14336));
+    let f32 = planned(d64.clone(), DType::F32);
+    vec![("d64", planned(d64, DType::BF16)), ("d128", planned(d128, DType::BF16)), ("f32", f32)]
 }
 
 fn sizes(hidden: usize, (heads, kv_heads, head_dim): (usize, usize, usize), intermediate: usize) -> ModelConfig {
@@ -21,12 +23,12 @@ fn sizes(hidden: usize, (heads, kv_heads, head_dim): (usize, usize, usize), inte
     ModelConfig { hidden, heads, kv_heads, head_dim, intermediate, vocab: 32000, windows, ..tiny }
 }
 
-fn planned(config: ModelConfig) -> PlannedModel {
-    let numerics = Numerics::new(DType::BF16);
+fn planned(config: ModelConfig, dtype: DType) -> PlannedModel {
+    let numerics = Numerics::new(dtype);
     let module = llmc_models::build(&config, numerics).unwrap();
     let facts = ModelFacts {
         architecture: module.name.clone(),
-        dtype: DType::BF16,
+        dtype,
         vocab: config.vocab,
         hidden: config.hidden,
         layers: config.windows.len(),

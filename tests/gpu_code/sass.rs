@@ -16,9 +16,8 @@ pub struct Kernel {
     pub name: String,
     /// Registers per thread.
     pub registers: usize,
-    /// Bytes that are stored because there are too few.
-    pub spilled: usize,
-    /// Instructions of the innermost loop with most matrix instructions, then most loads, then fewest instructions.
+    /// Instructions of the innermost loop with most matrix instructions, then most multiply-adds in units of 64, then most loads, then fewest
+    /// instructions.
     pub hot: Vec<String>,
 }
 
@@ -32,6 +31,25 @@ impl Tools {
 
     /// Assembles PTX for an architecture.
     pub fn assemble(&self, ptx: &str, architecture: &str) -> Vec<Kernel> {
+        let (report, listing) = self.run(ptx, architecture, Listing::Wanted);
+        let mut hot = hot_loops(&listing);
+        let kernels = entries(&report).map(|(name, entry)| {
+            let hot = hot.remove(&name).unwrap_or_default();
+            Kernel { name, registers: number_before(entry, " registers"), hot }
+        });
+        kernels.collect()
+    }
+
+    /// Bytes that each kernel stores and loads again because there are too few registers.
+    pub fn spills(&self, ptx: &str, architecture: &str) -> Vec<(String, usize)> {
+        let (report, _) = self.run(ptx, architecture, Listing::Unwanted);
+        let bytes = ["stores", "loads"].map(|what| format!(" bytes spill {what}"));
+        let spilled = |entry| bytes.iter().map(|text| number_before(entry, text)).sum();
+        entries(&report).map(|(name, entry)| (name, spilled(entry))).collect()
+    }
+
+    /// The assembler's report and, if it is wanted, the listing of what it made.
+    fn run(&self, ptx: &str, architecture: &str, listing: Listing) -> (String, String) {
         let directory = tempfile::tempdir().unwrap();
         let [source, object] = ["code.ptx", "code.cubin"].map(|name| directory.path().join(name));
         std::fs::write(&source, ptx).unwrap();
@@ -40,21 +58,24 @@ impl Tools {
         let output = command.args([&architecture_flag, "-v", "-o"]).arg(&object).arg(&source).output().unwrap();
         let report = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{architecture}: {report}");
+        if matches!(listing, Listing::Unwanted) {
+            return (report, String::new());
+        }
         let output = Command::new(&self.nvdisasm).arg("-c").arg(&object).output().unwrap();
-        let listing = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut hot = hot_loops(&listing);
-        report
-            .split("Compiling entry function '")
-            .skip(1)
-            .map(|entry| {
-                let name = entry.split('\'').next().unwrap().to_owned();
-                let hot = hot.remove(&name).unwrap_or_default();
-                let registers = number_before(entry, " registers");
-                let spilled = number_before(entry, " bytes spill stores") + number_before(entry, " bytes spill loads");
-                Kernel { name, registers, spilled, hot }
-            })
-            .collect()
+        (report, String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// Whether what was assembled is taken apart again.
+enum Listing {
+    Wanted,
+    Unwanted,
+}
+
+/// What a report says of each kernel.
+fn entries(report: &str) -> impl Iterator<Item = (String, &str)> {
+    let entries = report.split("Compiling entry function '").skip(1);
+    entries.map(|entry| (entry.split('\'').next().unwrap().to_owned(), entry))
 }
 
 /// The number in front of the first `text`.
@@ -97,7 +118,7 @@ fn hot_loops(listing: &str) -> BTreeMap<String, Vec<String>> {
         let hottest = innermost.max_by_key(|&&(start, end)| {
             let body = &instructions[start..=end];
             let loads = count(body, "LDG") + count(body, "LDGSTS");
-            (count(body, "HMMA"), loads, std::cmp::Reverse(body.len()))
+            (count(body, "HMMA"), count(body, "FFMA") / 64, loads, std::cmp::Reverse(body.len()))
         });
         if let Some(&(start, end)) = hottest {
             found.insert(name.to_owned(), instructions[start..=end].to_vec());

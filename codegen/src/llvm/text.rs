@@ -170,8 +170,11 @@ impl ModuleText {
     }
 
     /// Says that blocks of a device kernel have this many threads, neither more nor less.
-    pub fn set_block(&mut self, kernel: &str, threads: u32) {
+    pub fn set_block(&mut self, kernel: &str, threads: u32, resident: Option<u32>) {
         self.annotations.push(format!("!{{ptr @{kernel}, !\"reqntidx\", i32 {threads}}}"));
+        if let Some(resident) = resident {
+            self.annotations.push(format!("!{{ptr @{kernel}, !\"minctasm\", i32 {resident}}}"));
+        }
     }
 
     /// Adds a finished function.

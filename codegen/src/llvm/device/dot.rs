@@ -4,11 +4,13 @@
 //! shared memory as f32, where the block does the region's work on them. Where columns that belong together are too many
 //! for a block, results go to the workspace and another kernel does the work.
 
+mod block;
 mod epilogue;
 mod pad;
 mod prologue;
 mod stream;
 mod tile;
+mod wide;
 
 use super::{DeviceContext, DeviceParams, rows};
 use crate::kernel::domain::Domain;
@@ -100,8 +102,7 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let operand = left_operand(&kernel.region)?;
     let mut left = left_of(operand, of_parts.iter().flat_map(|products| &products.products))?;
     let few = context.bounds.max_of(left.rows) <= FEW_ROWS;
-    let limit =
-        |dots: usize| if few || left.dtype == DType::F32 { stream::most_columns(dots) } else { tile::COLUMNS / dots };
+    let limit = |dots: usize| if few { stream::most_columns(dots) } else { block::COLUMNS / dots };
     let mut sections = Vec::new();
     let mut later = Vec::new();
     for (part, Products { domain, products, n, unit }) in parts.iter().zip(of_parts) {
@@ -120,14 +121,14 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
         }
         later.push((part, kept));
     }
-    let streams = few || left.dtype == DType::F32;
-    prologue::emit(context, &mut left, streams)?;
-    if left.dtype == DType::BF16 && !left.k.is_multiple_of(PANEL) {
+    prologue::emit(context, &mut left, few)?;
+    if (left.dtype == DType::BF16 || !few) && !left.k.is_multiple_of(PANEL) {
         pad::emit(context, &mut left)?;
     }
-    match streams {
-        false => tile::emit(context, &left, &sections)?,
-        true => stream::emit(context, &left, &sections)?,
+    match (few, left.dtype) {
+        (true, _) => stream::emit(context, &left, &sections)?,
+        (false, DType::F32) => wide::emit(context, &left, &sections)?,
+        (false, _) => tile::emit(context, &left, &sections)?,
     }
     for (part, kept) in later {
         rows::emit_part(context, part, "epilogue", |f, params| {

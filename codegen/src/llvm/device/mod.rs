@@ -108,6 +108,9 @@ struct Geometry {
     threads: usize,
     /// Shared memory per block.
     shared_bytes: usize,
+    /// Blocks that a multiprocessor must have registers for, which also says how many a thread may have; `None`: the
+    /// assembler weighs one against the other.
+    resident: Option<u32>,
 }
 
 impl DeviceContext<'_> {
@@ -131,7 +134,7 @@ impl DeviceContext<'_> {
         let params = DeviceParams { args, workspace, inputs: inputs.to_vec(), outputs: outputs.to_vec(), slots };
         body(self, &mut f, &params)?;
         self.module.add(f.finish());
-        self.module.set_block(&symbol, geometry.threads as u32);
+        self.module.set_block(&symbol, geometry.threads as u32, geometry.resident);
         let one = Extent { count: Count::One, per: 1, times: 1 };
         self.launches.push(GridLaunch {
             symbol,

@@ -46,6 +46,7 @@ pub fn emit_part(
         blocks: blocks(domain.rows, teams, domain.groups)?,
         threads: members * teams,
         shared_bytes: Threads::exchange_bytes(members),
+        resident: None,
     };
     context.launch(stage, &geometry, |context, f, params| {
         let rows = size(f, &params.args, domain.rows)?;

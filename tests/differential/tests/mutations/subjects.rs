@@ -41,7 +41,7 @@ pub const SUBJECTS: &[Subject] = &[
         prepare: narrow_products,
     },
     Subject {
-        kernels: &[("prefill", "gate__stream"), ("decode_16", "down__stream"), ("prefill", "mul__rows")],
+        kernels: &[("prefill", "gate__wide"), ("decode_16", "down__stream"), ("prefill", "mul__rows")],
         prepare: wide_products,
     },
     Subject {

@@ -113,7 +113,8 @@ impl Decode<'_> {
         let head_tiles = attend.group().div_ceil(HEADS);
         let beside = attend.attention.kv_heads * head_tiles * self.splits;
         let shared_bytes = WARPS * self.heads() * self.result_stride();
-        let geometry = Geometry { blocks: blocks(attend.rows, 1, beside)?, threads: WARPS * WARP, shared_bytes };
+        let geometry =
+            Geometry { blocks: blocks(attend.rows, 1, beside)?, threads: WARPS * WARP, shared_bytes, resident: None };
         context.launch("split", &geometry, |_, f, params| {
             let rows = size(f, &params.args, attend.rows)?;
             let block = special_wide(f, "ctaid.x");
@@ -461,7 +462,12 @@ impl Decode<'_> {
         let attend = self.attend;
         let heads = attend.attention.heads;
         let beside = heads.div_ceil(WARPS);
-        let geometry = Geometry { blocks: blocks(attend.rows, 1, beside)?, threads: WARPS * WARP, shared_bytes: 0 };
+        let geometry = Geometry {
+            blocks: blocks(attend.rows, 1, beside)?,
+            threads: WARPS * WARP,
+            shared_bytes: 0,
+            resident: None,
+        };
         context.launch("combine", &geometry, |_, f, params| {
             let rows = size(f, &params.args, attend.rows)?;
             let block = special_wide(f, "ctaid.x");

@@ -70,7 +70,8 @@ pub fn emit(context: &mut DeviceContext<'_>, attend: &Attend) -> Result<(), Stri
     let stage_bytes = BLOCKS * 2 * attend.half_bytes;
     let shared_bytes = STAGES * stage_bytes + rows * query_stride(attend) + PLACE_BYTES;
     let heads = attend.attention.kv_heads;
-    let geometry = Geometry { blocks: blocks(attend.rows, tokens, heads)?, threads: THREADS, shared_bytes };
+    let geometry =
+        Geometry { blocks: blocks(attend.rows, tokens, heads)?, threads: THREADS, shared_bytes, resident: None };
     context.launch("flash", &geometry, |_, f, params| {
         let flash = Flash { attend, params, stage_bytes, stages: f.shared_memory() };
         let all = integer(f, &params.args, offset_of!(GpuStepArgs, tokens));

@@ -39,7 +39,12 @@ struct Plain<'a> {
 pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let AttendRegion { attention, ty, query, cache } = AttendRegion::of(&context.kernel.region)?;
     let head_blocks = attention.heads.div_ceil(WARPS);
-    let geometry = Geometry { blocks: blocks(ty.shape.0[0], 1, head_blocks)?, threads: WARPS * WARP, shared_bytes: 0 };
+    let geometry = Geometry {
+        blocks: blocks(ty.shape.0[0], 1, head_blocks)?,
+        threads: WARPS * WARP,
+        shared_bytes: 0,
+        resident: None,
+    };
     context.launch("attend", &geometry, |context, f, params| {
         let tokens = integer(f, &params.args, offset_of!(GpuStepArgs, tokens));
         let block = special_wide(f, "ctaid.x");

@@ -6,7 +6,7 @@
 //!
 //! For bf16 the weights are the left operand of the matrix instruction (16 of them) and 8 rows of activations the right
 //! one; a row that is missing repeats the last one and is not stored. For f32 lanes take 4 columns and a quarter of each
-//! 32 k, and add up in the end.
+//! 16 k, and add up in the end.
 
 use super::super::matrix::{self, COLUMNS, Lifetime, PANEL, PANEL_BLOCK};
 use super::super::thread::{WARP, from_partner, special_wide};
@@ -54,14 +54,16 @@ struct Stream<'a> {
 pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_>]) -> Result<(), String> {
     let most_rows = context.bounds.max_of(left.rows);
     let rows = match left.dtype {
-        DType::F32 => F32_ROWS,
+        DType::F32 => most_rows.clamp(1, F32_ROWS),
         _ => most_rows.next_multiple_of(COLUMNS).clamp(COLUMNS, 4 * COLUMNS),
     };
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
     let jobs = |section: &Section<'_>| section.products.len() * section.panels();
     let most_jobs = sections.iter().map(jobs).max().ok_or("a region without outputs")?;
     let [least, most] = WARPS;
-    let wanted = if column_blocks * least < ENOUGH_WARPS { most } else { least };
+    // In f32 a thread needs more registers than there are for more warps.
+    let few_blocks = column_blocks * least < ENOUGH_WARPS && left.dtype != DType::F32;
+    let wanted = if few_blocks { most } else { least };
     let warps = (wanted / most_jobs).max(1) * most_jobs;
     let k_blocks = left.k.div_ceil(PANEL);
     let shared = |section: &Section<'_>| {
@@ -70,7 +72,9 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
     let result_bytes = sections.iter().map(shared).max().unwrap_or(0);
     let threads = warps * WARP;
     let shared_bytes = result_bytes + prologue::shared_bytes(context, left, threads);
-    let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads, shared_bytes };
+    // Left to itself the assembler spills for the sake of more warps than loads under way need.
+    let resident = (warps == most && left.dtype != DType::F32).then_some(1);
+    let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads, shared_bytes, resident };
     context.launch("stream", &geometry, |context, f, params| {
         let all = size(f, &params.args, left.rows)?;
         let block = special_wide(f, "ctaid.x");
@@ -265,7 +269,7 @@ impl Stream<'_> {
         }
     }
 
-    /// The same for f32: a lane takes columns `4 * (lane % 8)` and on, and the quarter `lane / 8` of each 32 k.
+    /// The same for f32: a lane takes columns `4 * (lane % 8)` and on, and the quarter `lane / 8` of each 16 k.
     fn sum_f32(&self, f: &mut FunctionText, weights: &Value, [start, end]: [&Value; 2], to: &Value, stride: usize) {
         let (quarter, column) = (f.binary("lshr", &self.lane, &int(3)), f.binary("and", &self.lane, &int(7)));
         let narrow = self.left.weights == DType::BF16;
@@ -282,13 +286,13 @@ impl Stream<'_> {
         let k = self.left.k;
         let whole_blocks = int((k / PANEL) as i64);
         let zeros = vec![float_of(F32, 0.0); self.rows * 4];
-        let own = f.scale(&quarter, 8);
+        let own = f.scale(&quarter, 4);
         let block = |f: &mut FunctionText, block: &Value, sums: &[Value], partial: Option<usize>| {
             let first = f.scale(block, PANEL as i64);
             let first = f.add(&first, &own);
             let mut sums = sums.to_vec();
             for half in 0..2 {
-                let at = f.add(&first, &int(4 * half));
+                let at = f.add(&first, &int(16 * half));
                 // Behind the end of the sum the last element stands in, times zero.
                 let places: Vec<Value> = (0..4)
                     .map(|i| {
@@ -298,8 +302,8 @@ impl Stream<'_> {
                     .collect();
                 let lines: Vec<Vec<Value>> = if narrow {
                     let block = f.element(&weights, block, PANEL_BLOCK as i64);
-                    let pairs = f.scale(&quarter, 4);
-                    let pairs = f.add(&pairs, &int(2 * half));
+                    let pairs = f.scale(&quarter, 2);
+                    let pairs = f.add(&pairs, &int(8 * half));
                     let block = f.element(&block, &pairs, 64);
                     widened_pairs(f, &block)
                 } else {

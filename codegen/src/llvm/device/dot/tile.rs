@@ -11,18 +11,13 @@
 
 use super::super::copy;
 use super::super::matrix::{self, COLUMNS as MMA_COLUMNS, DEPTH, PANEL, PANEL_BLOCK, ROWS as MMA_ROWS};
-use super::super::thread::{WARP, barrier, special, special_wide};
-use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
-use super::epilogue::{Results, emit as emit_epilogue, row_stride};
+use super::super::thread::{WARP, barrier};
+use super::super::{DeviceContext, DeviceParams};
+use super::block::{self, Block, SLOTS};
+use super::epilogue::row_stride;
 use super::{Left, Section};
-use crate::llvm::expression::Tile;
-use crate::llvm::step_args::size;
-use crate::llvm::text::{F32, FunctionText, I32, I64, Value, float_of, int};
+use crate::llvm::text::{F32, FunctionText, Value, float_of, int};
 
-/// Columns of a block, of all its products together.
-pub const COLUMNS: usize = SLOTS * PANEL;
-/// Panels of a block.
-const SLOTS: usize = 4;
 /// Warps of a block, along rows and along columns.
 const WARPS: [usize; 2] = [2, 2];
 const THREADS: usize = WARPS[0] * WARPS[1] * WARP;
@@ -85,80 +80,41 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
     let k = left.k.next_multiple_of(PANEL);
     let (depth, stages) = if k.is_multiple_of(64) { (64, 2) } else { (32, 4) };
     let shape = Shape { rows, depth, stages };
-    let column_blocks: usize = sections.iter().map(Section::blocks).sum();
     let results = |section: &Section<'_>| section.products.len() * rows * row_stride(section.columns);
     let results = sections.iter().map(results).max().ok_or("a region without outputs")?;
     let shared_bytes = results.max(shape.stages * shape.stage_bytes());
-    let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads: THREADS, shared_bytes };
-    context.launch("tile", &geometry, |context, f, params| {
-        let all = size(f, &params.args, left.rows)?;
-        // Blocks of the same columns follow each other, so that weights come from memory once.
-        let block = special(f, "ctaid.x");
-        let rounded = f.add(&all, &int(rows as i64 - 1));
-        let row_blocks = f.binary("udiv", &rounded, &int(rows as i64));
-        let row_blocks = f.max(&row_blocks, &int(1));
-        let row_blocks = f.cast("trunc", &row_blocks, I32);
-        let [column_block, row_block] = ["udiv", "urem"].map(|operation| {
-            let number = f.binary(operation, &block, &row_blocks);
-            f.cast("zext", &number, I64)
-        });
-        let row = f.scale(&row_block, rows as i64);
-        let rest = f.binary("sub nsw", &all, &row);
-        let count = f.min(&rest, &int(rows as i64));
-        let some_rows = f.compare("icmp sgt", &count, &int(0));
-        let some_columns = f.compare("icmp ult", &column_block, &int(column_blocks as i64));
-        let any = f.binary("and", &some_rows, &some_columns);
-        let mut result = Ok(());
-        f.when(&any, |f| {
-            let thread = special_wide(f, "tid.x");
-            let multiply = Multiply { shape, left, sections, column_block, row, count, thread };
-            result = multiply.emit(f, context, params);
-        });
-        result
+    block::launch(context, "tile", (left, sections), [rows, THREADS, shared_bytes], |block, f, context, params| {
+        Multiply { shape, block }.emit(f, context, params)
     })
 }
 
 /// One block at work.
 struct Multiply<'a> {
     shape: Shape,
-    left: &'a Left,
-    sections: &'a [Section<'a>],
-    /// Among those of all sections.
-    column_block: Value,
-    row: Value,
-    count: Value,
-    thread: Value,
+    block: Block<'a>,
 }
 
 impl Multiply<'_> {
     fn emit(&self, f: &mut FunctionText, context: &mut DeviceContext<'_>, params: &DeviceParams) -> Result<(), String> {
         let shared = f.shared_memory();
-        let warp = f.binary("lshr", &self.thread, &int(5));
-        let lane = f.binary("and", &self.thread, &int(31));
+        let warp = f.binary("lshr", &self.block.thread, &int(5));
+        let lane = f.binary("and", &self.block.thread, &int(31));
         let warp_row = f.binary("lshr", &warp, &int(1));
         let warp_column = f.binary("and", &warp, &int(1));
         let sums = self.sum(f, params, &shared, [&warp_row, &warp_column, &lane])?;
         // The results take the place of the stages, into which nothing is on its way any more: the last steps start no copies.
         barrier(f);
         let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
-        let mut result = Ok(());
-        self.for_sections(f, |f, section, own| {
-            let stride = row_stride(section.columns);
-            let panels = section.panels();
-            let tile_bytes = self.shape.rows * stride;
+        let size = [self.shape.rows, THREADS];
+        self.block.finish(f, context, params, size, |f, slots| {
             for slot in 0..SLOTS_PER_WARP {
                 let number = f.scale(&warp_column, SLOTS_PER_WARP as i64);
                 let number = f.add(&number, &int(slot as i64));
-                let used = f.compare("icmp ult", &number, &int((section.products.len() * panels) as i64));
-                f.when(&used, |f| {
-                    let dot = f.binary("udiv", &number, &int(panels as i64));
-                    let panel = f.binary("urem", &number, &int(panels as i64));
-                    let to = f.element(&shared, &dot, tile_bytes as i64);
-                    let to = f.element(&to, &panel, (PANEL * 4) as i64);
+                slots.with(f, &number, |f, to| {
                     let row = f.scale(&warp_row, (self.shape.rows / WARPS[0]) as i64);
                     let own = f.scale(&t, 2);
                     let row = f.add(&row, &own);
-                    let to = f.element(&to, &row, stride as i64);
+                    let to = f.element(to, &row, slots.stride as i64);
                     let to = f.element(&to, &g, 8);
                     for (half, tile) in
                         (0..2).flat_map(|half| (0..self.shape.row_tiles()).map(move |tile| (half, tile)))
@@ -166,107 +122,33 @@ impl Multiply<'_> {
                         // Of two neighbouring columns each, the rows 2t and 2t + 1.
                         let at = ((slot * 2 + half) * self.shape.row_tiles() + tile) * 4;
                         for odd in 0..2 {
-                            let place = (tile * MMA_COLUMNS + odd) * stride + half * 64;
+                            let place = (tile * MMA_COLUMNS + odd) * slots.stride + half * 64;
                             let to = f.offset(&to, &int(place as i64));
                             store_two(f, [&sums[at + odd], &sums[at + 2 + odd]], &to);
                         }
                     }
                 });
             }
-            barrier(f);
-            let column = f.scale(own, section.columns as i64);
-            let tiles = (0..section.products.len()).map(|dot| Tile {
-                base: f.offset(&shared, &int((dot * tile_bytes) as i64)),
-                row: self.row.clone(),
-                column: column.clone(),
-                stride,
-                summands: 1,
-                summand_stride: 0,
-            });
-            let results = Results {
-                tiles: tiles.collect(),
-                row: self.row.clone(),
-                count: self.count.clone(),
-                column: column.clone(),
-                warp: warp.clone(),
-                lane: lane.clone(),
-                warps: THREADS / WARP,
-            };
-            let emitted = emit_epilogue(f, context, params, section, &results);
-            result = std::mem::replace(&mut result, Ok(())).and(emitted);
-        });
-        result
-    }
-
-    /// Code for each section, run by blocks of its own; `body` gets the number of the block among those.
-    fn for_sections(&self, f: &mut FunctionText, mut body: impl FnMut(&mut FunctionText, &Section<'_>, &Value)) {
-        let mut first = 0;
-        for section in self.sections {
-            let own = f.add(&self.column_block, &int(-first));
-            let here = f.compare("icmp ult", &own, &int(section.blocks() as i64));
-            f.when(&here, |f| body(f, section, &own));
-            first += section.blocks() as i64;
-        }
-    }
-
-    /// Address of the first k of each slot's panel: an address, and an offset from it that is the same for all blocks.
-    fn slots(&self, f: &mut FunctionText, params: &DeviceParams) -> Vec<(Value, i64)> {
-        let panel_bytes = (self.left.k.div_ceil(PANEL) * PANEL_BLOCK) as i64;
-        let first_section = &self.sections[0];
-        let (dots, panels) = (first_section.products.len(), first_section.panels());
-        let alike = |section: &Section<'_>| {
-            section.products.len() == dots
-                && section.panels() == panels
-                && dots * panels == SLOTS
-                && section.n.div_ceil(PANEL).is_multiple_of(panels)
-        };
-        let regular = self.sections.iter().all(alike);
-        let mut found: Vec<Option<Value>> = vec![None; if regular { dots } else { SLOTS }];
-        let mut first = 0;
-        for section in self.sections {
-            let own = f.add(&self.column_block, &int(-first));
-            let here = f.compare("icmp sge", &own, &int(0));
-            let last = int(section.n.div_ceil(PANEL) as i64 - 1);
-            for (index, address) in found.iter_mut().enumerate() {
-                let slot = if regular { index * panels } else { index };
-                let slot = slot.min(section.products.len() * section.panels() - 1);
-                let (dot, panel) = (slot / section.panels(), slot % section.panels());
-                let number = f.scale(&own, section.panels() as i64);
-                let number = f.add(&number, &int(panel as i64));
-                let number = f.min(&number, &last);
-                let start = f.element(&params.inputs[section.products[dot].weight], &number, panel_bytes);
-                *address = Some(match address.take() {
-                    Some(before) => f.select(&here, &start, &before),
-                    None => start,
-                });
-            }
-            first += section.blocks() as i64;
-        }
-        let found: Vec<Value> = found.into_iter().flatten().collect();
-        let place = |slot: usize| match regular {
-            true => (found[slot / panels].clone(), (slot % panels) as i64 * panel_bytes),
-            false => (found[slot].clone(), 0),
-        };
-        (0..SLOTS).map(place).collect()
+        })
     }
 
     /// What this thread copies: of the rows 16 bytes of every 32nd (16th) one, of each panel block its own 16 bytes.
     fn copies(&self, f: &mut FunctionText, params: &DeviceParams) -> Result<Copies, String> {
         let pieces = (self.shape.row_bytes() / copy::BYTES) as i64;
         let rows_at_once = THREADS as i64 / pieces;
-        let row = f.binary("udiv", &self.thread, &int(pieces));
-        let piece = f.binary("urem", &self.thread, &int(pieces));
-        let last = f.add(&self.count, &int(-1));
+        let row = f.binary("udiv", &self.block.thread, &int(pieces));
+        let piece = f.binary("urem", &self.block.thread, &int(pieces));
+        let last = f.add(&self.block.count, &int(-1));
         let mut sources = Vec::new();
         for turn in 0..self.shape.rows as i64 / rows_at_once {
             let row = f.add(&row, &int(turn * rows_at_once));
             let row = f.min(&row, &last);
-            let row = f.add(&self.row, &row);
-            let address = self.left.row(f, params, &row)?;
+            let row = f.add(&self.block.row, &row);
+            let address = self.block.left.row(f, params, &row)?;
             sources.push((f.element(&address, &piece, copy::BYTES as i64), 0));
         }
-        let own = f.scale(&self.thread, copy::BYTES as i64);
-        for (address, offset) in self.slots(f, params) {
+        let own = f.scale(&self.block.thread, copy::BYTES as i64);
+        for (address, offset) in self.block.slots(f, params, (self.block.left.k.div_ceil(PANEL) * PANEL_BLOCK) as i64) {
             let address = f.offset(&address, &own);
             for block in 0..self.shape.depth / PANEL {
                 sources.push((address.clone(), offset + (block * PANEL_BLOCK) as i64));
@@ -277,10 +159,10 @@ impl Multiply<'_> {
         let piece = f.binary("xor", &piece, &swapped);
         let piece = f.scale(&piece, copy::BYTES as i64);
         let left = f.add(&left, &piece);
-        let bit = f.binary("lshr", &self.thread, &int(3));
+        let bit = f.binary("lshr", &self.block.thread, &int(3));
         let bit = f.binary("and", &bit, &int(1));
         let bit = f.scale(&bit, 2);
-        let slots = f.binary("xor", &self.thread, &bit);
+        let slots = f.binary("xor", &self.block.thread, &bit);
         let slots = f.scale(&slots, copy::BYTES as i64);
         Ok(Copies { sources, left, slots })
     }
@@ -394,7 +276,7 @@ impl Multiply<'_> {
         place: [&Value; 3],
     ) -> Result<Vec<Value>, String> {
         let Shape { stages, depth, .. } = self.shape;
-        let steps = self.left.k.next_multiple_of(PANEL) / depth;
+        let steps = self.block.left.k.next_multiple_of(PANEL) / depth;
         let ahead = stages - 1;
         let copies = self.copies(f, params)?;
         let operands = self.operands(f, place);

@@ -6,6 +6,9 @@ use crate::llvm::device::matrix::{self, DEPTH};
 use crate::llvm::device::thread::WARP;
 use crate::llvm::text::{FunctionText, I16, I32, I64, Value, int, int_of};
 
+/// Elements that a thread brings at once.
+const PIECE: usize = 8;
+
 impl Flash<'_> {
     /// Where queries lie in shared memory.
     pub(super) fn queries(&self, f: &mut FunctionText) -> Value {
@@ -29,36 +32,39 @@ impl Flash<'_> {
         }
     }
 
-    /// Brings the block's queries to shared memory, one row per thread and turn, zeros behind the head's elements.
+    /// Brings the block's queries to shared memory, zeros behind the head's elements. Neighbouring threads take neighbouring
+    /// pieces of 16 bytes; elements one by one where rows are no whole pieces.
     pub(super) fn load_queries(&self, f: &mut FunctionText, place: &Place) {
         let attend = self.attend;
-        let rows = rows_per_block(attend) as i64;
+        let rows = rows_per_block(attend);
+        let (ty, elements) = match attend.head_dim.is_multiple_of(PIECE) {
+            true => (I32.with_lanes(4), PIECE),
+            false => (I16, 1),
+        };
+        let bytes = 2 * elements;
+        let per_row = (attend.padded / elements) as i64;
         let last = f.add(&place.end, &int(-1));
-        f.for_each(&place.thread, &int(rows), THREADS as i64, |f, row| {
-            let token = f.binary("udiv", row, &int(attend.group() as i64));
-            let head = f.binary("urem", row, &int(attend.group() as i64));
+        let queries = self.queries(f);
+        f.for_each(&place.thread, &int(rows as i64 * per_row), THREADS as i64, |f, piece| {
+            let row = f.binary("udiv", piece, &int(per_row));
+            let piece = f.binary("urem", piece, &int(per_row));
+            let token = f.binary("udiv", &row, &int(attend.group() as i64));
+            let head = f.binary("urem", &row, &int(attend.group() as i64));
             let token = f.add(&place.first, &token);
             let token = f.min(&token, &last);
             let from = attend.head_address(f, &attend.query, &token, &place.kv_head, &head);
-            let queries = self.queries(f);
-            let to = f.element(&queries, row, query_stride(attend) as i64);
-            let whole = if attend.head_dim.is_multiple_of(8) { attend.head_dim } else { 0 };
-            for dim in (0..whole).step_by(8) {
-                let address = f.offset(&from, &int(2 * dim as i64));
-                let value = f.load(I32.with_lanes(4), &address, 16);
-                let address = f.offset(&to, &int(2 * dim as i64));
-                f.store(&value, &address, 16);
+            let to = f.element(&queries, &row, query_stride(attend) as i64);
+            let to = f.element(&to, &piece, bytes as i64);
+            // Behind the end the last piece stands in until it is known to be none.
+            let inside = (attend.head_dim / elements) as i64;
+            let own = if inside < per_row { f.min(&piece, &int(inside - 1)) } else { piece.clone() };
+            let from = f.element(&from, &own, bytes as i64);
+            let mut value = f.load(ty, &from, bytes);
+            if inside < per_row {
+                let is_one = f.compare("icmp slt", &piece, &int(inside));
+                value = f.select(&is_one, &value, &Value { text: "zeroinitializer".into(), ty });
             }
-            for dim in whole..attend.padded {
-                let value = if dim < attend.head_dim {
-                    let address = f.offset(&from, &int(2 * dim as i64));
-                    f.load(I16, &address, 2)
-                } else {
-                    int_of(I16, 0)
-                };
-                let address = f.offset(&to, &int(2 * dim as i64));
-                f.store(&value, &address, 2);
-            }
+            f.store(&value, &to, bytes);
         });
     }
 

@@ -6,10 +6,9 @@
 //! step knows are symbols: `bf16[tokens, 576]`. As text ([`text`]), a layer begins like this:
 //!
 //! ```text
-//! func @layer(%update: f32[tokens, 64], %residual: f32[tokens, 64], %kv: kv<2 x 16, bf16>) -> (...) {
-//!   %0 = add %residual, %update                              : f32[tokens, 64]
-//!   %1 = mul %0, %0                                          : f32[tokens, 64]
-//!   %2 = reduce %1 {op = sum, axis = 1}                      : f32[tokens, 1]
+//! func @layer(%x: f32[tokens, 64], %kv: kv<2 x 16, bf16>) -> (f32[tokens, 64]) {
+//!   %0 = mul %x, %x                                          : f32[tokens, 64]
+//!   %1 = reduce %0 {op = sum, axis = 1}                      : f32[tokens, 1]
 //! ```
 //!
 //! To read it all, follow a model from its definition to memory:

@@ -31,7 +31,8 @@ pub enum Anchor {
     Rows,
     /// One or several dots of one left operand `[rows, k]` with weights `[n, k]`, and elementwise work on
     /// `[rows, n]` behind them. Columns are independent in groups that the epilogue's reshapes define. Dots that are not
-    /// combined with each other may differ in n: see [`Region::parts`].
+    /// combined with each other may differ in n: see [`Region::parts`]. The left operand is an input, or rows that the
+    /// region computes before it multiplies: see [`Region::prologue`].
     Dot,
     /// One `attend`.
     Attend,
@@ -132,7 +133,17 @@ impl Region {
 pub struct Part {
     /// Indices into [`Region::outputs`].
     pub outputs: Vec<usize>,
-    /// What they are computed from, themselves and inputs included; the cache that a `kv_write` writes to excluded.
+    /// What they are computed from, themselves and inputs included; the cache that a `kv_write` writes to and the left
+    /// operands of dots excluded.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// The rows that a dot region computes before it multiplies them, such as a norm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prologue {
+    /// The left operand of the region's dots.
+    pub left: NodeId,
+    /// What it is computed from, itself and inputs included.
     pub nodes: BTreeSet<NodeId>,
 }
 
@@ -164,13 +175,22 @@ impl Region {
         parts
     }
 
+    /// What a dot region computes of its left operand; `None` if that is an input.
+    pub fn prologue(&self) -> Option<Prologue> {
+        let body = &self.body;
+        let dot = body.topological().into_iter().find(|&node| matches!(body.op(node), Op::Dot { .. }))?;
+        let left = body.operands(dot)[0];
+        let computed = self.anchor == Anchor::Dot && !matches!(body.op(left), Op::Input { .. });
+        computed.then(|| Prologue { left, nodes: self.computed_from(left) })
+    }
+
     fn computed_from(&self, output: NodeId) -> BTreeSet<NodeId> {
         let mut found = BTreeSet::new();
         let mut pending = vec![output];
         while let Some(node) = pending.pop() {
             if found.insert(node) {
                 let operands = self.body.operands(node);
-                let skipped = usize::from(matches!(self.body.op(node), Op::KvWrite { .. }));
+                let skipped = usize::from(matches!(self.body.op(node), Op::KvWrite { .. } | Op::Dot { .. }));
                 pending.extend(&operands[skipped..]);
             }
         }

@@ -40,10 +40,10 @@ pub struct Biases {
 pub fn layer(
     b: &mut FunctionBuilder,
     config: &ModelConfig,
-    LayerInputs { update, residual, kv }: LayerInputs,
+    LayerInputs { x, kv }: LayerInputs,
     window: Option<usize>,
     biases: Biases,
-) -> (NodeId, NodeId) {
+) -> NodeId {
     let ModelConfig { hidden, intermediate, heads, kv_heads, head_dim, norm_epsilon, .. } = *config;
     let block = Attention {
         hidden,
@@ -56,13 +56,12 @@ pub fn layer(
         output_bias: biases.output,
     };
 
-    let x = b.plus(residual, update);
     let normed = b.rms_norm(x, "input_layernorm", norm_epsilon);
     let attended = b.scope("self_attn", |b| attention(b, normed, kv, &block));
     let x = b.plus(x, attended);
     let normed = b.rms_norm(x, "post_attention_layernorm", norm_epsilon);
     let update = b.scope("mlp", |b| gated_mlp(b, normed, (hidden, intermediate), biases.mlp));
-    (update, x)
+    b.plus(x, update)
 }
 
 /// Three layers, two query heads per key/value head, nothing a power of two that need not be.

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | one module | imported, canonical | [`canonicalize`]: fold, identities, cse, dce. [`hoist`]: once per step what layers repeat |
 //! | a module per program | specialized, rewritten | [`specialize`]: programs from bounds. [`eqsat`]: the cheapest equal form of each |
-//! | fused programs | fused | [`fuse`]: functions become regions, each one kernel |
+//! | fused programs | fused | [`fuse`]: functions become regions, each one kernel. [`mod@prologue`]: rows computed where they are multiplied |
 //! | a planned model | planned | [`mod@plan`]: weights get layouts ([`pack`]), values places ([`buffers`]), kernels an order |
 //!
 //! Two ideas decide where a rewrite belongs. Where one side is always better it is a destructive pass of
@@ -32,5 +32,7 @@ pub mod pass;
 pub mod phase;
 pub mod pipeline;
 pub mod plan;
+pub mod prologue;
 pub mod rebuild;
+pub mod region_cost;
 pub mod specialize;

@@ -4,7 +4,7 @@ use crate::eqsat::rule::{Family, Invariance, Numerics};
 use crate::instrument::{Instrument, Moment, Report, Statistics, Stopwatch};
 use crate::pass::{Context, Necessity, Pass, State};
 use crate::phase::Phase;
-use crate::{canonicalize, eqsat, fuse, hoist, plan, specialize};
+use crate::{canonicalize, eqsat, fuse, hoist, plan, prologue, specialize};
 
 /// Every pass in order: the compiler's table of contents.
 pub fn pipeline() -> Vec<Pass> {
@@ -26,6 +26,13 @@ pub fn pipeline() -> Vec<Pass> {
         pass("identities", Rewritten, Optional, canonicalize::identities, "cleans up behind the choice"),
         pass("dce", Rewritten, Optional, canonicalize::dce, "cleans up behind the choice"),
         pass("fuse", Fused, Required, fuse::fuse, "cuts functions into regions that become kernels"),
+        pass(
+            "prologue",
+            Fused,
+            Optional,
+            prologue::prologue,
+            "computes rows where they are multiplied, if that saves more",
+        ),
         pass("plan", Planned, Required, plan::plan, "packs weights, places buffers, orders launches"),
     ]
 }

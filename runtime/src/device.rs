@@ -47,6 +47,30 @@ pub trait Device: Send {
     /// As [`Device::run`].
     fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Vec<Vec<Span>>>, DeviceError>;
 
+    /// Runs one step like [`Device::run`] and returns of each row what [`Found::of_parts`](crate::sampler::Found::of_parts) reads, given a scale for each:
+    /// `u32[samples, words(vocab)]`. `None`, and nothing was run, as for [`Device::likeliest`].
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    fn candidates(
+        &mut self,
+        program: usize,
+        inputs: &StepInputs,
+        scales: &[f32],
+    ) -> Result<Option<&[u32]>, DeviceError>;
+
+    /// One row of the last step's logits, `f32[vocab]`.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    fn row(&mut self, row: usize) -> Result<&[f32], DeviceError>;
+
+    /// Runs one step like [`Device::run`], for what it writes into the KV pool alone.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    fn compute(&mut self, program: usize, inputs: &StepInputs) -> Result<(), DeviceError>;
+
     /// Zeroes blocks of the KV pool.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::executor::{Executor, ExecutorError};
 use crate::kv::KvCache;
-use crate::sampler::{Sampler, SamplingError, SamplingParams, TokenLogprobs, logprobs};
+use crate::sampler::{Found, Sampler, SamplingError, SamplingParams, TokenLogprobs, logprobs};
 pub use crate::scheduler::{FinishReason, PrefixReuse, SequenceId};
 use crate::scheduler::{Limits, ScheduledStep, Scheduler};
 use std::collections::BTreeMap;
@@ -259,6 +259,9 @@ impl Engine {
             let reported = vec![None; tokens.len()];
             return Ok((tokens, reported));
         }
+        if let Some(found) = self.found(scheduled)? {
+            return self.sample_found(scheduled, &found);
+        }
         let logits = self.executor.run(&scheduled.step)?;
         let mut tokens = Vec::with_capacity(logits.rows());
         let mut reported = Vec::with_capacity(logits.rows());
@@ -270,6 +273,50 @@ impl Engine {
             };
             tokens.push(token);
             reported.push((top > 0).then(|| logprobs(logits.row(row), token, top)));
+        }
+        Ok((tokens, reported))
+    }
+
+    /// Runs a step for what a GPU finds of its logits, if that may do for any sequence.
+    fn found(&mut self, scheduled: &ScheduledStep) -> Result<Option<Vec<Found>>, ExecutorError> {
+        let samplings = || scheduled.sampled().filter_map(|id| self.sampling.get(&id));
+        let may_do = |sampling: &Sampling| sampling.logprobs == 0 && sampling.sampler.may_do_with_found();
+        if !samplings().any(may_do) {
+            return Ok(None);
+        }
+        let scales: Vec<f32> = scheduled
+            .sampled()
+            .map(|id| self.sampling.get(&id).map_or(0.0, |sampling| sampling.sampler.scale()))
+            .collect();
+        self.executor.candidates(&scheduled.step, &scales)
+    }
+
+    /// Samples from what was found of each row, and from the row itself where that does not do.
+    fn sample_found(
+        &mut self,
+        scheduled: &ScheduledStep,
+        found: &[Found],
+    ) -> Result<(Vec<u32>, Vec<Option<TokenLogprobs>>), ExecutorError> {
+        let mut tokens = Vec::with_capacity(found.len());
+        let mut reported = Vec::with_capacity(found.len());
+        for (row, (id, found)) in scheduled.sampled().zip(found).enumerate() {
+            let history = self.scheduler.tokens(id).unwrap_or_default();
+            let Some(Sampling { sampler, logprobs: top }) = self.sampling.get_mut(&id) else {
+                tokens.push(0);
+                reported.push(None);
+                continue;
+            };
+            let token = if *top == 0 { sampler.sample_found(found, history) } else { None };
+            let (token, logprobs) = match token {
+                Some(token) => (token, None),
+                None => {
+                    let logits = self.executor.row(row)?;
+                    let token = sampler.sample(logits, history);
+                    (token, (*top > 0).then(|| logprobs(logits, token, *top)))
+                }
+            };
+            tokens.push(token);
+            reported.push(logprobs);
         }
         Ok((tokens, reported))
     }

@@ -9,7 +9,7 @@ pub use pool::{default_kv_blocks, default_kv_blocks_within};
 use crate::device::cuda::CudaModel;
 use crate::device::host::{HostModel, HostOptions, cpu};
 use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation, Span};
-use crate::sampler::argmax;
+use crate::sampler::{self, Found, argmax};
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
 use llmc_ir::dim::Bindings;
@@ -260,6 +260,42 @@ impl Executor {
         let program = self.prepare(step)?;
         let threads = self.device.trace(program, &self.inputs)?;
         Ok(threads.map(|threads| StepTrace { program, threads }))
+    }
+
+    /// Runs a step and tells of each row of logits what is known of it, given what it will be scaled by: see
+    /// [`Sampler::sample_found`](crate::sampler::Sampler::sample_found). Single rows can then be had from
+    /// [`Executor::row`]. `None`, and nothing was run, where the logits are at hand anyway.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn candidates(&mut self, step: &Step, scales: &[f32]) -> Result<Option<Vec<Found>>, ExecutorError> {
+        let program = self.prepare(step)?;
+        let vocab = self.plan().model.vocab;
+        let Some(found) = self.device.candidates(program, &self.inputs, scales)? else { return Ok(None) };
+        let rows = found.chunks_exact(sampler::words(vocab)).zip(scales);
+        let found: Option<Vec<Found>> = rows.map(|(words, &scale)| Found::of_parts(words, vocab, scale)).collect();
+        if found.is_none() {
+            // A logit is not finite. The same step again, with logits, says whose.
+            self.logits(step, program)?;
+        }
+        Ok(found)
+    }
+
+    /// A row of the last step's logits.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn row(&mut self, row: usize) -> Result<&[f32], ExecutorError> {
+        Ok(self.device.row(row)?)
+    }
+
+    /// Runs a step for what it writes into its blocks alone: nobody looks at its logits.
+    ///
+    /// # Errors
+    /// As [`Executor::run`], but for logits that are not finite.
+    pub fn compute(&mut self, step: &Step) -> Result<(), ExecutorError> {
+        let program = self.prepare(step)?;
+        Ok(self.device.compute(program, &self.inputs)?)
     }
 
     /// Runs a program on the inputs that were laid out last, those of `step`.

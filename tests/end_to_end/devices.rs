@@ -164,13 +164,45 @@ fn steps_are_recorded_once_and_replayed() {
     assert_eq!(launches, of("prefill_64") + 5 * of("decode_1"), "what inspect says is what happens");
 }
 
+/// Tokens are drawn by the host, with the same random numbers wherever the model runs; of the logits it mostly needs few.
+#[test]
+fn tokens_are_drawn_alike_from_few_logits() {
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("counters.json");
+    let vocab = json(llmc().arg("inspect").arg(both()))["manifest"]["plan"]["model"]["vocab"].as_u64().unwrap();
+    // A step brings the 64 largest logits with their ids, or all logits, or both.
+    let (few, all) = (4 * 132, 4 * vocab);
+    for (flags, per_step) in [
+        (&["--temperature", "0.8", "--top-k", "40"][..], few),
+        (&["--temperature", "0.3", "--min-p", "0.3"], few),
+        (&["--temperature", "0.9", "--top-k", "20", "--top-p", "0.8", "--repetition-penalty", "1.2"], few),
+        (&["--temperature", "0", "--repetition-penalty", "1.2"], few),
+        (&["--temperature", "1.5", "--top-p", "0.99"], few + all),
+        (&["--temperature", "1"], all),
+    ] {
+        let flags = [flags, &["--seed", "7"]].concat();
+        let on_host = json(&mut run(&both(), &[&["--device", "host"], &flags[..]].concat()));
+        let mut command = run(&both(), &[&["--device", "cuda:0"], &flags[..]].concat());
+        command.env("LLMC_FAKE_CUDA_COUNTERS", &counters);
+        let on_gpu = json(with_gpu(&mut command, ""));
+        assert_eq!(on_gpu["ids"], on_host["ids"], "{flags:?}");
+        let counts: Value = serde_json::from_slice(&std::fs::read(&counters).unwrap()).unwrap();
+        assert_eq!(counts["bytes_to_host"].as_u64(), Some(6 * per_step), "{flags:?}");
+    }
+}
+
 #[test]
 fn commands_take_a_device() {
     let artifact = both();
     let mut bench = llmrt();
     bench.arg("bench").arg(&artifact).args(["--device", "cuda:0", "-p", "8", "-n", "1", "-r", "1"]);
+    let counters = tempfile::NamedTempFile::new().unwrap();
+    bench.env("LLMC_FAKE_CUDA_COUNTERS", counters.path());
     let rows = json(with_gpu(&mut bench, ""));
     assert_eq!((&rows[0]["threads"], rows.as_array().unwrap().len()), (&Value::Null, 2));
+    // Nobody looks at the logits.
+    let counts: Value = serde_json::from_slice(&std::fs::read(counters.path()).unwrap()).unwrap();
+    assert_eq!(counts["bytes_to_host"].as_u64(), Some(0));
     let mut verify = llmrt();
     verify.arg("verify").arg(&artifact).args(["--device", "cuda:0"]);
     assert!(succeeds(with_gpu(&mut verify, "")).contains("cuda:sm_80 on cuda:0 (llmc fake A100)"));

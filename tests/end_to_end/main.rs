@@ -17,9 +17,11 @@
 //! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
 //! | `talk`        | what users and scripts see of a real model |
 //! | `gpu`         | on a GPU, which is an emulator here, models say what they say on the host |
+//! | `amx`         | with AMX, which is emulated here, models say what the reference says |
 //! | `devices`     | choosing a device, and what is said when it does not work |
 //! | `support`     | models, binaries and numbers for all of them |
 
+mod amx;
 mod artifacts;
 mod calibrate;
 mod checkpoints;

@@ -27,13 +27,14 @@ impl Domain {
     pub fn of(region: &Region, part: &Part) -> Result<Domain, String> {
         let body = &region.body;
         let free = indexing(region);
+        let left = region.prologue().map(|prologue| prologue.left);
         let mut rows: Option<Dim> = None;
         let mut groups: Option<usize> = None;
         let mut columns = 1;
         let mut heads: Option<(usize, usize)> = None;
         let mut reduces = false;
         for &node in &part.nodes {
-            if free.contains(&node) && !region.outputs.contains(&node) {
+            if free.contains(&node) && !region.outputs.contains(&node) && left != Some(node) {
                 continue;
             }
             reduces |= matches!(body.op(node), Op::Reduce { .. });

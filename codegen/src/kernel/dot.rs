@@ -14,16 +14,36 @@ use llmc_ir::shape::TensorType;
 pub const PANEL: usize = 32;
 
 /// The rows `[rows, k]` that all products of a region share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LeftOperand {
-    /// Index of the region's input.
-    pub input: usize,
+    /// Where they come from.
+    pub source: LeftSource,
     /// Its element type.
     pub dtype: DType,
     /// Number of rows.
     pub rows: Dim,
     /// Length of a row.
     pub k: usize,
+}
+
+/// Where the rows that products share come from.
+#[derive(Clone, Debug)]
+pub enum LeftSource {
+    /// An input of the region, by its index.
+    Input(usize),
+    /// The region computes them before it multiplies, row by row.
+    Prologue(ComputedRows),
+}
+
+/// The rows that a region computes before it multiplies them.
+#[derive(Clone, Debug)]
+pub struct ComputedRows {
+    /// The node that the rows are of.
+    pub node: NodeId,
+    /// What it is computed from; it has no outputs.
+    pub part: Part,
+    /// The iteration space of that.
+    pub domain: Domain,
 }
 
 /// A product with a weight that lies in panels.
@@ -53,7 +73,7 @@ pub struct Products {
 /// The left operand that all dots of a region share.
 ///
 /// # Errors
-/// If there is none, or it is no input of the region with rows of a fixed size.
+/// If there is none, or its rows have no fixed size or cannot be computed row by row.
 pub fn left_operand(region: &Region) -> Result<LeftOperand, String> {
     let body = &region.body;
     let nodes = body.topological();
@@ -66,12 +86,18 @@ pub fn left_operand(region: &Region) -> Result<LeftOperand, String> {
         Some(left) if lefts.all(|other| other == Some(left)) => left,
         _ => return Err("dots of one region must multiply the same rows with rows of weights".into()),
     };
-    let Op::Input { index, .. } = body.op(node) else {
-        return Err("the left operand of a dot must be an input of the region".into());
+    let source = match (body.op(node), region.prologue()) {
+        (Op::Input { index, .. }, _) => LeftSource::Input(*index),
+        (_, Some(prologue)) => {
+            let part = Part { outputs: Vec::new(), nodes: prologue.nodes };
+            let domain = Domain::of(region, &part)?;
+            LeftSource::Prologue(ComputedRows { node, part, domain })
+        }
+        (_, None) => return Err("only a region of products computes rows before it multiplies them".into()),
     };
     let ty = tensor(region, node)?;
     let k = ty.shape.0[1].as_fixed().ok_or("the rows of a dot's operands have fixed sizes")?;
-    Ok(LeftOperand { input: *index, dtype: ty.dtype, rows: ty.shape.0[0], k })
+    Ok(LeftOperand { source, dtype: ty.dtype, rows: ty.shape.0[0], k })
 }
 
 /// The products of a part of a dot region.

@@ -1,19 +1,22 @@
 //! Fused attention over the paged KV cache: scores, online softmax and the weighted sum of values, one chunk of
-//! positions at a time (Dao et al., "FlashAttention", 2022; running maximum after Milakov and Gimelshein, 2018).
+//! positions at a time (Dao et al., "FlashAttention", 2022; running maximum after Milakov and Gimelshein, 2018). Vector
+//! instructions multiply, or a matrix unit ([`tiles`]).
 //!
-//! Chunks start at multiples of [`CHUNK`] positions of the sequence, and splits at multiples of [`SPLIT`]; neither
+//! Chunks start at multiples of their length in the sequence, and splits at multiples of [`SPLIT`]; neither
 //! depends on the batch or on the number of threads. A chunk that a row does not see changes nothing in it, bit for bit.
+
+mod combine;
+mod tiles;
 
 use super::math::{bf16_bits, bf16_to_f32, exp2, floats, fma, max_lanes, round_to_bf16, sum_lanes};
 use super::memory::load_index;
 use super::multiply::{Shape, TILE, Tiles};
 use super::rows::LANES;
 use super::step_args::{barrier, integer, pointer};
-use super::text::{F32, FunctionText, I16, I32, Value, float_of, int};
-use super::{KernelContext, KernelParams};
+use super::text::{F32, FunctionText, I16, I32, Value, float_of, int, int_of};
+use super::{KernelContext, KernelParams, MatrixUnit};
 use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
 use llmc_ir::abi::StepArgs;
-use llmc_ir::dim::Bounds;
 use llmc_ir::dtype::DType;
 use llmc_ir::op::{AttendMethod, Attention};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, StepInput};
@@ -44,6 +47,10 @@ struct Attend {
     state: Value,
     state_stride: usize,
     workspace: Value,
+    /// Positions of a chunk.
+    chunk: usize,
+    /// What only tiles need, where they multiply.
+    by_tiles: Option<tiles::Memory>,
     positions: Value,
     starts: Value,
     tables: Value,
@@ -52,12 +59,6 @@ struct Attend {
     kv: Value,
     output: Value,
     dtype: DType,
-}
-
-/// Bytes of working memory shared by all threads that the partial results of split attention take.
-fn workspace_bytes(attention: &Attention, padded_head_dim: usize, bounds: &Bounds) -> usize {
-    let splits = bounds.max.context.div_ceil(SPLIT);
-    bounds.max.sequences * splits * attention.heads * state_stride(padded_head_dim)
 }
 
 fn state_stride(padded_head_dim: usize) -> usize {
@@ -74,11 +75,20 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         return Err("attention is split over the context only where a step has one token per sequence".into());
     }
     if split {
-        context.workspace_bytes = workspace_bytes(&attention, padded, context.bounds);
+        context.workspace_bytes = combine::workspace_bytes(&attention, padded, context.bounds);
     }
-    let tokens = if split { 1 } else { QUERY_ROWS.div_ceil(group) };
-    let rows = tokens * group;
-    let (query_stride, score_stride) = ((padded + LANES) * 4, (CHUNK + LANES) * 4);
+    let unit = tiles::unit(context, &attention, ty.dtype);
+    context.used = context.used.max(unit);
+    let (tokens, chunk, query_stride) = match unit {
+        MatrixUnit::Vectors => (QUERY_ROWS.div_ceil(group), CHUNK, (padded + LANES) * 4),
+        MatrixUnit::Tiles => (tiles::tokens(group), tiles::chunk(attention.method), tiles::query_stride(padded)),
+    };
+    let tokens = if split { 1 } else { tokens };
+    let rows = match unit {
+        MatrixUnit::Vectors => tokens * group,
+        MatrixUnit::Tiles => tiles::whole_groups(tokens * group),
+    };
+    let score_stride = (chunk + LANES) * 4;
     let mut working = |f: &mut FunctionText, bytes: usize| {
         let offset = context.scratch(bytes);
         f.offset(&params.scratch, &int(offset as i64))
@@ -95,6 +105,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         scores: working(f, rows * score_stride),
         state: working(f, rows * state_stride(padded)),
         state_stride: state_stride(padded),
+        chunk,
+        by_tiles: (unit == MatrixUnit::Tiles).then(|| tiles::Memory::new(rows, chunk, |bytes| working(f, bytes))),
         workspace: params.workspace.clone(),
         positions: super::step_args::step_input(f, &params.args, StepInput::Positions),
         starts: pointer(f, &params.args, offset_of!(StepArgs, sequence_starts)),
@@ -210,22 +222,28 @@ impl Attend {
             Some(window) => {
                 let seen = f.add(&position, &int(1 - window as i64));
                 let seen = f.max(&seen, &int(0));
-                let chunk = f.binary("sdiv", &seen, &int(CHUNK as i64));
-                let chunk = f.scale(&chunk, CHUNK as i64);
+                let chunk = f.binary("sdiv", &seen, &int(self.chunk as i64));
+                let chunk = f.scale(&chunk, self.chunk as i64);
                 f.max(&start, &chunk)
             }
         };
         let rows = f.scale(&count, self.group as i64);
         self.load_queries(f, item, &row, &count);
         self.reset_state(f, &rows);
-        f.for_each(&start, &end, CHUNK as i64, |f, chunk| {
+        f.for_each(&start, &end, self.chunk as i64, |f, chunk| {
             let left = f.binary("sub nsw", &end, chunk);
             let rounded = f.add(&left, &int(KV_BLOCK_POSITIONS as i64 - 1));
             let blocks = f.binary("sdiv", &rounded, &int(KV_BLOCK_POSITIONS as i64));
-            let blocks = f.min(&blocks, &int((CHUNK / KV_BLOCK_POSITIONS) as i64));
-            self.score(f, context, item, chunk, &blocks, &rows);
+            let blocks = f.min(&blocks, &int((self.chunk / KV_BLOCK_POSITIONS) as i64));
+            match &self.by_tiles {
+                None => self.score(f, context, item, chunk, &blocks, &rows),
+                Some(memory) => self.score_by_tiles(f, context, memory, item, (chunk, &blocks), &rows),
+            }
             self.soften(f, context, chunk, &blocks, &position, &count);
-            self.weigh(f, context, item, chunk, &blocks, &rows);
+            match &self.by_tiles {
+                None => self.weigh(f, context, item, chunk, &blocks, &rows),
+                Some(memory) => self.weigh_by_tiles(f, memory, &blocks, &rows),
+            }
         });
         if split {
             self.store_partial(f, item);
@@ -234,30 +252,34 @@ impl Attend {
         }
     }
 
-    /// Copies the queries of the item's rows and heads into working memory as f32.
+    /// Copies the queries of the item's rows and heads into working memory: for vectors as f32, for tiles as they are.
     fn load_queries(&self, f: &mut FunctionText, item: &Item, row: &Value, count: &Value) {
         let bytes = self.dtype.bytes();
+        let (to_bytes, zero) = match self.by_tiles {
+            None => (4, float_of(floats(LANES), 0.0)),
+            Some(_) => (2, int_of(I16.with_lanes(LANES), 0)),
+        };
         self.for_query_heads(f, item, row, count, |f, local, element| {
             let to = f.element(&self.queries, local, self.query_stride as i64);
             let from = f.element(&self.query, element, bytes as i64);
             for dim in (0..self.padded).step_by(LANES) {
-                let to = f.offset(&to, &int((dim * 4) as i64));
+                let to = f.offset(&to, &int((dim * to_bytes) as i64));
                 let lanes = LANES.min(self.head_dim.saturating_sub(dim));
                 if lanes < LANES {
-                    f.store(&float_of(floats(LANES), 0.0), &to, 64);
+                    f.store(&zero, &to, LANES * to_bytes);
                 }
                 let (lanes, times) = if lanes == LANES { (LANES, 1) } else { (1, lanes) };
                 for lane in 0..times {
                     let from = f.offset(&from, &int(((dim + lane) * bytes) as i64));
-                    let to = f.offset(&to, &int((lane * 4) as i64));
-                    let value = match self.dtype {
-                        DType::F32 => f.load(floats(lanes), &from, 4),
-                        _ => {
+                    let to = f.offset(&to, &int((lane * to_bytes) as i64));
+                    let value = match (self.dtype, &self.by_tiles) {
+                        (DType::F32, _) => f.load(floats(lanes), &from, 4),
+                        (_, by_tiles) => {
                             let bits = f.load(I16.with_lanes(lanes), &from, 2);
-                            bf16_to_f32(f, &bits)
+                            if by_tiles.is_some() { bits } else { bf16_to_f32(f, &bits) }
                         }
                     };
-                    f.store(&value, &to, 4);
+                    f.store(&value, &to, to_bytes);
                 }
             }
         });
@@ -391,7 +413,7 @@ impl Attend {
                     let key = f.binary("add", &first, &lanes);
                     let mut visible = f.compare("icmp sle", &key, &own);
                     if let Some(window) = self.attention.window {
-                        let reach = f.binary("add", &key, &super::text::int_of(ints, window as i64));
+                        let reach = f.binary("add", &key, &int_of(ints, window as i64));
                         let near = f.compare("icmp sgt", &reach, &own);
                         visible = f.binary("and", &visible, &near);
                     }
@@ -413,7 +435,10 @@ impl Attend {
                     let score = f.load(floats(LANES), &address, 64);
                     let lowered = f.binary("fsub", &score, &maximum_lanes);
                     let weight = exp2(f, fused, &lowered);
-                    f.store(&weight, &address, 64);
+                    match &self.by_tiles {
+                        None => f.store(&weight, &address, 64),
+                        Some(memory) => memory.store_weights(f, &row, column, &weight),
+                    }
                     vec![f.binary("fadd", &sums[0], &weight)]
                 });
                 let sum = sum_lanes(f, &sums[0]);
@@ -503,86 +528,5 @@ impl Attend {
             }
         };
         f.store(&stored, &address, bytes);
-    }
-
-    /// Where the partial results of an item lie.
-    fn partial(&self, f: &mut FunctionText, number: &Value) -> Value {
-        f.element(&self.workspace, number, (self.group * self.state_stride) as i64)
-    }
-
-    fn store_partial(&self, f: &mut FunctionText, item: &Item) {
-        let to = self.partial(f, &item.number);
-        f.for_each(&int(0), &int((self.group * self.state_stride) as i64), (LANES * 4) as i64, |f, byte| {
-            let from = f.offset(&self.state, byte);
-            let value = f.load(floats(LANES), &from, 64);
-            let to = f.offset(&to, byte);
-            f.store(&value, &to, 64);
-        });
-    }
-
-    /// Combines the splits of every sequence and head, in order, and writes the rows.
-    fn emit_combine(&self, f: &mut FunctionText, context: &KernelContext<'_>, params: &KernelParams) {
-        let fused = context.registers.fma;
-        let heads = int(self.attention.kv_heads as i64);
-        let sequences = integer(f, &params.args, offset_of!(StepArgs, sequences));
-        f.fold(&int(0), &sequences, 1, &[int(0)], |f, sequence, before| {
-            let row = load_index(f, &self.starts, sequence);
-            let length = self.position_after(f, &row);
-            let rounded = f.add(&length, &int(SPLIT as i64 - 1));
-            let splits = f.binary("sdiv", &rounded, &int(SPLIT as i64));
-            // Query heads are dealt out to threads.
-            let (first, last) =
-                super::step_args::share(f, &int(self.attention.heads as i64), &params.thread, &params.threads);
-            f.for_each(&first, &last, 1, |f, head| {
-                let kv_head = f.binary("sdiv", head, &int(self.group as i64));
-                let in_group = f.binary("srem", head, &int(self.group as i64));
-                let state_of = |f: &mut FunctionText, split: &Value| {
-                    let local = f.binary("mul nsw", split, &heads);
-                    let local = f.add(&local, &kv_head);
-                    let number = f.add(&before[0], &local);
-                    let partial = self.partial(f, &number);
-                    f.element(&partial, &in_group, self.state_stride as i64)
-                };
-                let maximum = f.fold(&int(0), &splits, 1, &[float_of(F32, NO_MAXIMUM)], |f, split, largest| {
-                    let state = state_of(f, split);
-                    let address = f.offset(&state, &int((self.padded * 4) as i64));
-                    let value = f.load(F32, &address, 4);
-                    vec![f.intrinsic("maxnum", &[largest[0].clone(), value])]
-                });
-                let vectors = self.padded / LANES;
-                let mut initial = vec![float_of(F32, 0.0)];
-                initial.extend(vec![float_of(floats(LANES), 0.0); vectors]);
-                let sums = f.fold(&int(0), &splits, 1, &initial, |f, split, sums| {
-                    let state = state_of(f, split);
-                    let address = f.offset(&state, &int((self.padded * 4) as i64));
-                    let value = f.load(F32, &address, 4);
-                    let lowered = f.binary("fsub", &value, &maximum[0]);
-                    let factor = exp2(f, fused, &lowered);
-                    let address = f.offset(&state, &int((self.padded * 4 + 4) as i64));
-                    let part = f.load(F32, &address, 4);
-                    let mut next = vec![fma(f, fused, &part, &factor, &sums[0])];
-                    let factor = f.splat(&factor, LANES);
-                    for vector in 0..vectors {
-                        let address = f.offset(&state, &int((vector * LANES * 4) as i64));
-                        let value = f.load(floats(LANES), &address, 64);
-                        next.push(fma(f, fused, &value, &factor, &sums[vector + 1]));
-                    }
-                    next
-                });
-                let row_head = f.scale(&row, self.attention.heads as i64);
-                let element = f.add(&row_head, head);
-                let element = f.scale(&element, self.head_dim as i64);
-                let to = f.element(&self.output, &element, self.dtype.bytes() as i64);
-                self.for_dims(f, |f, dim, lanes| {
-                    let vector = &sums[dim / LANES + 1];
-                    let value = if lanes == 1 { f.extract(vector, dim % LANES) } else { vector.clone() };
-                    let sum = f.splat(&sums[0], lanes);
-                    let value = f.binary("fdiv", &value, &sum);
-                    self.store_output(f, &to, dim, &value);
-                });
-            });
-            let count = f.binary("mul nsw", &splits, &heads);
-            vec![f.add(&before[0], &count)]
-        });
     }
 }

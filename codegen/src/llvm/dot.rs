@@ -2,11 +2,13 @@
 //! of the result while it is in cache.
 //!
 //! Work items are blocks of rows times blocks of columns, fixed by the shapes alone; a thread takes a contiguous range
-//! of them. Rows of the left operand are widened to f32 once per thread and row block.
+//! of them. Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
+//! block: f32, or tiles of bf16 where the CPU has a matrix unit ([`tiles`]).
 
 mod split;
+mod tiles;
 
-use super::expression::{Scope, Tile};
+use super::expression::Tile;
 use super::math::{bf16_to_f32, floats};
 use super::multiply::{Shape, TILE, Tiles};
 use super::rows::{Columns, LANES, Outputs, emit_rows};
@@ -14,11 +16,10 @@ use super::step_args::{share, size};
 use super::text::{F32, FunctionText, I16, Value, float_of, int};
 use super::{KernelContext, KernelParams};
 use crate::kernel::domain::Domain;
-use crate::kernel::dot::{LeftOperand, PANEL, Product, Products, left_operand, products};
+use crate::kernel::dot::{ComputedRows, LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
 use llmc_ir::region::Part;
-use std::collections::HashMap;
 
 /// Left-operand bytes that a row block may take, so that it stays in the second-level cache.
 const ROW_BLOCK_BYTES: usize = 512 << 10;
@@ -32,7 +33,9 @@ const PREFETCH: usize = 8 << 10;
 /// The sizes that all parts of a dot region share.
 struct Blocking {
     k: usize,
+    /// Rows of a block, and how many of them there can be.
     rows: usize,
+    most_rows: usize,
     a_stride: usize,
     left: Left,
 }
@@ -44,6 +47,8 @@ enum Left {
     InPlace,
     /// In working memory: f32 rows of f32 or bf16, with zeros to the end of a block of k.
     Copied(DType),
+    /// In working memory: bf16 tiles of 16 rows and 32 k, with zeros to the end of a tile of k.
+    Tiles,
 }
 
 /// The length of rows of a packed weight.
@@ -76,9 +81,16 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let region = &kernel.region;
     let parts = region.parts();
     let operand = left_operand(region)?;
-    let lhs_address = params.inputs[operand.input].clone();
-    let mut sections = parts.iter().map(|part| section(context, part)).collect::<Result<Vec<_>, _>>()?;
-    let blocking = blocking(context, &operand, &sections);
+    let all = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
+    let by_tiles = tiles::suit(context, &operand, &all);
+    let least_columns = match context.method {
+        _ if by_tiles => tiles::columns(operand.k),
+        DotMethod::Gemm => 2 * PANEL,
+        DotMethod::Gemv | DotMethod::SplitK => PANEL,
+    };
+    let mut sections: Vec<Section<'_>> =
+        parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns)).collect();
+    let blocking = if by_tiles { tiles::blocking(context, &operand) } else { blocking(context, &operand, &sections) };
 
     let rows = size(f, &params.args, sections.first().ok_or("a region without outputs")?.domain.rows)?;
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
@@ -90,8 +102,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let rounded = f.add(&last, &int(column_blocks as i64 - 1));
     let end_block = f.binary("sdiv", &rounded, &int(column_blocks as i64));
 
-    let widened = context.scratch(blocking.rows * blocking.a_stride);
-    let widened = f.offset(&params.scratch, &int(widened as i64));
+    let copy = context.scratch(blocking.rows * blocking.a_stride);
+    let copy = f.offset(&params.scratch, &int(copy as i64));
     // Sections take turns, so they share the memory for results.
     let results = sections.iter().map(|section| section.products.len() * blocking.rows * section.c_stride).max();
     let results = context.scratch(results.unwrap_or(0));
@@ -101,13 +113,26 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         section.tiles = (0..section.products.len()).map(tile).collect();
     }
 
-    let left = LeftRows { blocking: &blocking, address: lhs_address, widened, rows };
+    let source = match &operand.source {
+        LeftSource::Input(input) => Source::Memory(params.inputs[*input].clone()),
+        LeftSource::Prologue(computed) => {
+            let offset = context.scratch(blocking.rows * blocking.k * operand.dtype.bytes());
+            Source::Computed(computed, f.offset(&params.scratch, &int(offset as i64)))
+        }
+    };
+    let left = LeftRows { blocking: &blocking, dtype: operand.dtype, source, copy, rows };
     if context.method == DotMethod::SplitK {
         return split::emit(f, context, params, &left, &sections, &row_blocks);
     }
     let mut result = Ok(());
     f.for_each(&first_block, &end_block, 1, |f, row_block| {
-        let (row, count, a) = left.block(f, row_block);
+        let (row, count, a) = match left.block(f, context, params, row_block) {
+            Ok(block) => block,
+            Err(error) => {
+                result = Err(error);
+                return;
+            }
+        };
         let mut base = f.scale(row_block, column_blocks as i64);
         for section in &sections {
             // The thread's blocks among those of this section, counted from its first.
@@ -118,12 +143,12 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
                 f.min(&own, &blocks)
             });
             f.for_each(&start, &end, 1, |f, column_block| {
-                for (product, tile) in section.products.iter().zip(&section.tiles) {
-                    let weight = panels(params, &blocking, product);
-                    multiply_block(f, context, &blocking, section, &weight, [&a, tile], &count, column_block);
-                }
-                let epilogue = emit_epilogue(f, context, params, section, (&row, &count), column_block);
-                result = std::mem::replace(&mut result, Ok(())).and(epilogue);
+                let block = if blocking.left == Left::Tiles {
+                    tiles::emit_block(f, context, params, &blocking, section, (&a, &row, &count), column_block)
+                } else {
+                    emit_block(f, context, params, &blocking, section, (&a, &row, &count), column_block)
+                };
+                result = std::mem::replace(&mut result, Ok(())).and(block);
             });
             base = f.add(&base, &blocks);
         }
@@ -134,37 +159,85 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
 /// The rows of the left operand.
 struct LeftRows<'b> {
     blocking: &'b Blocking,
-    address: Value,
+    dtype: DType,
+    source: Source<'b>,
     /// The thread's working memory for copies.
-    widened: Value,
+    copy: Value,
     rows: Value,
+}
+
+/// Where rows of the left operand come from.
+enum Source<'b> {
+    /// From memory: the address of the first one.
+    Memory(Value),
+    /// A thread computes those of a block, into working memory of its own at that address.
+    Computed(&'b ComputedRows, Value),
 }
 
 impl LeftRows<'_> {
     /// The first row of a block, how many there are, and where the inner kernel reads them.
-    fn block(&self, f: &mut FunctionText, row_block: &Value) -> (Value, Value, Value) {
+    fn block(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        params: &KernelParams,
+        row_block: &Value,
+    ) -> Result<(Value, Value, Value), String> {
         let blocking = self.blocking;
         let row = f.scale(row_block, blocking.rows as i64);
         let left = f.binary("sub nsw", &self.rows, &row);
         let count = f.min(&left, &int(blocking.rows as i64));
-        let a = match blocking.left {
-            Left::InPlace => f.element(&self.address, &row, blocking.a_stride as i64),
-            Left::Copied(dtype) => {
-                let from = f.element(&self.address, &row, (blocking.k * dtype.bytes()) as i64);
-                copy_rows(f, blocking, dtype, &from, &self.widened, &count);
-                self.widened.clone()
+        let row_bytes = (blocking.k * self.dtype.bytes()) as i64;
+        let from = match &self.source {
+            Source::Memory(address) => f.element(address, &row, row_bytes),
+            Source::Computed(computed, address) => {
+                compute_rows(f, context, params, computed, address, (&row, &count))?;
+                address.clone()
             }
         };
-        (row, count, a)
+        let a = match blocking.left {
+            Left::InPlace => from,
+            Left::Copied(dtype) => {
+                copy_rows(f, blocking, dtype, &from, &self.copy, &count);
+                self.copy.clone()
+            }
+            Left::Tiles => {
+                tiles::pack_rows(f, blocking, &from, &self.copy, &count);
+                self.copy.clone()
+            }
+        };
+        Ok((row, count, a))
     }
 }
 
+/// Computes `count` rows from `row` on, packed one behind the other from `to` on.
+fn compute_rows(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    computed: &ComputedRows,
+    to: &Value,
+    (row, count): (&Value, &Value),
+) -> Result<(), String> {
+    let outputs = Outputs {
+        nodes: vec![computed.node],
+        addresses: vec![to.clone()],
+        first_row: Some(row.clone()),
+        within: &computed.part.nodes,
+        kv: context.kv,
+        slots: &params.slots,
+    };
+    let end = f.add(row, count);
+    let columns = Columns::Groups(int(0), int(computed.domain.groups as i64));
+    let mut scope = context.scope(params);
+    emit_rows(f, &mut scope, &computed.domain, &outputs, (row, &end), &columns)
+}
+
 /// A part as a section with blocks of whole units of columns.
-fn section<'r>(context: &KernelContext<'_>, part: &'r Part) -> Result<Section<'r>, String> {
-    let Products { domain, products, n, unit } = products(context.kernel, part)?;
-    let target = if context.method == DotMethod::Gemm { 2 * PANEL } else { PANEL };
-    let columns = unit * target.div_ceil(unit);
-    Ok(Section { part, domain, products, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() })
+fn section(part: &Part, products: Products, least_columns: usize) -> Section<'_> {
+    let Products { domain, products, n, unit } = products;
+    let columns = unit * least_columns.div_ceil(unit);
+    Section { part, domain, products, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() }
 }
 
 fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Section<'_>]) -> Blocking {
@@ -174,11 +247,11 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
     let left = if operand.dtype == DType::F32 && longest == k { Left::InPlace } else { Left::Copied(operand.dtype) };
     let a_stride = match left {
         Left::InPlace => k * 4,
-        Left::Copied(_) => (k.next_multiple_of(32) + LANES) * 4,
+        _ => (k.next_multiple_of(32) + LANES) * 4,
     };
     let block = context.registers.rows[context.tiles() - 1] * 2;
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
-    Blocking { k, rows, a_stride, left }
+    Blocking { k, rows, most_rows: rows, a_stride, left }
 }
 
 /// Copies rows into working memory as f32, padded with zeros to whole blocks of k.
@@ -222,6 +295,24 @@ struct Panels {
 fn panels(params: &KernelParams, blocking: &Blocking, product: &Product) -> Panels {
     let k = padded(blocking.k, product.dtype);
     Panels { address: params.inputs[product.weight].clone(), dtype: product.dtype, k }
+}
+
+/// The products of one block of rows and columns, and the work behind them.
+fn emit_block(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    blocking: &Blocking,
+    section: &Section<'_>,
+    (a, row, count): (&Value, &Value, &Value),
+    column_block: &Value,
+) -> Result<(), String> {
+    for (product, tile) in section.products.iter().zip(&section.tiles) {
+        let weight = panels(params, blocking, product);
+        multiply_block(f, context, blocking, section, &weight, [a, tile], count, column_block);
+    }
+    let end = f.add(row, count);
+    emit_epilogue(f, context, params, section, RowSpan { block: row, start: row, end: &end }, column_block)
 }
 
 /// `C = A B` for one block of columns of one weight.
@@ -309,13 +400,24 @@ fn sum_parts(k: usize, method: DotMethod) -> Vec<usize> {
     parts
 }
 
-/// The elementwise work on one block of a section's result.
+/// Rows of a block.
+#[derive(Clone, Copy)]
+struct RowSpan<'v> {
+    /// The block's first row.
+    block: &'v Value,
+    /// The first of these rows.
+    start: &'v Value,
+    /// The row behind them.
+    end: &'v Value,
+}
+
+/// The elementwise work on some rows of one block of a section's result.
 fn emit_epilogue(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     params: &KernelParams,
     section: &Section<'_>,
-    (row, count): (&Value, &Value),
+    rows: RowSpan<'_>,
     column_block: &Value,
 ) -> Result<(), String> {
     let column = f.scale(column_block, section.columns as i64);
@@ -330,24 +432,13 @@ fn emit_epilogue(
         None if section.columns >= section.n => Columns::Groups(int(0), int(1)),
         None => Columns::Span(column.clone(), column_end),
     };
-    let kernel = context.kernel;
-    let mut scope = Scope {
-        body: &kernel.region.body,
-        inputs: &params.inputs,
-        layouts: &kernel.weight_layouts,
-        tiles: HashMap::new(),
-        reduced: HashMap::new(),
-        fma: context.registers.fma,
-        module: context.module,
-        lanes: LANES,
-        known: HashMap::new(),
-    };
+    let (kernel, kv) = (context.kernel, context.kv);
+    let mut scope = context.scope(params);
     for (product, base) in section.products.iter().zip(&section.tiles) {
-        let (row, column) = (row.clone(), column.clone());
+        let (row, column) = (rows.block.clone(), column.clone());
         let tile = Tile { base: base.clone(), row, column, stride: section.c_stride, summands: 1, summand_stride: 0 };
         scope.tiles.insert(product.node, tile);
     }
-    let outputs = Outputs::of(kernel, section.part, &params.outputs, context.kv, &params.slots);
-    let end = f.add(row, count);
-    emit_rows(f, &mut scope, &section.domain, &outputs, (row, &end), &columns)
+    let outputs = Outputs::of(kernel, section.part, &params.outputs, kv, &params.slots);
+    emit_rows(f, &mut scope, &section.domain, &outputs, (rows.start, rows.end), &columns)
 }

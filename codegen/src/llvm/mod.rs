@@ -1,5 +1,6 @@
 //! From planned kernels to LLVM IR text to native code. Everything that knows LLVM is below this module.
 
+mod amx;
 mod attend;
 pub mod compile;
 pub mod device;
@@ -18,6 +19,7 @@ mod text;
 use crate::error::CodegenError;
 use crate::host::HostTarget;
 use crate::kernel::domain::Domain;
+use amx::TileProducts;
 use expression::Scope;
 use llmc_ir::dim::Bounds;
 use llmc_ir::op::{AttendMethod, Attention, DotMethod, Op};
@@ -42,14 +44,21 @@ pub struct ModelText {
 pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText, CodegenError> {
     let mut module = ModuleText::default();
     let mut multiplies = Multiplies::default();
+    let mut tile_products = TileProducts::default();
     let registers = registers(target);
+    let unit = MatrixUnit::of(target);
     let (mut scratch, mut workspace) = (0, 0);
+    let mut used = Vec::new();
     for (program, kernels) in model.plan.programs.iter().zip(&model.kernels) {
+        let mut used_by_program = MatrixUnit::Vectors;
         for kernel in kernels {
             let mut context = KernelContext {
                 module: &mut module,
                 multiplies: &mut multiplies,
+                tile_products: &mut tile_products,
                 registers: &registers,
+                unit,
+                used: MatrixUnit::Vectors,
                 kernel,
                 kv: &model.plan.kv,
                 bounds: &program.bounds,
@@ -65,10 +74,12 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
             })?;
             scratch = scratch.max(context.scratch_bytes);
             workspace = workspace.max(context.workspace_bytes.next_multiple_of(64));
+            used_by_program = used_by_program.max(context.used);
         }
+        used.push(used_by_program);
     }
-    for program in &model.plan.programs {
-        step::emit(&mut module, &model.plan, program, workspace);
+    for (program, used) in model.plan.programs.iter().zip(used) {
+        step::emit(&mut module, &model.plan, program, workspace, used);
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
     let attributes = format!("nounwind \"min-legal-vector-width\"=\"{lanes}\" \"prefer-vector-width\"=\"{lanes}\"");
@@ -93,11 +104,32 @@ fn registers(target: &HostTarget) -> Registers {
     }
 }
 
+/// What multiplies matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum MatrixUnit {
+    /// Vector instructions.
+    Vectors,
+    /// AMX, for bf16.
+    Tiles,
+}
+
+impl MatrixUnit {
+    /// The best that a target has.
+    fn of(target: &HostTarget) -> MatrixUnit {
+        let has_tiles = ["amx-tile", "amx-bf16", "avx512bw"].iter().all(|feature| target.has(feature));
+        if has_tiles { MatrixUnit::Tiles } else { MatrixUnit::Vectors }
+    }
+}
+
 /// What a kernel is written with.
 struct KernelContext<'a> {
     module: &'a mut ModuleText,
     multiplies: &'a mut Multiplies,
+    tile_products: &'a mut TileProducts,
     registers: &'a Registers,
+    /// The best unit that the target has, and the one that the kernel uses.
+    unit: MatrixUnit,
+    used: MatrixUnit,
     kernel: &'a Kernel,
     kv: &'a KvLayout,
     bounds: &'a Bounds,
@@ -115,6 +147,21 @@ impl KernelContext<'_> {
         let offset = self.scratch_bytes;
         self.scratch_bytes += bytes.next_multiple_of(64);
         offset
+    }
+
+    /// What expressions of the kernel refer to, without any products.
+    fn scope<'s>(&'s mut self, params: &'s KernelParams) -> Scope<'s> {
+        Scope {
+            body: &self.kernel.region.body,
+            inputs: &params.inputs,
+            layouts: &self.kernel.weight_layouts,
+            tiles: HashMap::new(),
+            reduced: HashMap::new(),
+            fma: self.registers.fma,
+            module: self.module,
+            lanes: LANES,
+            known: HashMap::new(),
+        }
     }
 
     /// Tiles of 16 columns per inner call: where memory bounds, a whole panel, so that it is read in order.
@@ -206,18 +253,8 @@ fn emit_rows_kernel(
     let domain = Domain::of(&kernel.region, part)?;
     let count = step_args::size(f, &params.args, domain.rows)?;
     let (first, last) = step_args::share(f, &count, &params.thread, &params.threads);
-    let mut scope = Scope {
-        body: &kernel.region.body,
-        inputs: &params.inputs,
-        layouts: &kernel.weight_layouts,
-        tiles: HashMap::new(),
-        reduced: HashMap::new(),
-        fma: context.registers.fma,
-        module: context.module,
-        lanes: LANES,
-        known: HashMap::new(),
-    };
     let outputs = Outputs::of(kernel, part, &params.outputs, context.kv, &params.slots);
+    let mut scope = context.scope(params);
     let columns = Columns::Groups(int(0), int(domain.groups as i64));
     emit_rows(f, &mut scope, &domain, &outputs, (&first, &last), &columns)
 }

@@ -34,6 +34,8 @@ pub struct Outputs<'a> {
     pub nodes: Vec<NodeId>,
     /// Their addresses; of a KV cache, its layer's part of block 0.
     pub addresses: Vec<Value>,
+    /// The row that lies at the address; `None`: the step's first.
+    pub first_row: Option<Value>,
     /// What they are computed from.
     pub within: &'a BTreeSet<NodeId>,
     /// The layout of the KV cache.
@@ -48,6 +50,7 @@ impl<'a> Outputs<'a> {
         Outputs {
             nodes: part.outputs.iter().map(|&output| kernel.region.outputs[output]).collect(),
             addresses: part.outputs.iter().map(|&output| addresses[output].clone()).collect(),
+            first_row: None,
             within: &part.nodes,
             kv,
             slots,
@@ -357,6 +360,12 @@ fn emit_output(
             store_kv(f, outputs.kv, part, &outputs.addresses[output], &slot, &place, &value);
             Ok(())
         }
-        _ => store(f, &value, &outputs.addresses[output], &ty, &at),
+        _ => {
+            let mut at = at;
+            if let Some(first) = &outputs.first_row {
+                at[0] = Index::Scalar(f.binary("sub nsw", position.row, first));
+            }
+            store(f, &value, &outputs.addresses[output], &ty, &at)
+        }
     }
 }

@@ -2,10 +2,10 @@
 //! crosses threads. Calls of one function in a row become a loop over tables of weights, so that the size of the
 //! code does not depend on the depth of the model.
 
-use super::kernel_symbol;
 use super::memory::load_index;
 use super::step_args::{barrier, pointer, step_input, trace};
 use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
+use super::{MatrixUnit, amx, kernel_symbol};
 use llmc_ir::abi::StepArgs;
 use llmc_ir::plan::{Launch, Operand, Plan, PlannedCall, Program};
 use std::mem::offset_of;
@@ -26,8 +26,9 @@ struct Frame<'a> {
     traced: Value,
 }
 
-/// Writes `llmc_<program>(args, thread, threads)`.
-pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_bytes: usize) {
+/// Writes `llmc_<program>(args, thread, threads)`. A thread whose kernels use tiles has them from here to the end of the
+/// step.
+pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_bytes: usize, used: MatrixUnit) {
     let params = [(PTR, "args"), (I32, "thread"), (I32, "threads")];
     let (mut f, values) = FunctionText::new(Role::Entry, &program.entry_symbol(), &params);
     let [args, thread, threads] = values.try_into().expect("three parameters");
@@ -48,12 +49,18 @@ pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_b
     let traced = f.cast("zext", &traced, I64);
     let frame = Frame { program, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
 
+    if used == MatrixUnit::Tiles {
+        amx::configure(&mut f, module);
+    }
     let mut rest = &program.calls[..];
     while let Some(first) = rest.first() {
         let count = rest.iter().take_while(|call| call.function == first.function).count();
         let (run, after) = rest.split_at(count);
         emit_run(&mut f, module, plan, &frame, &kv, run);
         rest = after;
+    }
+    if used == MatrixUnit::Tiles {
+        amx::release(&mut f);
     }
     module.add(f.finish());
 }

@@ -48,6 +48,8 @@ pub struct Ty {
 pub const I32: Ty = Ty { scalar: Scalar::I32, lanes: 1 };
 /// Scalar `i64`.
 pub const I64: Ty = Ty { scalar: Scalar::I64, lanes: 1 };
+/// Scalar `i8`.
+pub const I8: Ty = Ty { scalar: Scalar::I8, lanes: 1 };
 /// Scalar `i16`.
 pub const I16: Ty = Ty { scalar: Scalar::I16, lanes: 1 };
 /// Scalar `float`.
@@ -452,7 +454,16 @@ impl FunctionText {
 
     /// Brings the cache line at `address` close, for reading.
     pub fn prefetch(&mut self, address: &Value) {
-        let hints = [int_of(I32, 0), int_of(I32, 3), int_of(I32, 1)];
+        self.prefetch_with_locality(address, 3);
+    }
+
+    /// Brings the cache line at `address` into the second-level cache, for reading.
+    pub fn prefetch_to_second_level(&mut self, address: &Value) {
+        self.prefetch_with_locality(address, 2);
+    }
+
+    fn prefetch_with_locality(&mut self, address: &Value, locality: i64) {
+        let hints = [int_of(I32, 0), int_of(I32, locality), int_of(I32, 1)];
         let [read, close, data] = hints;
         self.call("llvm.prefetch.p0", None, &[address.clone(), read, close, data]);
     }

@@ -40,6 +40,8 @@ pub(super) fn check_body(region: &Region) -> Result<(), String> {
         return Ok(());
     }
     let body = &region.body;
+    let prologue = region.prologue();
+    let left = prologue.as_ref().map(|prologue| prologue.left);
     let mut indexing: BTreeSet<NodeId> = BTreeSet::new();
     let mut invariant: BTreeSet<NodeId> = BTreeSet::new();
     let mut nodes = BTreeSet::new();
@@ -56,7 +58,7 @@ pub(super) fn check_body(region: &Region) -> Result<(), String> {
         if free {
             indexing.insert(node);
         }
-        if !free || region.outputs.contains(&node) {
+        if !free || region.outputs.contains(&node) || left == Some(node) {
             nodes.insert(node);
         }
         if let Op::Dot { .. } = op {
@@ -71,7 +73,10 @@ pub(super) fn check_body(region: &Region) -> Result<(), String> {
     for part in region.parts() {
         check(region.anchor, body, &part.nodes.intersection(&nodes).copied().collect())?;
     }
-    Ok(())
+    match prologue {
+        Some(prologue) => check(Anchor::Rows, body, &prologue.nodes.intersection(&nodes).copied().collect()),
+        None => Ok(()),
+    }
 }
 
 /// Whether an operation with one operand only moves or rounds elements.

@@ -3,8 +3,9 @@
 //! Setting up goes through `driver` (is there one?), `code` (the driver compiles the PTX), `memory` and `upload` (weights
 //! once, from the mapped file), and `launches` (what each program launches, with all addresses). A step is a copy of its
 //! inputs (`step`), the replay of recorded launches (`graphs`) and a copy of the logits back, or of the likeliest tokens
-//! alone (`likeliest`), all on one stream, then one wait.
+//! alone (`likeliest`, `candidates`), all on one stream, then one wait.
 
+mod candidates;
 mod code;
 mod driver;
 mod error;
@@ -21,6 +22,7 @@ pub use error::CudaError;
 
 use super::{Device, DeviceError, Preparation, Span};
 use crate::executor::{StepInputs, default_kv_blocks_within};
+use candidates::Candidates;
 use code::Code;
 use cudarc::driver::DriverError;
 use driver::Gpu;
@@ -49,6 +51,7 @@ pub struct CudaModel {
     logits: DeviceMemory,
     host_logits: Pinned,
     likeliest: Likeliest,
+    candidates: Candidates,
     _weights: Vec<DeviceMemory>,
     _arena: DeviceMemory,
     _workspace: DeviceMemory,
@@ -100,6 +103,7 @@ impl CudaModel {
             programs: launches::resolve(plan, &code.code, &loaded, &places),
             host_logits: Pinned::allocate(&gpu, needs.logits)?,
             likeliest: Likeliest::new(&gpu, needs.samples, plan.model.vocab)?,
+            candidates: Candidates::new(&gpu, needs.samples, plan.model.vocab)?,
             step,
             kv,
             kv_blocks,
@@ -115,7 +119,7 @@ impl CudaModel {
     }
 
     /// Runs a step and copies what is wanted of it to the host.
-    fn run_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted) -> Result<(), CudaError> {
+    fn run_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted<'_>) -> Result<(), CudaError> {
         self.try_step(program, inputs, wanted).map_err(|error| CudaError::Lost {
             device: self.gpu.facts.describe(),
             program: self.artifact.manifest().plan.programs[program].name.clone(),
@@ -123,7 +127,7 @@ impl CudaModel {
         })
     }
 
-    fn try_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted) -> Result<(), DriverError> {
+    fn try_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted<'_>) -> Result<(), DriverError> {
         let gpu = &self.gpu;
         let plan = &self.artifact.manifest().plan;
         gpu.context.bind_to_thread()?;
@@ -137,12 +141,14 @@ impl CudaModel {
             self.step.send(gpu, inputs).and_then(|()| {
                 self.graphs.run(gpu, program, sizes, &mut self.programs[program])?;
                 match wanted {
+                    Wanted::Nothing => Ok(()),
                     _ if samples == 0 => Ok(()),
                     Wanted::Logits => {
                         let bytes = samples * plan.model.vocab * size_of::<f32>();
-                        self.logits.copy_to(gpu, &mut self.host_logits.bytes_mut()[..bytes])
+                        self.logits.copy_to(gpu, 0, &mut self.host_logits.bytes_mut()[..bytes])
                     }
                     Wanted::Likeliest => self.likeliest.find(gpu, self.logits.address(), samples),
+                    Wanted::Candidates(scales) => self.candidates.find(gpu, self.logits.address(), scales),
                 }
             })
         };
@@ -154,9 +160,12 @@ impl CudaModel {
 
 /// What is copied to the host after a step.
 #[derive(Clone, Copy)]
-enum Wanted {
+enum Wanted<'a> {
+    Nothing,
     Logits,
     Likeliest,
+    /// With a scale for each row.
+    Candidates(&'a [f32]),
 }
 
 impl Device for CudaModel {
@@ -191,6 +200,33 @@ impl Device for CudaModel {
         Ok(None)
     }
 
+    fn candidates(
+        &mut self,
+        program: usize,
+        inputs: &StepInputs,
+        scales: &[f32],
+    ) -> Result<Option<&[u32]>, DeviceError> {
+        assert_eq!(scales.len(), inputs.sample_rows.len(), "a scale for each row");
+        self.run_step(program, inputs, Wanted::Candidates(scales))?;
+        Ok(Some(self.candidates.results(scales.len())))
+    }
+
+    fn row(&mut self, row: usize) -> Result<&[f32], DeviceError> {
+        let failed = self.gpu.failed("copying logits from the GPU");
+        let bytes = self.artifact.manifest().plan.model.vocab * size_of::<f32>();
+        let range = row * bytes..(row + 1) * bytes;
+        self.gpu.context.bind_to_thread().map_err(&failed)?;
+        // SAFETY: the stream is waited for before this returns.
+        let copied =
+            unsafe { self.logits.copy_to(&self.gpu, range.start, &mut self.host_logits.bytes_mut()[range.clone()]) };
+        copied.and(self.gpu.stream.synchronize()).map_err(&failed)?;
+        Ok(memory::as_floats(&self.host_logits.bytes()[range]))
+    }
+
+    fn compute(&mut self, program: usize, inputs: &StepInputs) -> Result<(), DeviceError> {
+        Ok(self.run_step(program, inputs, Wanted::Nothing)?)
+    }
+
     fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError> {
         let each = self.artifact.manifest().plan.kv.block_bytes();
         let failed = self.gpu.failed("clearing blocks of the KV cache");
@@ -208,6 +244,8 @@ struct Needs {
     arena: u64,
     workspace: u64,
     logits: u64,
+    /// What is found of them.
+    candidates: u64,
     /// Rows of logits.
     samples: usize,
     layout: Layout,
@@ -221,13 +259,15 @@ impl Needs {
             arena: plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0),
             workspace: code.code.workspace_bytes,
             logits: (samples * plan.model.vocab * size_of::<f32>()) as u64,
+            candidates: Candidates::bytes(samples, plan.model.vocab),
             samples,
             layout: Layout::new(plan),
         }
     }
 
     fn fixed(&self) -> u64 {
-        let rest = self.arena.saturating_add(self.workspace).saturating_add(self.logits);
+        let logits = self.logits.saturating_add(self.candidates);
+        let rest = self.arena.saturating_add(self.workspace).saturating_add(logits);
         self.weights.saturating_add(rest).saturating_add(self.layout.bytes)
     }
 

@@ -91,6 +91,8 @@ pub struct HostModel {
     scratch: Memory,
     scratch_stride: u64,
     logits: Memory,
+    /// Rows that the logits have room for.
+    rows: usize,
     vocab: usize,
     workers: Workers,
     // Last, because the fields above point into them.
@@ -134,6 +136,7 @@ impl HostModel {
             scratch: reserve("working memory", threads, scratch_stride as usize, Pages::Small)?,
             scratch_stride,
             logits: reserve("logits", samples, vocab * size_of::<f32>(), Pages::Small)?,
+            rows: samples,
             vocab,
             workers: Workers::start(threads).map_err(|source| HostError::Threads { threads, source })?,
             _code: code,
@@ -208,6 +211,21 @@ impl Device for HostModel {
 
     fn likeliest(&mut self, _: usize, _: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
         Ok(None)
+    }
+
+    fn candidates(&mut self, _: usize, _: &StepInputs, _: &[f32]) -> Result<Option<&[u32]>, DeviceError> {
+        Ok(None)
+    }
+
+    fn row(&mut self, row: usize) -> Result<&[f32], DeviceError> {
+        // SAFETY: the logits have room for the rows of the largest step, all of them initialised by the system to zero and
+        // then by steps, and `&mut self` is borrowed.
+        let all = unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<f32>(), self.rows * self.vocab) };
+        Ok(&all[row * self.vocab..(row + 1) * self.vocab])
+    }
+
+    fn compute(&mut self, program: usize, inputs: &StepInputs) -> Result<(), DeviceError> {
+        self.run(program, inputs).map(|_| ())
     }
 
     fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError> {

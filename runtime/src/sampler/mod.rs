@@ -4,9 +4,11 @@
 //! top-k, top-p, min-p, then one draw. Temperature 0 is greedy: the largest penalised logit, the
 //! lowest id among equals, and no other member of the chain can change that.
 
+mod found;
 mod logprobs;
 mod select;
 
+pub use found::{Found, PART, TOTAL_ERROR, words};
 pub use logprobs::{TokenLogprobs, logprobs};
 
 use rand_pcg::Pcg64Mcg;
@@ -104,6 +106,23 @@ impl Sampler {
         !penalised && (*temperature == 0.0 || *top_k == Some(1))
     }
 
+    /// One of the candidates, by their weights.
+    fn draw_candidate(&mut self, chain: Chain) -> u32 {
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(|candidate| chain.weight(candidate.logit)));
+        self.candidates[draw(&self.weights, &mut self.random)].id
+    }
+
+    fn chain(&self, max: f32) -> Chain {
+        let temperature = f64::from(self.params.temperature);
+        // min-p compares probabilities with the largest one, which is this in logits.
+        let floor = match self.params.min_p {
+            Some(min_p) => (f64::from(min_p).ln() * temperature) as f32,
+            None => f32::NEG_INFINITY,
+        };
+        Chain { max, scale: 1.0 / temperature, floor }
+    }
+
     /// Chooses the next token: an index into `logits[vocab]`. `history` is the prompt and what has
     /// been generated since; ids outside the vocabulary in it are ignored. NaN is never chosen.
     /// Empty logits give 0.
@@ -127,7 +146,7 @@ impl Sampler {
         for &id in history {
             let Some(logit) = logits.get_mut(id as usize) else { continue };
             if !std::mem::replace(&mut self.seen[id as usize], true) {
-                *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+                *logit = penalise(*logit, penalty);
             }
         }
         for &id in history {
@@ -144,26 +163,17 @@ impl Sampler {
         if self.params.temperature == 0.0 || top_k == 1 || !max.is_finite() {
             return best;
         }
-        let scale = 1.0 / f64::from(self.params.temperature);
-        // Single precision suffices for a probability and takes a third of the time.
-        let weight = |logit: f32| f64::from(((f64::from(logit - max) * scale) as f32).exp());
-        // min-p compares probabilities with the largest one, which is this in logits.
-        let floor = match self.params.min_p {
-            Some(min_p) => (f64::from(min_p).ln() * f64::from(self.params.temperature)) as f32,
-            None => f32::NEG_INFINITY,
-        };
+        let chain = self.chain(max);
         let top_p = self.params.top_p.filter(|&p| p < 1.0);
         if top_p.is_none() && top_k >= logits.len() {
-            return self.draw_from_all(logits, |logit| if logit - max >= floor { weight(logit) } else { 0.0 });
+            return self.draw_from_all(logits, |logit| if chain.keeps(logit) { chain.weight(logit) } else { 0.0 });
         }
         match top_p {
             None => largest(logits, top_k, &mut self.candidates),
-            Some(top_p) => self.nucleus(logits, top_k, f64::from(top_p), weight),
+            Some(top_p) => self.nucleus(logits, top_k, f64::from(top_p), |logit| chain.weight(logit)),
         }
-        self.candidates.retain(|candidate| candidate.logit - max >= floor);
-        self.weights.clear();
-        self.weights.extend(self.candidates.iter().map(|candidate| weight(candidate.logit)));
-        self.candidates[draw(&self.weights, &mut self.random)].id
+        self.candidates.retain(|candidate| chain.keeps(candidate.logit));
+        self.draw_candidate(chain)
     }
 
     fn draw_from_all(&mut self, logits: &[f32], weight: impl Fn(f32) -> f64) -> u32 {
@@ -201,6 +211,31 @@ impl Sampler {
             width = (width * 8).min(top_k);
         }
     }
+}
+
+/// What temperature and min-p make of logits, given the largest.
+#[derive(Clone, Copy)]
+struct Chain {
+    max: f32,
+    scale: f64,
+    floor: f32,
+}
+
+impl Chain {
+    /// A token's probability relative to the largest one. Single precision suffices for it and takes a third of the time.
+    fn weight(self, logit: f32) -> f64 {
+        f64::from(((f64::from(logit - self.max) * self.scale) as f32).exp())
+    }
+
+    /// Whether min-p keeps it.
+    fn keeps(self, logit: f32) -> bool {
+        logit - self.max >= self.floor
+    }
+}
+
+/// What the logit of a token becomes that has occurred.
+fn penalise(logit: f32, penalty: f32) -> f32 {
+    if logit < 0.0 { logit * penalty } else { logit / penalty }
 }
 
 /// The index of the largest value, the first among equals; NaN is passed over.

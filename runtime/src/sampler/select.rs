@@ -12,7 +12,7 @@ pub(super) struct Candidate {
 }
 
 /// Larger logits first, lower ids first among equals.
-fn order(a: &Candidate, b: &Candidate) -> Ordering {
+pub(super) fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 

@@ -17,6 +17,7 @@ use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, run_pipeline};
 use llmc_passes::plan::{check_plan, plan_programs};
+use llmc_passes::prologue::take_rows;
 use llmc_passes::rebuild::rebuild;
 use std::collections::BTreeMap;
 
@@ -72,6 +73,14 @@ impl Target {
             Target::Device(target) => &target.name,
         }
     }
+
+    /// Whether products of bf16 are taken by a matrix unit, for which attention rounds the weights of positions.
+    pub fn has_matrix_unit(&self) -> bool {
+        match self {
+            Target::Host(target) => target.has("amx-bf16"),
+            Target::Device(_) => true,
+        }
+    }
 }
 
 impl Case {
@@ -121,7 +130,14 @@ impl Case {
     /// # Errors
     /// Why there is none.
     pub fn plan(&self, programs: &[SpecializedModule]) -> Result<PlannedModel, String> {
-        let fused = programs.iter().map(|program| fuse_program(program, self.build.epilogues)).collect();
+        let mut fused: Vec<_> = programs.iter().map(|program| fuse_program(program, self.build.epilogues)).collect();
+        if self.build.epilogues == Epilogues::Fused {
+            let mut random = Random::new(self.weights.len() as u64);
+            for function in fused.iter_mut().flat_map(|program| &mut program.module.functions) {
+                let wanted = *random.choose(&[true, true, false]);
+                take_rows(function, |_| wanted);
+            }
+        }
         let model = plan_programs(fused, &self.context()?.facts).map_err(|e| e.to_string())?;
         assert_eq!(check_plan(&model), Vec::<String>::new());
         Ok(model)

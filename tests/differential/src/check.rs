@@ -3,13 +3,14 @@
 use crate::case::{Case, Target};
 use crate::compiled::Compiled;
 use crate::device::{Device, Padding};
-use crate::enclosure::{Enclosure, State, enclose_module, noise};
+use crate::enclosure::{State, enclose_module, noise};
 use crate::pool::{Batch, Pool};
+use crate::trial::{Trial, inside};
 use llmc_codegen::error::CodegenError;
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::{KvState, Mode, StepInputs, Tensor, eval_module};
 use llmc_ir::module::{Module, SpecializedModule};
-use llmc_ir::op::{KvPart, Op};
+use llmc_ir::op::Op;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use llmc_ir::region::PlannedModel;
 use std::collections::BTreeMap;
@@ -101,7 +102,8 @@ pub fn check(case: &Case, steps: &[Tokens], bounds: Bounds) -> Result<Sharpness,
     let programs = case.programs().map_err(Failure::Refused)?;
     let planned = case.plan(&programs).map_err(Failure::Refused)?;
     let compiled = compile(case, planned).map_err(Failure::Codegen)?;
-    run(case, &programs, &*compiled, steps, bounds).map_err(Failure::Wrong)
+    let (sharpness, _) = run(case, &programs, &*compiled, steps, bounds).map_err(Failure::Wrong)?;
+    Ok(sharpness)
 }
 
 /// Compiles a planned case for its target.
@@ -136,7 +138,7 @@ impl Runs for Compiled {
     }
 
     fn attention_weights(&self) -> DType {
-        DType::F32
+        self.attention_weights
     }
 
     fn ways(&self) -> usize {
@@ -167,13 +169,17 @@ impl Runs for Device {
     }
 }
 
-fn run(
+/// Runs steps of compiled code as [`check`] does; returns also what each was, so that it can be tried on other code.
+///
+/// # Errors
+/// What is wrong with a result, and where.
+pub fn run(
     case: &Case,
     programs: &[SpecializedModule],
     compiled: &dyn Runs,
     steps: &[Tokens],
     bounds: Bounds,
-) -> Result<Sharpness, String> {
+) -> Result<(Sharpness, Vec<Trial>), String> {
     let mut lengths: BTreeMap<u64, usize> = BTreeMap::new();
     let blocks: usize = {
         let mut totals: BTreeMap<u64, usize> = BTreeMap::new();
@@ -184,6 +190,7 @@ fn run(
     let mut state = State::new();
     let (mut typed_state, mut wide_state, mut own_state) = (KvState::default(), KvState::default(), KvState::default());
     let mut sharpness = Sharpness::default();
+    let mut trials = Vec::new();
     let row_numbers = uses_row_numbers(&case.module);
     for (number, tokens) in steps.iter().enumerate() {
         let step = step(&mut lengths, tokens);
@@ -216,15 +223,24 @@ fn run(
                 }
             };
             sharpness.looseness = sharpness.looseness.max(expected.looseness());
-            let runs = Run { compiled, program: index, before: &pool, row_numbers };
-            let (logits, cache) = runs.check(&batch, &expected, &written).map_err(place)?;
+            let trial = Trial {
+                place: format!("step {number} ({step:?}), program {}", program.name),
+                program: index,
+                batch: batch.clone(),
+                before: pool.clone(),
+                expected,
+                written: written.clone(),
+                row_numbers,
+            };
+            let (logits, cache) = trial.check(compiled)?;
             let ratio = distance(&logits, &wide) / distance(&typed, &wide).max(f64::MIN_POSITIVE);
             sharpness.error_ratio = sharpness.error_ratio.max(ratio);
             after.get_or_insert((cache, written, own_written));
+            trials.push(trial);
         }
         (pool, state, own_state) = after.ok_or_else(|| format!("no program takes step {number}"))?;
     }
-    Ok(sharpness)
+    Ok((sharpness, trials))
 }
 
 /// A step from how long the sequences are already.
@@ -279,123 +295,6 @@ fn takes(program: &SpecializedModule, step: &StepInputs) -> bool {
     within && (!program.bounds.one_token_per_sequence || sizes.tokens == sizes.sequences)
 }
 
-/// Runs of one step from the same state of the cache.
-struct Run<'a> {
-    compiled: &'a dyn Runs,
-    program: usize,
-    before: &'a Pool,
-    /// Whether values depend on how many rows are before their own.
-    row_numbers: bool,
-}
-
-impl Run<'_> {
-    /// Checks the step and returns the logits and the cache behind it.
-    fn check(&self, batch: &Batch, expected: &Enclosure, state: &State) -> Result<(Vec<f64>, Pool), String> {
-        let (logits, pool) = self.on(batch, 0)?;
-        let values: Vec<f64> = logits.iter().copied().map(f64::from).collect();
-        inside(expected, &values)?;
-        self.check_cache(batch, &pool, state)?;
-        for way in 1..self.compiled.ways() {
-            let (others, other_pool) = self.on(batch, way)?;
-            same_bits(&logits, &others).map_err(|error| format!("run in way {way} instead of 0: {error}"))?;
-            if other_pool.bytes() != pool.bytes() {
-                return Err(format!("way {way} leaves another KV cache than 0"));
-            }
-        }
-        if batch.step.sequence_ids.len() > 1 && !self.row_numbers {
-            self.check_alone(batch, &logits)?;
-        }
-        Ok((values, pool))
-    }
-
-    fn on(&self, batch: &Batch, way: usize) -> Result<(Vec<f32>, Pool), String> {
-        let mut pool = self.before.clone();
-        let logits = self.compiled.run(self.program, batch, &mut pool, way)?;
-        Ok((logits, pool))
-    }
-
-    /// The cache holds the step's keys and values, and else what it held before.
-    fn check_cache(&self, batch: &Batch, after: &Pool, state: &State) -> Result<(), String> {
-        let mut untouched = self.before.clone();
-        untouched.copy_step(after, &batch.step);
-        if untouched.bytes() != after.bytes() {
-            return Err("the KV cache was written beside the step's rows".into());
-        }
-        for layer in 0..self.compiled.plan().kv.layers {
-            let Some(cache) = state.get(&layer) else { continue };
-            let parts = [
-                (KvPart::Key, &cache.low.keys, &cache.high.keys),
-                (KvPart::Value, &cache.low.values, &cache.high.values),
-            ];
-            for (part, low, high) in parts {
-                for (sequence, rows) in batch.step.sequences() {
-                    for &position in &batch.step.positions[rows] {
-                        let Some((low, high)) = low.get(&sequence).zip(high.get(&sequence)) else { continue };
-                        let found = after.row(layer, part, sequence, position as usize);
-                        let range = position as usize * found.len()..(position as usize + 1) * found.len();
-                        let row = Enclosure {
-                            dtype: self.compiled.plan().kv.dtype,
-                            sizes: vec![found.len()],
-                            low: low[range.clone()].to_vec(),
-                            high: high[range].to_vec(),
-                        };
-                        inside(&row, &found).map_err(|error| {
-                            format!(
-                                "{} of layer {layer}, sequence {sequence}, position {position}: {error}",
-                                part.name()
-                            )
-                        })?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Every sequence alone gets the bits that it gets in company.
-    fn check_alone(&self, batch: &Batch, logits: &[f32]) -> Result<(), String> {
-        let vocab = self.compiled.plan().model.vocab;
-        let sampled = &batch.step.sample_rows;
-        for (id, rows) in batch.step.sequences() {
-            let tokens = &batch.step.token_ids[rows.clone()];
-            let own = |row: i32| rows.contains(&(row as usize));
-            let mut step = StepInputs::batch(&[(id, batch.step.positions[rows.start] as usize, tokens)]);
-            step.sample_rows =
-                sampled.iter().copied().filter(|&row| own(row)).map(|row| row - rows.start as i32).collect();
-            let in_company = sampled.iter().zip(logits.chunks_exact(vocab)).filter(|(row, _)| own(**row));
-            let in_company: Vec<f32> = in_company.flat_map(|(_, logits)| logits.iter().copied()).collect();
-            let mut pool = self.before.clone();
-            let alone = pool.batch(&step);
-            let alone = self.compiled.run(self.program, &alone, &mut pool, 1)?;
-            same_bits(&in_company, &alone)
-                .map_err(|error| format!("sequence {id} alone instead of in company: {error}"))?;
-        }
-        Ok(())
-    }
-}
-
 fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
-}
-
-fn inside(expected: &Enclosure, values: &[f64]) -> Result<(), String> {
-    let violations = expected.violations(values);
-    let Some(&(at, value, low, high)) = violations.first() else { return Ok(()) };
-    let row = expected.sizes.last().copied().unwrap_or(1).max(1);
-    Err(format!(
-        "{} of {} elements are wrong; the first, row {} column {}, is {value:?} but must be in {low:?} ..= {high:?}",
-        violations.len(),
-        values.len(),
-        at / row,
-        at % row,
-    ))
-}
-
-fn same_bits(a: &[f32], b: &[f32]) -> Result<(), String> {
-    assert_eq!(a.len(), b.len(), "as many values");
-    let differing = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());
-    match differing {
-        Some(at) => Err(format!("element {at} of {} is {:?}, not {:?}", a.len(), b[at], a[at])),
-        None => Ok(()),
-    }
 }

@@ -9,6 +9,7 @@ use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::pack;
 use llmc_codegen::{HostCode, compile_host};
 use llmc_ir::abi::{StepArgs, StepFunction};
+use llmc_ir::dtype::DType;
 use llmc_ir::eval::{Mode, StepInputs, Tensor, eval_function};
 use llmc_ir::module::Function;
 use llmc_ir::plan::{PackedWeight, Plan};
@@ -28,6 +29,8 @@ pub struct Compiled {
     programs: Vec<StepFunction>,
     weights: Vec<Guarded>,
     scratch_bytes: usize,
+    /// What attention rounds the weights of positions to.
+    pub attention_weights: DType,
     _library: Library,
 }
 
@@ -52,7 +55,9 @@ impl Compiled {
         };
         let programs = model.plan.programs.iter().map(|program| entry(program.entry_symbol())).collect();
         let scratch_bytes = (scratch_bytes as usize).max(64);
-        Ok(Compiled { plan: model.plan, programs, weights, scratch_bytes, _library: library })
+        // Tiles take bf16.
+        let attention_weights = if target.has("amx-bf16") { model.plan.kv.dtype } else { DType::F32 };
+        Ok(Compiled { plan: model.plan, programs, weights, scratch_bytes, attention_weights, _library: library })
     }
 
     /// Runs one step of a program on `threads` threads. Returns the logits, `[samples, vocab]`.

@@ -20,7 +20,10 @@ pub struct Device {
     /// What it was compiled from.
     pub plan: Plan,
     code: GpuCode,
+    ptx: String,
     module: Module,
+    /// Kernels that run instead of those of the code, with a limit of instructions.
+    replaced: BTreeMap<String, (Module, u64)>,
     weights: Vec<Guarded>,
     counters: RefCell<BTreeMap<String, Counters>>,
 }
@@ -59,7 +62,29 @@ impl Device {
         let GpuModule { ptx, code } = compile_gpu(&model, target)?;
         let module = Module::parse(&ptx).unwrap_or_else(|error| panic!("{error}\n{ptx}"));
         let weights = model.plan.weights.iter().map(|weight| packed(case, &model, weight)).collect::<Result<_, _>>()?;
-        Ok(Device { plan: model.plan, code, module, weights, counters: RefCell::default() })
+        Ok(Device {
+            plan: model.plan,
+            code,
+            ptx,
+            module,
+            replaced: BTreeMap::new(),
+            weights,
+            counters: RefCell::default(),
+        })
+    }
+
+    /// The text that it runs.
+    pub fn ptx(&self) -> &str {
+        &self.ptx
+    }
+
+    /// Runs another kernel instead of the one of that name, up to so many instructions of warps per launch; or the code's
+    /// own again.
+    pub fn replace(&mut self, symbol: &str, kernel: Option<(Module, u64)>) {
+        match kernel {
+            Some(kernel) => self.replaced.insert(symbol.to_owned(), kernel),
+            None => self.replaced.remove(symbol),
+        };
     }
 
     /// What the last launch of each kernel cost, by the kernel's symbol.
@@ -170,8 +195,12 @@ impl Device {
         memory: &mut Memory,
     ) -> Result<(), String> {
         let arguments: Vec<Argument> = operands.iter().map(|&operand| operand.into()).collect();
-        let config = LaunchConfig::new(grid, [kernel.block, 1, 1], kernel.shared_bytes);
-        let counters = launch(&self.module, &kernel.symbol, config, &arguments, memory)
+        let mut config = LaunchConfig::new(grid, [kernel.block, 1, 1], kernel.shared_bytes);
+        let mut module = &self.module;
+        if let Some((other, limit)) = self.replaced.get(&kernel.symbol) {
+            (module, config.instruction_limit) = (other, *limit);
+        }
+        let counters = launch(module, &kernel.symbol, config, &arguments, memory)
             .map_err(|error| format!("{} on {grid:?}: {error}", step.kernel))?;
         self.counters.borrow_mut().insert(kernel.symbol.clone(), counters);
         Ok(())

@@ -10,8 +10,10 @@
 //! | file | idea |
 //! |---|---|
 //! | `case`      | a module, its weights, and how it is compiled |
+//! | `cases`     | those that several tests share |
 //! | `wrap`      | a random function as a module |
 //! | `check`     | everything that must hold of a compiled case |
+//! | `trial`     | one step on one program, with what its results are compared with |
 //! | `compiled`  | a compiled case in memory, run on threads |
 //! | `device`    | a case compiled to PTX, run on the emulator |
 //! | `pool`      | the KV cache in memory, by its documented layout |
@@ -20,6 +22,7 @@
 //! | `targets`   | CPU levels that this machine can run |
 
 pub mod case;
+pub mod cases;
 pub mod check;
 pub mod compiled;
 pub mod device;
@@ -27,4 +30,5 @@ pub mod enclosure;
 pub mod guarded;
 pub mod pool;
 pub mod targets;
+pub mod trial;
 pub mod wrap;

@@ -1,17 +1,39 @@
-//! CPU levels that this machine can run, and the GPU that the emulator stands in for.
+//! CPU levels that this machine can run, by itself or with AMX emulated, and the GPU that an emulator stands in for.
 
 use crate::case::Target;
+use llmc_amx_emulator::{Unit, provide};
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 
-/// Code for these is tested wherever the CPU has what they need; the last one is this very CPU.
+/// Code for these is tested wherever the CPU has what they need; the last one is this very CPU. Behind them comes
+/// AMX.
 const LEVELS: [&str; 5] = ["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "native"];
 
 /// The targets whose code can run here, weakest first. They differ in whether multiply-add is fused, in vector width
 /// and in the size of register blocks.
 pub fn runnable() -> Vec<Target> {
     let named = |name: &&str| Target::Host(HostTarget::named(name).expect("the level is known"));
-    LEVELS.iter().filter(|name| can_run(name)).map(named).collect()
+    LEVELS.iter().filter(|name| can_run(name)).map(named).chain(tiles()).collect()
+}
+
+/// A level with AMX, if this CPU has what it needs beside that: the emulator executes the tile instructions of a CPU that has
+/// none.
+pub fn tiles() -> Option<Target> {
+    if !can_run("x86-64-v4") {
+        println!("NOTE: this CPU has no AVX-512: code for AMX is not tested");
+        return None;
+    }
+    match provide() {
+        Unit::Hardware => println!("NOTE: AMX instructions are executed by this CPU"),
+        Unit::Emulator => println!("NOTE: AMX instructions are emulated"),
+    }
+    let mut target = HostTarget::named("x86-64-v4").expect("the level is known");
+    let features = ["amx-bf16", "amx-int8", "amx-tile"];
+    target.name += " with AMX";
+    target.llvm_features = features.map(|feature| format!("+{feature}")).join(",");
+    target.cpu_features.extend(features.map(str::to_owned));
+    target.cpu_features.sort();
+    Some(Target::Host(target))
 }
 
 /// The architecture that all device code is tested for: the kernels are the same for the others.

@@ -8,3 +8,4 @@ pub mod logits;
 pub mod models;
 pub mod resign;
 pub mod terminal;
+pub mod tiles;

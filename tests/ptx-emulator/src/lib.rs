@@ -10,6 +10,7 @@
 //!    family of instructions each, with the arithmetic of formats in `numeric`.
 //! 4. A defect ends the launch with a [`Fault`] that names kernel, line, block, warp and lane; a launch that ends well returns its
 //!    [`Counters`].
+//! 5. [`mutate`] plants defects in PTX, to see whether whoever checks kernels finds them.
 //!
 //! Blocks run one after the other and warps in turns, so every run of a launch is the same. What only timing could show on hardware is
 //! found by other means: races by vector clocks, missing waits by letting `cp.async` land at the wait and not before.
@@ -23,6 +24,7 @@ mod launch;
 mod lexer;
 mod memory;
 mod module;
+pub mod mutate;
 mod numeric;
 mod parse;
 mod shadow;

@@ -6,14 +6,15 @@
 
 mod epilogue;
 mod pad;
+mod prologue;
 mod stream;
 mod tile;
 
-use super::{DeviceContext, rows};
+use super::{DeviceContext, DeviceParams, rows};
 use crate::kernel::domain::Domain;
-use crate::kernel::dot::{LeftOperand, PANEL, Product, Products, left_operand, products};
+use crate::kernel::dot::{ComputedRows, LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
 use crate::llvm::expression::Tile;
-use crate::llvm::text::int;
+use crate::llvm::text::{FunctionText, Value, int};
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
@@ -24,16 +25,44 @@ const FEW_ROWS: usize = 32;
 
 /// The left operand of a region's products.
 struct Left {
-    /// Index of the region's input.
-    input: usize,
+    rows_in: RowsIn,
     dtype: DType,
     /// Element type of the weights that it meets.
     weights: DType,
     rows: Dim,
     k: usize,
-    /// Elements from one row to the next, and where rows lie if not in the input: an offset into the workspace.
+    /// Elements from one row to the next.
     stride: usize,
-    padded: Option<usize>,
+}
+
+/// Where the rows of the left operand lie.
+enum RowsIn {
+    /// In an input of the region.
+    Input(usize),
+    /// At an offset into the workspace.
+    Workspace(usize),
+    /// Nowhere: every block of the product computes those that it needs.
+    Block(ComputedRows),
+}
+
+impl Left {
+    /// Bytes from one row to the next.
+    fn row_bytes(&self) -> usize {
+        self.stride * self.dtype.bytes()
+    }
+
+    /// Address of a row in memory.
+    ///
+    /// # Errors
+    /// If blocks compute their rows, which are nowhere.
+    fn row(&self, f: &mut FunctionText, params: &DeviceParams, row: &Value) -> Result<Value, String> {
+        let base = match self.rows_in {
+            RowsIn::Input(input) => params.inputs[input].clone(),
+            RowsIn::Workspace(offset) => f.offset(&params.workspace, &int(offset as i64)),
+            RowsIn::Block(_) => return Err("a block's own rows are not in memory".into()),
+        };
+        Ok(f.element(&base, row, self.row_bytes() as i64))
+    }
 }
 
 /// Columns of their own: products that are combined with each other, and what happens to them.
@@ -69,7 +98,7 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let parts = kernel.region.parts();
     let of_parts = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
     let operand = left_operand(&kernel.region)?;
-    let mut left = left_of(&operand, of_parts.iter().flat_map(|products| &products.products))?;
+    let mut left = left_of(operand, of_parts.iter().flat_map(|products| &products.products))?;
     let few = context.bounds.max_of(left.rows) <= FEW_ROWS;
     let limit =
         |dots: usize| if few || left.dtype == DType::F32 { stream::most_columns(dots) } else { tile::COLUMNS / dots };
@@ -91,12 +120,14 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
         }
         later.push((part, kept));
     }
+    let streams = few || left.dtype == DType::F32;
+    prologue::emit(context, &mut left, streams)?;
     if left.dtype == DType::BF16 && !left.k.is_multiple_of(PANEL) {
         pad::emit(context, &mut left)?;
     }
-    match (left.dtype, few) {
-        (DType::BF16, false) => tile::emit(context, &left, &sections)?,
-        _ => stream::emit(context, &left, &sections)?,
+    match streams {
+        false => tile::emit(context, &left, &sections)?,
+        true => stream::emit(context, &left, &sections)?,
     }
     for (part, kept) in later {
         rows::emit_part(context, part, "epilogue", |f, params| {
@@ -104,15 +135,15 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
                 let base = f.offset(&params.workspace, &int(offset as i64));
                 (dot, Tile { base, row: int(0), column: int(0), stride: n * 4, summands: 1, summand_stride: 0 })
             };
-            kept.into_iter().map(tile).collect()
+            rows::Ends { tiles: kept.into_iter().map(tile).collect(), outputs: Vec::new() }
         })?;
     }
     Ok(())
 }
 
 /// The left operand of a region's products, whose weights must be of one type.
-fn left_of<'p>(operand: &LeftOperand, mut products: impl Iterator<Item = &'p Product>) -> Result<Left, String> {
-    let LeftOperand { input, dtype, rows, k } = *operand;
+fn left_of<'p>(operand: LeftOperand, mut products: impl Iterator<Item = &'p Product>) -> Result<Left, String> {
+    let LeftOperand { source, dtype, rows, k } = operand;
     let weights = products.next().map_or(dtype, |product| product.dtype);
     if products.any(|product| product.dtype != weights) {
         return Err("dots of one region must multiply with weights of one type".into());
@@ -120,5 +151,9 @@ fn left_of<'p>(operand: &LeftOperand, mut products: impl Iterator<Item = &'p Pro
     if ![dtype, weights].iter().all(|dtype| matches!(dtype, DType::F32 | DType::BF16)) {
         return Err(format!("{dtype} has no products on a device; compile for bf16 or f32"));
     }
-    Ok(Left { input, dtype, weights, rows, k, stride: k, padded: None })
+    let rows_in = match source {
+        LeftSource::Input(input) => RowsIn::Input(input),
+        LeftSource::Prologue(computed) => RowsIn::Block(computed),
+    };
+    Ok(Left { rows_in, dtype, weights, rows, k, stride: k })
 }

@@ -18,17 +18,26 @@ const TEAMS: usize = 4;
 /// Emits the kernels of a rows region.
 pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     for part in context.kernel.region.parts() {
-        emit_part(context, &part, "rows", |_, _| Vec::new())?;
+        emit_part(context, &part, "rows", |_, _| Ends::default())?;
     }
     Ok(())
 }
 
-/// Emits a kernel that computes a part of a region; `tiles` says where products that it uses lie.
+/// What a kernel's rows begin with and where they end, beside the region's own inputs and outputs.
+#[derive(Default)]
+pub struct Ends {
+    /// Where products that rows use lie.
+    pub tiles: Vec<(NodeId, Tile)>,
+    /// Nodes that are stored though no outputs of the region, and where.
+    pub outputs: Vec<(NodeId, Value)>,
+}
+
+/// Emits a kernel that computes a part of a region.
 pub fn emit_part(
     context: &mut DeviceContext<'_>,
     part: &Part,
     stage: &str,
-    tiles: impl FnOnce(&mut FunctionText, &DeviceParams) -> Vec<(NodeId, Tile)>,
+    ends: impl FnOnce(&mut FunctionText, &DeviceParams) -> Ends,
 ) -> Result<(), String> {
     let domain = Domain::of(&context.kernel.region, part)?;
     let members = (width(context, part, &domain) / LANES).next_multiple_of(WARP).clamp(WARP, MOST_MEMBERS);
@@ -36,7 +45,7 @@ pub fn emit_part(
     let geometry = Geometry {
         blocks: blocks(domain.rows, teams, domain.groups)?,
         threads: members * teams,
-        shared_bytes: members / WARP * 4,
+        shared_bytes: Threads::exchange_bytes(members),
     };
     context.launch(stage, &geometry, |context, f, params| {
         let rows = size(f, &params.args, domain.rows)?;
@@ -52,11 +61,15 @@ pub fn emit_part(
         let row = f.add(&row, &team);
         let exchange = f.shared_memory();
         let team = Threads { member, members, lanes: LANES, exchange };
-        let tiles = tiles(f, params);
+        let ends = ends(f, params);
         let kernel = context.kernel;
-        let outputs = Outputs::of(kernel, part, &params.outputs, context.kv, &params.slots);
+        let mut outputs = Outputs::of(kernel, part, &params.outputs, context.kv, &params.slots);
         let mut scope = context.scope(params);
-        scope.tiles.extend(tiles);
+        scope.tiles.extend(ends.tiles);
+        for (node, address) in ends.outputs {
+            outputs.nodes.push(node);
+            outputs.addresses.push(address);
+        }
         let inside = f.compare("icmp slt", &row, &rows);
         let mut result = Ok(());
         f.when(&inside, |f| {

@@ -67,6 +67,13 @@ pub struct Threads {
     pub exchange: Value,
 }
 
+impl Threads {
+    /// Shared memory that so many threads exchange values through.
+    pub fn exchange_bytes(members: usize) -> usize {
+        members / WARP * 4
+    }
+}
+
 impl Team for Threads {
     fn lanes(&self) -> usize {
         self.lanes

@@ -9,7 +9,7 @@ use super::super::math::floats;
 use super::super::rows::LANES;
 use super::super::step_args::{barrier, share};
 use super::super::text::{FunctionText, Value, int};
-use super::{LeftRows, Section, emit_epilogue, multiply_part, panels, zero_block};
+use super::{LeftRows, RowSpan, Section, emit_epilogue, multiply_part, panels, zero_block};
 use llmc_ir::op::DotMethod;
 
 /// Emits the kernel's body behind the choice of blocks.
@@ -37,7 +37,13 @@ pub fn emit(
     // Readers of what was in the workspace before have passed the barrier at the end of their kernel, or this one.
     barrier(f, &params.args, &params.physical_thread);
     f.for_each(&int(0), row_blocks, 1, |f, row_block| {
-        let (row, count, a) = left.block(f, row_block);
+        let (row, count, a) = match left.block(f, context, params, row_block) {
+            Ok(block) => block,
+            Err(error) => {
+                result = Err(error);
+                return;
+            }
+        };
         for (section, offset) in sections.iter().zip(&offsets) {
             let items = int((section.blocks() * parts) as i64);
             let (first, last) = share(f, &items, &params.thread, &params.threads);
@@ -56,7 +62,9 @@ pub fn emit(
                     let from = f.offset(&from, &int((number * rows * section.c_stride) as i64));
                     add_parts(f, section, rows, parts, [&from, tile], &count);
                 }
-                let epilogue = emit_epilogue(f, context, params, section, (&row, &count), column_block);
+                let end = f.add(&row, &count);
+                let rows = RowSpan { block: &row, start: &row, end: &end };
+                let epilogue = emit_epilogue(f, context, params, section, rows, column_block);
                 result = std::mem::replace(&mut result, Ok(())).and(epilogue);
             });
         }

@@ -116,7 +116,7 @@ impl Bench {
             sequence.filled = end;
             let sample = if end == depth { SampleRows::Last } else { SampleRows::None };
             let part = sequence.part(start..end, sample);
-            self.executor.run(&Step { sequences: vec![part] }).map_err(CliError::failure)?;
+            self.executor.compute(&Step { sequences: vec![part] }).map_err(CliError::failure)?;
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Bench {
             sequence.part(position..position + 1, SampleRows::Last)
         });
         let step = Step { sequences: parts.collect() };
-        self.executor.run(&step).map_err(CliError::failure)?;
+        self.executor.compute(&step).map_err(CliError::failure)?;
         Ok(())
     }
 }

@@ -33,15 +33,8 @@ unsafe impl Send for Likeliest {}
 impl Likeliest {
     /// Compiles the kernel and reserves memory for so many rows.
     pub fn new(gpu: &Gpu, rows: usize, vocab: usize) -> Result<Likeliest, CudaError> {
-        let text = CStr::from_bytes_with_nul(PTX.as_bytes()).unwrap_or_default();
-        let broken = |problem| CudaError::Code {
-            device: gpu.facts.describe(),
-            path: "llmrt itself".to_owned(),
-            target: "sampling".to_owned(),
-            problem,
-        };
-        let module = Module::compile(gpu, text).map_err(broken)?;
-        let function = module.function(SYMBOL).map_err(broken)?;
+        let module = Module::of_runtime(gpu, PTX)?;
+        let function = module.function(SYMBOL).map_err(|problem| Module::broken(gpu, problem))?;
         let bytes = (rows * size_of::<i32>()) as u64;
         let ids = DeviceMemory::allocate(gpu, bytes, "reserving memory for token ids")?;
         Ok(Likeliest { function, ids, host_ids: Pinned::allocate(gpu, bytes)?, vocab: vocab as u64, _module: module })
@@ -62,7 +55,7 @@ impl Likeliest {
         // for the ids.
         unsafe {
             result::launch_kernel(self.function, grid, block, 0, gpu.stream.cu_stream(), &mut arguments)?;
-            self.ids.copy_to(gpu, &mut self.host_ids.bytes_mut()[..rows * size_of::<i32>()])
+            self.ids.copy_to(gpu, 0, &mut self.host_ids.bytes_mut()[..rows * size_of::<i32>()])
         }
     }
 

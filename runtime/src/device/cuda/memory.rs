@@ -29,7 +29,7 @@ impl DeviceMemory {
         self.address
     }
 
-    /// Copies bytes to the start of this memory, some time before later work of the stream.
+    /// Copies bytes to this memory from `start` on, some time before later work of the stream.
     ///
     /// # Safety
     /// `from` must stay as it is until the stream has got that far.
@@ -39,14 +39,14 @@ impl DeviceMemory {
         unsafe { result::memcpy_htod_async(self.address + start as u64, from, gpu.stream.cu_stream()) }
     }
 
-    /// Copies the start of this memory to the host, some time before later work of the stream.
+    /// Copies bytes from `start` on to the host, some time before later work of the stream.
     ///
     /// # Safety
     /// `to` must be left alone until the stream has got that far.
-    pub unsafe fn copy_to(&self, gpu: &Gpu, to: &mut [u8]) -> Result<(), DriverError> {
-        assert!(to.len() <= self.bytes, "a copy of more than there is in device memory");
+    pub unsafe fn copy_to(&self, gpu: &Gpu, start: usize, to: &mut [u8]) -> Result<(), DriverError> {
+        assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.bytes), "a copy from beyond device memory");
         // SAFETY: the range is inside the allocation, and the caller keeps the destination.
-        unsafe { result::memcpy_dtoh_async(to, self.address, gpu.stream.cu_stream()) }
+        unsafe { result::memcpy_dtoh_async(to, self.address + start as u64, gpu.stream.cu_stream()) }
     }
 
     /// Zeroes a range, some time before later work of the stream.
@@ -114,6 +114,17 @@ pub(super) fn as_floats(bytes: &[u8]) -> &[f32] {
     let (before, floats, behind) = unsafe { bytes.align_to::<f32>() };
     assert!(before.is_empty() && behind.is_empty(), "bytes that are no floats");
     floats
+}
+
+/// Bytes that a kernel wrote as 32-bit words.
+///
+/// # Panics
+/// As [`as_floats`].
+pub(super) fn as_words(bytes: &[u8]) -> &[u32] {
+    // SAFETY: every pattern of bits is a word.
+    let (before, words, behind) = unsafe { bytes.align_to::<u32>() };
+    assert!(before.is_empty() && behind.is_empty(), "bytes that are no words");
+    words
 }
 
 /// Bytes that a kernel wrote as 32-bit integers.

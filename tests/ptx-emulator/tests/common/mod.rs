@@ -148,7 +148,7 @@ fn matmul(module: &Module) -> Result<Outcome, LaunchError> {
     // and more; every edge of the rows that the stores guard; tiles in several rows and groups of rows; all of it at once.
     let depths = [(16, 48), (16, 64), (32, 80), (48, 96), (16, 112)].map(|(m, k)| (m, 16, k));
     let rows = (1..=8).map(|sixteenths| (16 * sixteenths, 16, 16));
-    let large = [(256, 144, 16), (1168, 128, 16), (208, 144, 240)];
+    let large = [(256, 144, 16), (1168, 128, 16), (1168, 144, 16), (208, 144, 240)];
     over_shapes(depths.into_iter().chain(rows).chain(large), |shape| matmul_shape(module, shape))
 }
 

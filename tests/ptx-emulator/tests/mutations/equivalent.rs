@@ -1,8 +1,10 @@
 //! Seeded defects that change nothing a run could show, each with the reason why.
 
 /// Kernel, line of its PTX, kind of the defect, and why the kernel still does what it should.
-pub const EQUIVALENT: [(&str, usize, &str, &str); 36] = [
+pub const EQUIVALENT: [(&str, usize, &str, &str); 49] = [
+    ("matmul", 51, "shift or field off by one", "all bits of the result are the sign either way"),
     ("matmul", 52, "shift or field off by one", "rounds the division of a negative M"),
+    ("matmul", 60, "shift or field off by one", "all bits of the result are the sign either way"),
     ("matmul", 61, "shift or field off by one", "rounds the division of a negative N"),
     ("matmul", 91, "shift or field off by one", "a thread index has no seventh bit here"),
     ("matmul", 95, "shift or field off by one", "a thread index has no seventh bit here"),
@@ -17,6 +19,7 @@ pub const EQUIVALENT: [(&str, usize, &str, &str); 36] = [
     ("matmul", 275, "bound off by one", "at K = 32 the other condition is false"),
     ("matmul", 308, "bound off by one", "at K = 64 the other condition is false"),
     ("matmul", 352, "bound off by one", "at K = 64 the other condition is false"),
+    ("matmul", 558, "shift or field off by one", "all bits of the result are the sign either way"),
     ("matmul", 559, "shift or field off by one", "rounds the division of a negative K"),
     ("matmul", 597, "index off by one", "a prefetch beyond K copies zeros, as its bound says too"),
     ("matmul", 754, "bound off by one", "a prefetch beyond K copies zeros, as its bound says too"),
@@ -37,6 +40,16 @@ pub const EQUIVALENT: [(&str, usize, &str, &str); 36] = [
     ("flash", 131, "bound off by one", "there is at least one step"),
     ("flash", 156, "commit deleted", "the queries and the first keys become one group, and both are waited for"),
     ("flash", 175, "bound off by one", "the bound is at least 64"),
+    ("flash", 307, "bound off by one", "one more block is copied ahead, and never used"),
+    ("flash", 449, "bound off by one", "the lane's column and row differ modulo 16"),
+    ("flash", 450, "bound off by one", "the lane's column and row differ modulo 16"),
+    ("flash", 451, "bound off by one", "the lane's column and row differ modulo 16"),
+    ("flash", 452, "bound off by one", "the lane's column and row differ modulo 16"),
+    ("flash", 456, "bound off by one", "the lane's column and row differ modulo 16"),
+    ("flash", 457, "bound off by one", "the lane's column and row differ modulo 16"),
+    ("flash", 458, "bound off by one", "the lane's column and row differ modulo 16"),
+    ("flash", 459, "bound off by one", "the lane's column and row differ modulo 16"),
+    ("flash", 715, "bound off by one", "one more step of the loop, which the causal mask hides"),
     ("flash", 721, "mask off by one", "on a path for loops without a step, and there is at least one"),
 ];
 

@@ -3,7 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod equivalent;
-mod mutate;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +10,7 @@ use std::fmt::Write;
 use common::{CASES, attention};
 use equivalent::{EQUIVALENT, MISSED};
 use llmc_ptx_emulator::Module;
-use mutate::{mutants, sample};
+use llmc_ptx_emulator::mutate::{mutants, sample};
 
 /// Defects of one kind per kernel that every test run tries.
 const PER_KIND: usize = 12;
@@ -37,7 +36,7 @@ fn record(per_kind: usize) -> String {
         let sound = Module::parse(case.text).unwrap();
         assert!((case.run)(&sound).is_ok_and(|outcome| outcome.error < 1.0), "{} without a defect", case.kernel);
         for mutant in sample(mutants(case.text), per_kind) {
-            let line = mutant.line + 1;
+            let line = mutant.lines.start + 1;
             let module = Module::parse(&mutant.apply(case.text))
                 .unwrap_or_else(|error| panic!("{} at line {line}: {}: {error}", mutant.kind, mutant.text));
             let found = (case.run)(&module).map_or(true, |outcome| outcome.error >= 1.0);

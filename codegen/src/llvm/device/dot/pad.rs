@@ -4,13 +4,16 @@
 use super::super::matrix::PANEL;
 use super::super::thread::{WARP, special_wide};
 use super::super::{DeviceContext, Geometry, blocks};
-use super::Left;
+use super::{Left, RowsIn};
 use crate::llvm::step_args::size;
 use crate::llvm::text::{I16, int, int_of};
 
 /// Emits the kernel and lets `left` be the copy.
 pub fn emit(context: &mut DeviceContext<'_>, left: &mut Left) -> Result<(), String> {
     let padded = left.k.next_multiple_of(PANEL);
+    if left.stride == padded {
+        return Ok(());
+    }
     let offset = context.reserve(context.bounds.max_of(left.rows) * padded * 2);
     let geometry = Geometry { blocks: blocks(left.rows, 1, 1)?, threads: WARP, shared_bytes: 0 };
     context.launch("pad", &geometry, |_, f, params| {
@@ -18,8 +21,8 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &mut Left) -> Result<(), Stri
         let row = special_wide(f, "ctaid.x");
         let lane = special_wide(f, "tid.x");
         let inside = f.compare("icmp slt", &row, &rows);
+        let from = left.row(f, params, &row)?;
         f.when(&inside, |f| {
-            let from = f.element(&params.inputs[left.input], &row, left.k as i64 * 2);
             let to = f.offset(&params.workspace, &int(offset as i64));
             let to = f.element(&to, &row, padded as i64 * 2);
             f.for_each(&lane, &int(padded as i64), WARP as i64, |f, column| {
@@ -35,6 +38,6 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &mut Left) -> Result<(), Stri
         Ok(())
     })?;
     left.stride = padded;
-    left.padded = Some(offset);
+    left.rows_in = RowsIn::Workspace(offset);
     Ok(())
 }

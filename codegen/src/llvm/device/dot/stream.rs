@@ -12,7 +12,7 @@ use super::super::matrix::{self, COLUMNS, Lifetime, PANEL, PANEL_BLOCK};
 use super::super::thread::{WARP, from_partner, special_wide};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
 use super::epilogue::{Results, emit as emit_epilogue, row_stride};
-use super::{Left, Section};
+use super::{Left, RowsIn, Section, prologue};
 use crate::llvm::expression::Tile;
 use crate::llvm::step_args::size;
 use crate::llvm::text::{F32, FunctionText, Value, float_of, int, int_of};
@@ -40,7 +40,7 @@ struct Stream<'a> {
     warps: usize,
     rows: usize,
     k_blocks: usize,
-    /// Address of the left operand's first row.
+    /// Address of the block's first row of the left operand.
     base: Value,
     /// First row of the block, and how many there are from it on.
     row: Value,
@@ -67,8 +67,10 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
     let shared = |section: &Section<'_>| {
         splits(section, warps, k_blocks) * section.products.len() * rows * row_stride(section.columns)
     };
-    let shared_bytes = sections.iter().map(shared).max().unwrap_or(0);
-    let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads: warps * WARP, shared_bytes };
+    let result_bytes = sections.iter().map(shared).max().unwrap_or(0);
+    let threads = warps * WARP;
+    let shared_bytes = result_bytes + prologue::shared_bytes(context, left, threads);
+    let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads, shared_bytes };
     context.launch("stream", &geometry, |context, f, params| {
         let all = size(f, &params.args, left.rows)?;
         let block = special_wide(f, "ctaid.x");
@@ -83,17 +85,28 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
         let row = f.scale(&row_block, rows as i64);
         let rest = f.binary("sub nsw", &all, &row);
         let count = f.min(&rest, &int(rows as i64));
-        let base = match left.padded {
-            Some(offset) => f.offset(&params.workspace, &int(offset as i64)),
-            None => params.inputs[left.input].clone(),
-        };
         let warp = f.binary("lshr", &thread, &int(5));
         let lane = f.binary("and", &thread, &int(31));
         let shared = f.shared_memory();
         let any = f.compare("icmp sgt", &count, &int(0));
-        let stream = Stream { left, warps, rows, k_blocks, base, row, count, warp, lane, shared };
         let mut result = Ok(());
         f.when(&any, |f| {
+            let base = match &left.rows_in {
+                RowsIn::Block(computed) => {
+                    let to = f.offset(&shared, &int(result_bytes as i64));
+                    let of = (left, computed);
+                    result = prologue::compute(f, context, params, of, (&thread, threads), (&row, &count), &to);
+                    to
+                }
+                _ => match left.row(f, params, &row) {
+                    Ok(base) => base,
+                    Err(error) => {
+                        result = Err(error);
+                        return;
+                    }
+                },
+            };
+            let stream = Stream { left, warps, rows, k_blocks, base, row, count, warp, lane, shared };
             let mut first = 0;
             for section in sections {
                 let own = f.add(&column_block, &int(-first));
@@ -185,8 +198,7 @@ impl Stream<'_> {
     fn row_address(&self, f: &mut FunctionText, row: &Value) -> Value {
         let last = f.add(&self.count, &int(-1));
         let row = f.min(row, &last);
-        let row = f.add(&self.row, &row);
-        f.element(&self.base, &row, (self.left.stride * self.left.dtype.bytes()) as i64)
+        f.element(&self.base, &row, self.left.row_bytes() as i64)
     }
 
     /// The sum over blocks `start..end` of k: a lane's k pairs are `4t..4t + 4` of each block, for weights and rows.

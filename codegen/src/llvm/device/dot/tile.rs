@@ -137,9 +137,8 @@ impl Multiply<'_> {
         let lane = f.binary("and", &self.thread, &int(31));
         let warp_row = f.binary("lshr", &warp, &int(1));
         let warp_column = f.binary("and", &warp, &int(1));
-        let sums = self.sum(f, params, &shared, [&warp_row, &warp_column, &lane]);
-        // The results take the place of the stages.
-        copy::wait(f, 0);
+        let sums = self.sum(f, params, &shared, [&warp_row, &warp_column, &lane])?;
+        // The results take the place of the stages, into which nothing is on its way any more: the last steps start no copies.
         barrier(f);
         let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
         let mut result = Ok(());
@@ -252,13 +251,9 @@ impl Multiply<'_> {
     }
 
     /// What this thread copies: of the rows 16 bytes of every 32nd (16th) one, of each panel block its own 16 bytes.
-    fn copies(&self, f: &mut FunctionText, params: &DeviceParams) -> Copies {
+    fn copies(&self, f: &mut FunctionText, params: &DeviceParams) -> Result<Copies, String> {
         let pieces = (self.shape.row_bytes() / copy::BYTES) as i64;
         let rows_at_once = THREADS as i64 / pieces;
-        let base = match self.left.padded {
-            Some(offset) => f.offset(&params.workspace, &int(offset as i64)),
-            None => params.inputs[self.left.input].clone(),
-        };
         let row = f.binary("udiv", &self.thread, &int(pieces));
         let piece = f.binary("urem", &self.thread, &int(pieces));
         let last = f.add(&self.count, &int(-1));
@@ -267,7 +262,7 @@ impl Multiply<'_> {
             let row = f.add(&row, &int(turn * rows_at_once));
             let row = f.min(&row, &last);
             let row = f.add(&self.row, &row);
-            let address = f.element(&base, &row, self.left.stride as i64 * 2);
+            let address = self.left.row(f, params, &row)?;
             sources.push((f.element(&address, &piece, copy::BYTES as i64), 0));
         }
         let own = f.scale(&self.thread, copy::BYTES as i64);
@@ -287,7 +282,7 @@ impl Multiply<'_> {
         let bit = f.scale(&bit, 2);
         let slots = f.binary("xor", &self.thread, &bit);
         let slots = f.scale(&slots, copy::BYTES as i64);
-        Copies { sources, left, slots }
+        Ok(Copies { sources, left, slots })
     }
 
     /// What the numbers of a row's pieces are combined with.
@@ -391,11 +386,17 @@ impl Multiply<'_> {
     }
 
     /// The pipeline: `[slot][half of its columns][8 rows][4]` sums of this lane.
-    fn sum(&self, f: &mut FunctionText, params: &DeviceParams, shared: &Value, place: [&Value; 3]) -> Vec<Value> {
+    fn sum(
+        &self,
+        f: &mut FunctionText,
+        params: &DeviceParams,
+        shared: &Value,
+        place: [&Value; 3],
+    ) -> Result<Vec<Value>, String> {
         let Shape { stages, depth, .. } = self.shape;
         let steps = self.left.k.next_multiple_of(PANEL) / depth;
         let ahead = stages - 1;
-        let copies = self.copies(f, params);
+        let copies = self.copies(f, params)?;
         let operands = self.operands(f, place);
         let mut sources: Vec<Value> = copies.sources.iter().map(|(address, _)| address.clone()).collect();
         for stage in 0..ahead {
@@ -452,7 +453,7 @@ impl Multiply<'_> {
             next.extend(sums);
             next
         });
-        state[1..].to_vec()
+        Ok(state[1..].to_vec())
     }
 }
 

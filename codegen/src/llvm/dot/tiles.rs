@@ -1,0 +1,297 @@
+//! Products of bf16 rows by AMX ([`super::super::amx`]): many rows at a time, or so few that weights are read from memory once for
+//! all of them.
+//!
+//! Rows are brought into tiles once per row block. A panel of a weight then stays in the first-level cache while all rows
+//! of the block pass by, and the next panel is brought closer meanwhile. Long sums are cut, so that what passes by stays
+//! in the second-level cache; between the cuts sums wait in memory as f32.
+
+use super::super::amx::{
+    BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, Start, TILE_BYTES, by_row_tiles, for_groups,
+};
+use super::super::math::ints;
+use super::super::text::{FunctionText, I16, Value, int, int_of};
+use super::super::{KernelContext, KernelParams, MatrixUnit};
+use super::{Blocking, Left, RowSpan, Section, emit_epilogue};
+use crate::kernel::dot::{LeftOperand, PANEL, Product, Products};
+use llmc_ir::dtype::DType;
+use llmc_ir::op::DotMethod;
+
+/// Rows of a program at least: vector instructions read weights as fast for fewer, and need no tiles.
+const FEWEST_ROWS: usize = 4;
+/// Rows of a block at most.
+const MOST_ROWS: usize = 256;
+/// Sums longer than this are cut.
+const LONGEST_SUM: usize = 1536;
+/// Length of the parts of a cut sum.
+const SUM_PART: usize = 512;
+/// Columns of a block where sums are cut, so that a part of the rows is used for all of them.
+const COLUMNS_OF_CUT_SUMS: usize = 256;
+/// Lines of a panel per tile of k.
+const LINES: usize = BLOCK * ROWS;
+/// From a tile of a panel to the one of the next k.
+const B_DEPTH: usize = BLOCK * TILE_BYTES;
+
+/// Whether a region's products are taken by tiles: they round nothing only if both sides are bf16. This goes by the
+/// program, not by the step, because sums in tiles have other bits.
+pub fn suit(context: &KernelContext<'_>, operand: &LeftOperand, products: &[Products]) -> bool {
+    let mut products = products.iter().flat_map(|products| &products.products);
+    context.unit == MatrixUnit::Tiles
+        && context.method != DotMethod::SplitK
+        && operand.dtype == DType::BF16
+        && products.all(|product| product.dtype == DType::BF16)
+        && context.bounds.max_of(operand.rows) >= FEWEST_ROWS
+}
+
+/// Columns of a block at least.
+pub fn columns(k: usize) -> usize {
+    if k > LONGEST_SUM { COLUMNS_OF_CUT_SUMS } else { PANEL }
+}
+
+/// Blocks of rows: all rows that the program can have, or as many as fit the caches.
+pub fn blocking(context: &KernelContext<'_>, operand: &LeftOperand) -> Blocking {
+    let most_rows = context.bounds.max_of(operand.rows).min(MOST_ROWS);
+    let rows = most_rows.next_multiple_of(GROUP);
+    let parts = Parts::of(operand.k);
+    let a_stride = (parts.whole + 1) * parts.depth() * ROW_BYTES;
+    Blocking { k: operand.k, rows, most_rows, a_stride, left: Left::Tiles }
+}
+
+/// Copies rows of bf16 into tiles, with zeros to the end of a tile of k. Rows to the end of the last tile are left as
+/// they are. The tiles of one part of the sum lie together, so that they take turns evenly in the second-level cache.
+pub fn pack_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value, count: &Value) {
+    let parts = Parts::of(blocking.k);
+    let whole = blocking.k / DEPTH;
+    f.for_each(&int(0), count, 1, |f, row| {
+        let from = f.element(from, row, (blocking.k * 2) as i64);
+        let tile = f.binary("sdiv", row, &int(ROWS as i64));
+        let in_tile = f.binary("srem", row, &int(ROWS as i64));
+        let to = f.element(to, &tile, parts.row_tile_bytes() as i64);
+        let to = f.element(&to, &in_tile, ROW_BYTES as i64);
+        let copy = |f: &mut FunctionText, part: &Value, tiles: usize| {
+            let from = f.element(&from, part, (parts.depth() * ROW_BYTES) as i64);
+            let to = f.element(&to, part, parts.bytes(blocking) as i64);
+            f.for_each(&int(0), &int(tiles as i64), 1, |f, k| {
+                let from = f.element(&from, k, ROW_BYTES as i64);
+                let to = f.element(&to, k, TILE_BYTES as i64);
+                let values = f.load(I16.with_lanes(DEPTH), &from, 2);
+                f.store(&values, &to, ROW_BYTES);
+            });
+            (f.offset(&from, &int((tiles * ROW_BYTES) as i64)), f.offset(&to, &int((tiles * TILE_BYTES) as i64)))
+        };
+        let last = int(parts.whole as i64);
+        f.for_each(&int(0), &last, 1, |f, part| {
+            copy(f, part, parts.depth());
+        });
+        let (from, to) = copy(f, &last, whole - parts.whole * parts.depth());
+        let rest = blocking.k % DEPTH;
+        if rest > 0 {
+            f.store(&int_of(ints(ROWS), 0), &to, ROW_BYTES);
+            f.for_each(&int(0), &int(rest as i64), 1, |f, k| {
+                let from = f.element(&from, k, 2);
+                let to = f.element(&to, k, 2);
+                let value = f.load(I16, &from, 2);
+                f.store(&value, &to, 2);
+            });
+        }
+    });
+}
+
+/// The products of one block of rows and columns, and the work behind them on each group of rows as soon as it is complete.
+pub fn emit_block(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    blocking: &Blocking,
+    section: &Section<'_>,
+    (a, row, count): (&Value, &Value, &Value),
+    column_block: &Value,
+) -> Result<(), String> {
+    context.used = MatrixUnit::Tiles;
+    let block_panels = section.columns / PANEL;
+    let first_panel = f.scale(column_block, block_panels as i64);
+    let all_panels = int(section.n.div_ceil(PANEL) as i64);
+    let left = f.binary("sub nsw", &all_panels, &first_panel);
+    let panels = f.min(&left, &int(block_panels as i64));
+    let panels = Panels { first: first_panel, count: panels };
+    let parts = Parts::of(blocking.k);
+    // The first part starts the sums, and with the last one they are complete.
+    if parts.whole > 0 {
+        let part = Part { blocking, section, depth: parts.depth(), start: Start::Zero, number: int(0) };
+        part.multiply_all(f, context, params, (a, count), &panels);
+    }
+    f.for_each(&int(1), &int(parts.whole as i64), 1, |f, number| {
+        let part = Part { blocking, section, depth: parts.depth(), start: Start::Memory, number: number.clone() };
+        part.multiply_all(f, context, params, (a, count), &panels);
+    });
+    let start = if parts.whole > 0 { Start::Memory } else { Start::Zero };
+    let last = Part { blocking, section, depth: parts.last, start, number: int(parts.whole as i64) };
+    last.multiply_last(f, context, params, (a, count), &panels, |f, context, start, end| {
+        let [start, end] = [start, end].map(|offset| f.add(row, offset));
+        let span = RowSpan { block: row, start: &start, end: &end };
+        emit_epilogue(f, context, params, section, span, column_block)
+    })
+}
+
+/// The panels of a block of columns.
+struct Panels {
+    first: Value,
+    count: Value,
+}
+
+/// How a sum is cut.
+struct Parts {
+    /// Parts before the last one, all of one length.
+    whole: usize,
+    /// Tiles of k in the last one, at least 1 and no more than in another.
+    last: usize,
+}
+
+impl Parts {
+    fn of(k: usize) -> Parts {
+        let depth = k.div_ceil(DEPTH);
+        let part = SUM_PART / DEPTH;
+        let whole = if k > LONGEST_SUM { (depth - 1) / part } else { 0 };
+        Parts { whole, last: depth - whole * part }
+    }
+
+    /// Tiles of k in the longest.
+    fn depth(&self) -> usize {
+        if self.whole > 0 { SUM_PART / DEPTH } else { self.last }
+    }
+
+    /// Bytes of a part of 16 rows.
+    fn row_tile_bytes(&self) -> usize {
+        self.depth() * TILE_BYTES
+    }
+
+    /// Bytes of a part of a block's rows.
+    fn bytes(&self, blocking: &Blocking) -> usize {
+        blocking.rows / ROWS * self.row_tile_bytes()
+    }
+}
+
+/// A part of the sum of all products of a block.
+struct Part<'a> {
+    blocking: &'a Blocking,
+    section: &'a Section<'a>,
+    /// Tiles of k in it.
+    depth: usize,
+    start: Start,
+    /// Parts before it.
+    number: Value,
+}
+
+impl Part<'_> {
+    /// All rows with all panels of all weights.
+    fn multiply_all(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        params: &KernelParams,
+        (a, count): (&Value, &Value),
+        panels: &Panels,
+    ) {
+        for (product, tile) in self.section.products.iter().zip(&self.section.tiles) {
+            let weight = self.weight(f, params, product, panels);
+            self.multiply_panels(f, context, [a, &weight, tile], count, &panels.count);
+        }
+    }
+
+    /// The same, with `complete` called for the first row of each group and the row behind it as soon as all of its sums
+    /// are complete.
+    fn multiply_last(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        params: &KernelParams,
+        (a, count): (&Value, &Value),
+        panels: &Panels,
+        complete: impl FnOnce(&mut FunctionText, &mut KernelContext<'_>, &Value, &Value) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let last_panel = f.add(&panels.count, &int(-1));
+        let mut products = self.section.products.iter().zip(&self.section.tiles).collect::<Vec<_>>();
+        let (product, tile) = products.pop().ok_or("a part of a dot region without a dot")?;
+        for (product, tile) in products {
+            let weight = self.weight(f, params, product, panels);
+            self.multiply_panels(f, context, [a, &weight, tile], count, &panels.count);
+        }
+        let weight = self.weight(f, params, product, panels);
+        self.multiply_panels(f, context, [a, &weight, tile], count, &last_panel);
+        let mut result = Ok(());
+        for_groups(f, count, |f, group, rows| {
+            self.multiply(f, context, [a, &weight, tile], &last_panel, group, rows);
+            let start = f.scale(group, GROUP as i64);
+            let rows = f.min(rows, &int(GROUP as i64));
+            let end = f.add(&start, &rows);
+            result = complete(f, context, &start, &end);
+        });
+        result
+    }
+
+    /// All rows with the first panels of a weight.
+    fn multiply_panels(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        operands: [&Value; 3],
+        count: &Value,
+        panels: &Value,
+    ) {
+        f.for_each(&int(0), panels, 1, |f, panel| {
+            for_groups(f, count, |f, group, rows| self.multiply(f, context, operands, panel, group, rows));
+        });
+    }
+
+    /// The address of the first panel of a weight.
+    fn weight(&self, f: &mut FunctionText, params: &KernelParams, product: &Product, panels: &Panels) -> Value {
+        f.element(&params.inputs[product.weight], &panels.first, panel_bytes(self.blocking))
+    }
+
+    /// One group of rows with one panel.
+    fn multiply(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        [a, weight, c]: [&Value; 3],
+        panel: &Value,
+        group: &Value,
+        rows: &Value,
+    ) {
+        let blocking = self.blocking;
+        let parts = Parts::of(blocking.k);
+        let groups = blocking.rows / GROUP;
+        // So few rows bring what they need themselves.
+        let ahead = if blocking.most_rows <= ROWS { 0 } else { LINES / groups };
+        let shape = |row_tiles: usize| Shape {
+            depth: self.depth,
+            row_tiles,
+            a_row: ROW_BYTES,
+            a_depth: TILE_BYTES,
+            a_tile: parts.row_tile_bytes(),
+            a_reuse: if groups > 1 { Reuse::Later } else { Reuse::Soon },
+            b_depth: B_DEPTH,
+            b_tile: TILE_BYTES,
+            c_row: self.section.c_stride,
+            start: self.start,
+            ahead,
+        };
+        let a = f.element(a, &self.number, parts.bytes(blocking) as i64);
+        let a = f.element(&a, group, (BLOCK * parts.row_tile_bytes()) as i64);
+        let b = f.element(weight, panel, panel_bytes(blocking));
+        let b = f.element(&b, &self.number, (parts.depth() * B_DEPTH) as i64);
+        let c = f.element(c, group, (GROUP * self.section.c_stride) as i64);
+        let c = f.element(&c, panel, (PANEL * 4) as i64);
+        // Each group brings its share of every tile of the next panel.
+        let next = f.offset(&b, &int(panel_bytes(blocking)));
+        let next = f.element(&next, group, (ahead * ROW_BYTES) as i64);
+        let arguments = [a, b, c, next];
+        by_row_tiles(f, blocking.most_rows, rows, |f, row_tiles| {
+            let multiply = context.tile_products.get(context.module, &shape(row_tiles));
+            f.call_local(&multiply, &arguments);
+        });
+    }
+}
+
+fn panel_bytes(blocking: &Blocking) -> i64 {
+    (blocking.k.div_ceil(DEPTH) * B_DEPTH) as i64
+}

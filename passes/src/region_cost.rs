@@ -1,0 +1,66 @@
+//! What a region makes a machine do. Unlike prices of forms, which are made before fusion (`eqsat/cost.rs`), bytes are those
+//! of its inputs and outputs.
+
+use crate::eqsat::analysis::Dependence;
+use crate::eqsat::cost::{Term, Work};
+use llmc_ir::dim::Bindings;
+use llmc_ir::dtype::DType;
+use llmc_ir::graph::NodeId;
+use llmc_ir::op::Op;
+use llmc_ir::region::Region;
+use llmc_ir::shape::Type;
+
+/// What one launch does, and the element type that its products multiply.
+pub fn region_work(region: &Region, sizes: &Bindings) -> (Work, DType) {
+    let body = &region.body;
+    let mut work = Work { launches: 1.0, ..Work::default() };
+    let mut dtype = DType::F32;
+    for node in body.topological() {
+        let op = body.op(node);
+        let operands: Vec<&Type> = body.operands(node).into_iter().map(|operand| body.ty(operand)).collect();
+        if let (Op::Dot { .. } | Op::Attend(_), Some(Type::Tensor(left))) = (op, operands.first()) {
+            dtype = left.dtype;
+        }
+        let own = Term { op, operands, ty: body.ty(node), dependence: Dependence::Runtime }.work(sizes);
+        work.matrix_flops += own.matrix_flops;
+        work.vector_flops += own.vector_flops;
+        work.bytes += input_bytes(region, node, sizes) + cache_bytes(region, node, sizes);
+    }
+    work.bytes += region.outputs.iter().map(|&output| tensor_bytes(body.ty(output), sizes)).sum::<f64>();
+    (work, dtype)
+}
+
+/// Bytes that a launch reads of an input. Of a table only the gathered rows.
+pub fn input_bytes(region: &Region, node: NodeId, sizes: &Bindings) -> f64 {
+    let body = &region.body;
+    if !matches!(body.op(node), Op::Input { .. }) {
+        return 0.0;
+    }
+    let users = body.users(node);
+    let gathers = |user: &NodeId| matches!(body.op(*user), Op::Gather) && body.operands(*user)[0] == node;
+    if !users.is_empty() && users.iter().all(gathers) {
+        return users.into_iter().map(|user| tensor_bytes(body.ty(user), sizes)).sum();
+    }
+    tensor_bytes(body.ty(node), sizes)
+}
+
+/// Bytes of the cache that a node reads or writes.
+pub fn cache_bytes(region: &Region, node: NodeId, sizes: &Bindings) -> f64 {
+    let body = &region.body;
+    match (body.op(node), body.ty(node)) {
+        (Op::KvWrite { .. }, Type::Kv(kv)) => (sizes.tokens * kv.heads * kv.head_dim * kv.dtype.bytes()) as f64,
+        (Op::Attend(attention), _) => {
+            let Some(Type::Kv(kv)) = body.operands(node).get(1).map(|&cache| body.ty(cache)) else { return 0.0 };
+            let seen = attention.window.map_or(sizes.context, |window| window.min(sizes.context));
+            (2 * sizes.sequences * seen * kv.heads * kv.head_dim * kv.dtype.bytes()) as f64
+        }
+        _ => 0.0,
+    }
+}
+
+/// Bytes of a tensor; a cache is counted by those who look into it.
+pub fn tensor_bytes(ty: &Type, sizes: &Bindings) -> f64 {
+    let Some(tensor) = ty.as_tensor() else { return 0.0 };
+    let elements: f64 = tensor.shape.evaluate(sizes).into_iter().map(|size| size as f64).product();
+    elements * tensor.dtype.bytes() as f64
+}

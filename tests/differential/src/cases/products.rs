@@ -1,0 +1,89 @@
+//! Products alone: a table's rows, a pair with a gate, and one with a bias.
+
+use crate::case::{Build, Case, Limits, Target, random_weight, weight_types};
+use crate::check::Tokens;
+use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
+use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::module::{Argument, Call, LOGITS, Module};
+use llmc_ir::op::Op;
+use llmc_ir::plan::StepInput;
+use llmc_ir::shape::Type;
+use llmc_ir::testing::Random;
+use llmc_passes::fuse::Epilogues;
+
+const ROWS: usize = 43;
+
+/// `x [tokens, inputs]` times a pair of `[inner, inputs]` with a gate, times `[outputs, inner]` with a bias.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Columns of the rows.
+    pub inputs: usize,
+    /// Columns of the first products.
+    pub inner: usize,
+    /// Columns of the logits.
+    pub outputs: usize,
+}
+
+fn module(sizes: Sizes, numerics: Numerics) -> Module {
+    let Sizes { inputs, inner, outputs } = sizes;
+    let dtype = numerics.matrix;
+    let mut b = FunctionBuilder::new("embed", numerics);
+    let ids = b.step(StepInput::TokenIds);
+    let table = b.matrix("rows", ROWS, inputs);
+    let x = b.add(Op::Gather, &[table, ids]);
+    let x = b.to_matrix_type(x);
+    let embed = b.finish(&[x]).expect("tables are well-typed");
+
+    let mut b = FunctionBuilder::new("gated", numerics);
+    let x = b.param("x", Type::tensor(dtype, &[Dim::from(Symbol::Tokens), inputs.into()]));
+    let gate = b.linear(x, "gate", (inputs, inner), Bias::Absent);
+    let up = b.linear(x, "up", (inputs, inner), Bias::Absent);
+    let gate = b.silu(gate);
+    let product = b.times(gate, up);
+    let product = b.to_matrix_type(product);
+    let gated = b.finish(&[product]).expect("products are well-typed");
+
+    let mut b = FunctionBuilder::new("head", numerics);
+    let x = b.param("x", Type::tensor(dtype, &[Dim::from(Symbol::Tokens), inner.into()]));
+    let rows = b.step(StepInput::SampleRows);
+    let sampled = b.add(Op::Gather, &[x, rows]);
+    let logits = b.linear(sampled, "down", (inner, outputs), Bias::Present);
+    let head = b.finish(&[logits]).expect("logits are well-typed");
+
+    let call = |function: &str, arguments: &[&str], result: &str| Call {
+        function: function.into(),
+        scope: String::new(),
+        arguments: arguments.iter().map(|name| Argument::Value((*name).into())).collect(),
+        results: vec![result.into()],
+    };
+    let calls = vec![call("embed", &[], "x"), call("gated", &["x"], "y"), call("head", &["y"], LOGITS)];
+    Module { name: "Products".into(), functions: vec![embed, gated, head], calls }
+}
+
+/// A case of such products, and steps of so many new tokens of sequences that appear in order.
+///
+/// # Panics
+/// If there are no such products.
+pub fn case(
+    sizes: Sizes,
+    numerics: Numerics,
+    target: Target,
+    limits: Limits,
+    counts: &[&[usize]],
+) -> (Case, Vec<Tokens>) {
+    let module = module(sizes, numerics);
+    let mut random = Random::new(sizes.inputs as u64);
+    let weights = weight_types(&module).into_iter().map(|(name, ty)| {
+        let columns = if name == "rows" { 1 } else { ty.shape.0.last().and_then(|dim| dim.as_fixed()).unwrap_or(1) };
+        let weight = random_weight(&mut random, &ty, 1.7 / (columns as f64).sqrt());
+        (name, weight)
+    });
+    let weights = weights.collect();
+    let epilogues = if sizes.outputs.is_multiple_of(2) { Epilogues::Fused } else { Epilogues::Separate };
+    // Narrow weights are widened in the product, or while compiling.
+    let without = if sizes.inner.is_multiple_of(2) { vec![] } else { vec!["dequant".to_owned()] };
+    let case = Case { module, weights, limits, build: Build { target, without, epilogues } };
+    let mut tokens = |count: usize| (0..count).map(|_| random.below(ROWS) as i32).collect();
+    let steps = counts.iter().map(|counts| (0..).zip(*counts).map(|(id, &count)| (id, tokens(count))).collect());
+    (case, steps.collect())
+}

@@ -1,0 +1,84 @@
+//! The quality of code for AMX, seen without a CPU that has it: the instructions of every loop that multiplies tiles, in a
+//! model of real size.
+//!
+//! A product of tiles takes 16 cycles, so a loop is as fast as it can be if it has little else to do: four products need four
+//! loads, and a few instructions that count and prefetch.
+
+#[path = "gpu_code/models.rs"]
+mod models;
+
+use llmc_codegen::compile_host;
+use llmc_codegen::disassemble::{disassemble, kernel_sizes};
+use llmc_codegen::host::HostTarget;
+use std::fmt::Write;
+
+/// Instructions of a loop by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    products: usize,
+    loads: usize,
+    prefetches: usize,
+    /// Addresses, counters and jumps.
+    others: usize,
+    /// What of the others reads or writes the stack: addresses that found no register.
+    on_stack: usize,
+}
+
+impl Counts {
+    fn add(&mut self, instruction: &str) {
+        match instruction.split(' ').next().unwrap_or_default() {
+            "tdpbf16ps" => self.products += 1,
+            "tileloadd" | "tileloaddt1" => self.loads += 1,
+            "prefetcht1" => self.prefetches += 1,
+            _ => self.others += 1,
+        }
+        self.on_stack += usize::from(instruction.contains("(%rsp"));
+    }
+}
+
+/// The innermost loops of a function that multiply tiles, in order.
+fn loops(listing: &str, function: &str) -> Vec<Counts> {
+    let lines = listing.lines().skip(1).map(|line| {
+        let (offset, text) = line.trim_start().split_once("  ").expect("an offset and an instruction");
+        (usize::from_str_radix(offset, 16).expect("an offset"), text)
+    });
+    let lines: Vec<(usize, &str)> = lines.collect();
+    // Jumps back, and where to.
+    let own = format!("# {function}+0x");
+    let mut spans: Vec<(usize, usize)> = lines
+        .iter()
+        .filter_map(|&(offset, text)| {
+            let target = text.split_once(&own).and_then(|(_, target)| usize::from_str_radix(target, 16).ok())?;
+            (text.starts_with('j') && target <= offset).then_some((target, offset))
+        })
+        .collect();
+    spans.sort_unstable();
+    let is_innermost =
+        |&&(start, end): &&(usize, usize)| !spans.iter().any(|&(s, e)| (s, e) != (start, end) && s >= start && e <= end);
+    let innermost = spans.iter().filter(is_innermost).map(|&(start, end)| {
+        let mut counts = Counts::default();
+        lines.iter().filter(|(offset, _)| (start..=end).contains(offset)).for_each(|(_, text)| counts.add(text));
+        counts
+    });
+    innermost.filter(|counts| counts.products > 0).collect()
+}
+
+#[test]
+fn loops_over_tiles_do_little_else() {
+    let (_, planned) = models::all().into_iter().find(|(name, _)| *name == "d64").unwrap();
+    let code = compile_host(&planned, &HostTarget::named("sapphirerapids").unwrap()).unwrap().shared_object;
+    let mut table = String::from("kernel: products, loads, prefetches, others, of them on the stack\n");
+    let mut kernels = 0;
+    for function in kernel_sizes(&code).unwrap().into_keys() {
+        let found = loops(&disassemble(&code, &function).unwrap(), &function);
+        kernels += usize::from(!found.is_empty());
+        for counts in found {
+            let Counts { products, loads, prefetches, others, on_stack } = counts;
+            writeln!(table, "{function}: {products}, {loads}, {prefetches}, {others}, {on_stack}").unwrap();
+            assert!(matches!((products, loads), (2, 3) | (4, 4)), "{function}: {counts:?}");
+            assert!(others <= 16 && on_stack <= 2 && prefetches <= 32, "{function}: {counts:?}");
+        }
+    }
+    assert!(kernels > 15, "only {kernels} kernels multiply tiles:\n{table}");
+    insta::assert_snapshot!("loops_over_tiles", table);
+}

@@ -125,6 +125,7 @@ fn write_weight(
             check_range(weight, values)
         };
         pack::<CompileError>(weight, read, write)?;
+        model.checkpoint.forget(&weight.name);
     }
     Ok(writer.end_entry()?)
 }

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 pub use error::CheckpointError;
 use header::Entry;
@@ -84,6 +84,18 @@ impl Checkpoint {
             bytes: &shard.map[entry.range.clone()],
             file: &shard.path,
         })
+    }
+
+    /// Lets the system take back the memory that holds a tensor's bytes; reading them again reads the file.
+    pub fn forget(&self, name: &str) {
+        if let Some((shard, entry)) = self.tensors.get(name) {
+            let range = &entry.range;
+            // SAFETY: the mapping is of a file, shared and never written to: its pages come back from the file with the
+            // same bytes. Failing costs memory, nothing else.
+            let _ = unsafe {
+                self.shards[*shard].map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
     }
 
     fn open_single(file: &Path) -> Result<Checkpoint, CheckpointError> {

@@ -58,6 +58,17 @@ fn a_file_and_its_directory_are_the_same() {
 }
 
 #[test]
+fn a_forgotten_tensor_reads_the_same() {
+    let directory = directory_with(&[("model.safetensors", file(TWO, 14))]);
+    let checkpoint = Checkpoint::open(directory.path()).expect("the file is good");
+    for name in ["a", "a", "b", "nowhere"] {
+        checkpoint.forget(name);
+    }
+    assert_eq!(checkpoint.tensor("a").expect("a exists").bytes, [8, 9, 10, 11, 12, 13]);
+    assert_eq!(checkpoint.tensor("b").expect("b exists").bytes, [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
 fn reads_widen_exactly() {
     let header = r#"{"h":{"dtype":"F16","shape":[3],"data_offsets":[0,6]},"f":{"dtype":"F32","shape":[1],"data_offsets":[6,10]},"z":{"dtype":"BF16","shape":[2],"data_offsets":[10,14]},"i":{"dtype":"I64","shape":[1],"data_offsets":[14,22]}}"#;
     let mut bytes = file(header, 0);

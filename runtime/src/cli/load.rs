@@ -5,8 +5,8 @@ use llmc_artifact::{Artifact, TOKENIZER, TokenizerFacts};
 use llmc_console::{CliError, output};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use llmrt::chat::ChatTemplate;
-use llmrt::device::Preparation;
 use llmrt::device::host::WeightPlace;
+use llmrt::device::{Preparation, host};
 use llmrt::executor::{Executor, ExecutorOptions};
 use llmrt::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -113,6 +113,8 @@ fn read_text(artifact: &Artifact) -> Result<Option<Text>, CliError> {
     let Some(facts) = &artifact.manifest().tokenizer else { return Ok(None) };
     let bytes = artifact.checked_tensor(TOKENIZER).map_err(CliError::failure)?;
     let tokenizer = Tokenizer::from_bytes(bytes).map_err(CliError::failure)?;
+    // Reading it takes several times the memory that it keeps; weights come next and need room.
+    host::give_back_freed();
     Ok(Some(Text { tokenizer, facts: facts.clone() }))
 }
 

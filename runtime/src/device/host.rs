@@ -14,6 +14,7 @@ use crate::executor::StepInputs;
 use code::Code;
 use llmc_artifact::Artifact;
 use llmc_ir::abi::{StepArgs, StepFunction};
+pub use memory::give_back_freed;
 use memory::{Memory, Pages};
 use std::io;
 use std::sync::Arc;

@@ -16,6 +16,15 @@ pub(super) enum Pages {
     Small,
 }
 
+/// Gives memory that was freed back to the system, which the C library would keep for later.
+pub fn give_back_freed() {
+    // SAFETY: it looks at the allocator's own free memory only.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// A private anonymous mapping. It starts as zeros, on a huge page boundary if it consists of such.
 pub(super) struct Memory {
     mapping: NonNull<u8>,

@@ -53,8 +53,9 @@ fn loops(listing: &str, function: &str) -> Vec<Counts> {
         })
         .collect();
     spans.sort_unstable();
-    let is_innermost =
-        |&&(start, end): &&(usize, usize)| !spans.iter().any(|&(s, e)| (s, e) != (start, end) && s >= start && e <= end);
+    let is_innermost = |&&(start, end): &&(usize, usize)| {
+        !spans.iter().any(|&(s, e)| (s, e) != (start, end) && s >= start && e <= end)
+    };
     let innermost = spans.iter().filter(is_innermost).map(|&(start, end)| {
         let mut counts = Counts::default();
         lines.iter().filter(|(offset, _)| (start..=end).contains(offset)).for_each(|(_, text)| counts.add(text));

@@ -92,13 +92,15 @@ fn tiles() {
     let long = [Sizes { inputs: 1537, inner: 40, outputs: 33 }, Sizes { inputs: 20, inner: 1600, outputs: 70 }];
     let before = count_products();
     for sizes in odd {
-        let t0 = std::time::Instant::now(); let c0 = count_products();
+        let t0 = std::time::Instant::now();
+        let c0 = count_products();
         let sharpness = run(sizes, NUMERICS[1], target.clone(), LIMITS, COUNTS);
         println!("{sizes:?} {:?} {}", t0.elapsed(), count_products() - c0);
         sharpness.assert(DType::BF16, sizes.inputs, 5e-3);
     }
     for sizes in long {
-        let t0 = std::time::Instant::now(); let c0 = count_products();
+        let t0 = std::time::Instant::now();
+        let c0 = count_products();
         let sharpness = run(sizes, NUMERICS[1], target.clone(), MANY, &[&[1; 5], &[1; 40], &[270, 1]]);
         println!("{sizes:?} {:?} {}", t0.elapsed(), count_products() - c0);
         sharpness.assert(DType::BF16, sizes.inputs, 0.2);

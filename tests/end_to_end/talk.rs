@@ -93,7 +93,7 @@ fn eval_and_bench_print_what_scripts_were_promised() {
     let rows = rows.as_array().unwrap();
     assert_eq!(rows.len(), 3);
     for row in rows {
-        let expected = ["batch", "depth", "generate", "median", "prompt", "test", "threads", "unit", "values"];
+        let expected = ["batch", "depth", "floor", "generate", "median", "prompt", "test", "threads", "unit", "values"];
         assert_eq!(keys(row), expected);
         assert!(row["median"].as_f64().unwrap() > 0.0 && row["values"].as_array().unwrap().len() == 2);
     }

@@ -4,6 +4,7 @@ use super::support::binaries::{compile, fails_saying, llmc, succeeds};
 use super::support::golden::of_tiny;
 use super::support::logits::{executor, logits, part};
 use super::support::models::{TINY, artifact, tiny};
+use llmc_artifact::Artifact;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
 use llmrt::executor::{SampleRows, Step};
 use serde_json::Value;
@@ -77,6 +78,18 @@ fn the_default_promises_less() {
     for method in ["split", "split_k"] {
         assert!(!programs(&promising).contains(&format!("by = {method}")), "{method}");
     }
+}
+
+#[test]
+fn matrix_units_are_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("x.llmc");
+    let features = |flags: &[&str]| {
+        succeeds(compile(tiny("llama"), &output).args(["--target", "sapphirerapids", "--max-batch", "1"]).args(flags));
+        Artifact::open(&output).unwrap().manifest().targets[0].cpu_features.concat()
+    };
+    assert!(features(&[]).contains("amx"));
+    assert!(!features(&["--batch-invariant"]).contains("amx"));
 }
 
 #[test]

@@ -150,6 +150,8 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
     let facts = Facts::new(&artifact, &executor);
     // Before the first step, which binds this thread to a CPU.
     let surveyor = surveyor(&artifact, &executor);
+    // And when it is ready, so that steps do not disturb it.
+    let means = surveyor.as_ref().and_then(Surveyor::means);
     let mut bench = Bench::new(executor, sequences, blocks);
     let repetitions = arguments.repetitions.get();
     let bar = output::progress(((repetitions + 1) * tests.len()) as u64, "{msg} {pos}/{len} {wide_bar} {eta}");
@@ -158,7 +160,6 @@ pub fn bench(arguments: &BenchArguments) -> Result<(), CliError> {
         bench.warm_up(test)?;
         bar.inc(1);
     }
-    let means = surveyor.as_ref().and_then(Surveyor::means);
     let mut outcomes: Vec<Outcome> =
         tests.iter().map(|&test| Outcome { test, values: Vec::new(), floor: None }).collect();
     let mut rates: Vec<Rates> = Vec::new();

@@ -45,17 +45,19 @@ impl MachineFacts {
     /// Of at least one round.
     pub fn new(means: Means, rounds: &[Rates]) -> Self {
         let of = |rate: fn(&Rates) -> f64| median(&rounds.iter().map(rate).collect::<Vec<_>>());
-        let rates = Rates { bytes: of(|rates| rates.bytes), flops: of(|rates| rates.flops) };
+        let fastest = rounds.iter().max_by(|a, b| a.flops.total_cmp(&b.flops));
+        let products = fastest.map_or("nothing", |rates| rates.products);
+        let rates = Rates { bytes: of(|rates| rates.bytes), flops: of(|rates| rates.flops), products };
         MachineFacts { rates, means, rounds: rounds.len() }
     }
 
     fn describe(&self) -> String {
-        let Rates { bytes, flops } = self.rates;
+        let Rates { bytes, flops, products } = self.rates;
         format!(
             "reads of {:.2} GB at {:.1} GB/s, products by {} at {:.0} Gop/s, measured between the tests (medians of {})",
             self.means.bytes as f64 / 1e9,
             bytes / 1e9,
-            self.means.products,
+            products,
             flops / 1e9,
             self.rounds,
         )
@@ -215,8 +217,9 @@ mod tests {
                 floor: Some(Floor { tokens_per_second: 100.0, bound: Bound::Reads }),
             },
         ];
-        let means = Means { bytes: 270_000_000, products: "a loop" };
-        let rounds = [Rates { bytes: 2e10, flops: 3e11 }, Rates { bytes: 3e10, flops: 5e11 }];
+        let means = Means { bytes: 270_000_000 };
+        let products = "a loop";
+        let rounds = [Rates { bytes: 2e10, flops: 3e11, products }, Rates { bytes: 3e10, flops: 5e11, products }];
         let machine = MachineFacts::new(means, &rounds);
         let expected = "\
 | model                 |       size |   params | target   | threads |              test |     t/s |         min .. max |          of floor |

@@ -235,7 +235,12 @@ fn executor(module: &Module) -> Executor {
     writer.finish().expect("the file can be written");
     let artifact = Arc::new(Artifact::open(&path).expect("it was just written"));
     let blocks = 16 * CONTEXT.div_ceil(KV_BLOCK_POSITIONS);
-    let options = ExecutorOptions { device: DeviceChoice::Host, threads: None, kv_blocks: Some(blocks), ..ExecutorOptions::default() };
+    let options = ExecutorOptions {
+        device: DeviceChoice::Host,
+        threads: None,
+        kv_blocks: Some(blocks),
+        ..ExecutorOptions::default()
+    };
     Executor::new(artifact, options).expect("this machine runs its own code")
 }
 

@@ -1,9 +1,9 @@
-//! What each family of rewrite rules is worth: per kind of step the predicted and the measured time, with all rules,
-//! without each family and without equality saturation, in interleaved runs. Artifacts with the same code differ by up to
+//! What each family of rewrite rules is worth: per model, in bf16 and in f32, and per kind of step the predicted and the
+//! measured time, with all rules, without each family and without equality saturation, in interleaved runs. Artifacts with the same code differ by up to
 //! 8 % of a decode step (where their pages lie, probably), so smaller differences say nothing.
 //!
 //! ```text
-//! cargo run --release --example ablation -- MODEL_DIRECTORY [ROUNDS]
+//! cargo run --release --example ablation -- ROUNDS MODEL_DIRECTORY...
 //! ```
 
 use llmc::compile::{Outcome, Request, compile};
@@ -41,9 +41,23 @@ const KINDS: [(&str, usize, usize); 5] =
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let directory = arguments.next().ok_or("usage: ablation MODEL_DIRECTORY [ROUNDS]")?;
-    let rounds: usize = arguments.next().map_or(Ok(5), |rounds| rounds.parse())?;
-    let model = Model::load(Path::new(&directory), DType::BF16)?;
+    let usage = "usage: ablation ROUNDS MODEL_DIRECTORY...";
+    let rounds: usize = arguments.next().ok_or(usage)?.parse().map_err(|_| usage)?;
+    println!("| model | step | rules | predicted ms | measured ms | against all rules |");
+    println!("| --- | --- | --- | ---: | ---: | ---: |");
+    for directory in arguments {
+        for dtype in [DType::BF16, DType::F32] {
+            let directory = Path::new(&directory);
+            let model = Model::load(directory, dtype)?;
+            let name = directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy();
+            ablate(&format!("{name} {dtype}"), &model, rounds)?;
+        }
+    }
+    Ok(())
+}
+
+/// Measures all variants of a model in turn and prints their lines.
+fn ablate(title: &str, model: &Model, rounds: usize) -> Result<(), Box<dyn Error>> {
     let families = Family::ALL.map(Family::name);
     let variants: Vec<Vec<&str>> =
         [vec![]].into_iter().chain(families.iter().map(|family| vec![*family])).chain([vec!["eqsat"]]).collect();
@@ -53,8 +67,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let path = scratch.path().join(format!("{number}.llmc"));
         runs.push((
             without,
-            predicted(&model, without)?,
-            executor(&model, without, &path)?,
+            predicted(model, without)?,
+            executor(model, without, &path)?,
             vec![Vec::new(); KINDS.len()],
         ));
     }
@@ -65,8 +79,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    println!("| step | rules | predicted ms | measured ms | against all rules |");
-    println!("| --- | --- | ---: | ---: | ---: |");
     for (kind, (name, sequences, tokens)) in KINDS.iter().enumerate() {
         let all = median(&runs[0].3[kind]);
         for (without, predicted, _, times) in &runs {
@@ -75,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let predicted =
                 predicted.iter().find(|(program, _)| program == name).map_or(f64::NAN, |(_, seconds)| *seconds);
             println!(
-                "| {name}: {sequences} x {tokens} | {label} | {:.2} | {:.2} | {:+.1} % |",
+                "| {title} | {name}: {sequences} x {tokens} | {label} | {:.2} | {:.2} | {:+.1} % |",
                 1e3 * predicted,
                 1e3 * time,
                 100.0 * (time / all - 1.0)

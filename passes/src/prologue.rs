@@ -7,11 +7,11 @@
 
 use crate::eqsat::cost::{price_of, typical};
 use crate::eqsat::form::LEAST_GAIN;
-use crate::fuse::check_region;
+use crate::fuse::{Body, check_region};
 use crate::pass::{Context, State};
 use crate::region_cost::region_work;
 use llmc_ir::dim::Bindings;
-use llmc_ir::graph::{Graph, NodeId};
+use llmc_ir::graph::NodeId;
 use llmc_ir::machine::Machine;
 use llmc_ir::op::Op;
 use llmc_ir::region::{Anchor, FusedFunction, Region, Source};
@@ -51,7 +51,8 @@ pub fn take_rows(function: &mut FusedFunction, mut wanted: impl FnMut(&Region) -
     let mut refused: BTreeSet<String> = BTreeSet::new();
     loop {
         let open = (0..function.regions.len()).filter(|&rows| !refused.contains(&function.regions[rows].name));
-        let Some((rows, users)) = open.filter_map(|rows| Some((rows, dissolved(function, rows)?))).next() else {
+        let mut found = open.filter_map(|rows| Some((rows, dissolved(function, rows)?)));
+        let Some((rows, users)) = found.next() else {
             return;
         };
         if !wanted(&function.regions[rows]) {
@@ -77,8 +78,8 @@ fn seconds_saved(rows: &Region, sizes: &Bindings, machine: &Machine) -> f64 {
     machine.launch_seconds - shared * (machine.units - 1.0)
 }
 
-/// What the users of a region of rows become without it; `None` if they, or later steps, need it. One of its outputs is the left operand
-/// of one region's products and nothing else; others are made element by element and not multiplied.
+/// What the users of a region of rows become without it; `None` if they, or later steps, need it. One of its outputs is
+/// the left operand of one region's products and nothing else; others are made element by element and not multiplied.
 fn dissolved(function: &FusedFunction, rows: usize) -> Option<Vec<(usize, Region)>> {
     let made = &function.regions[rows];
     let returned = function.results.iter().any(|source| is_output_of(source, rows));
@@ -134,25 +135,17 @@ fn merge(function: &FusedFunction, rows: usize, user: usize) -> Option<Region> {
     if !matches!(region.anchor, Anchor::Rows | Anchor::Dot) {
         return None;
     }
-    let mut merged = Region {
-        name: region.name.clone(),
-        anchor: region.anchor,
-        body: Graph::default(),
-        inputs: vec![],
-        outputs: vec![],
-    };
-    let mut known: BTreeMap<usize, NodeId> = BTreeMap::new();
+    let mut merged = Body::default();
     let read = region.inputs.iter().filter(|source| is_output_of(source, rows));
     let read: Vec<NodeId> = read.filter_map(|source| output(before, source)).collect();
-    let needed = before.body.reachable(&read);
-    let computed = copy(before, &needed, &mut merged, &mut known, |_| None);
+    let computed = copy(before, &before.body.reachable(&read), &mut merged, |_| None);
     let all = region.body.topological().into_iter().collect();
-    let copies = copy(region, &all, &mut merged, &mut known, |source| match is_output_of(source, rows) {
+    let copies = copy(region, &all, &mut merged, |source| match is_output_of(source, rows) {
         true => output(before, source).map(|node| computed[&node]),
         false => None,
     });
-    merged.outputs = region.outputs.iter().map(|output| copies[output]).collect();
-    Some(merged)
+    let outputs = region.outputs.iter().map(|output| copies[output]).collect();
+    Some(merged.finish(region.name.clone(), region.anchor, outputs))
 }
 
 fn output(region: &Region, source: &Source) -> Option<NodeId> {
@@ -162,33 +155,23 @@ fn output(region: &Region, source: &Source) -> Option<NodeId> {
     }
 }
 
-/// Adds some nodes of a region to another one, whose inputs are `known` by number; `replaced` says which inputs are
-/// something else there.
+/// Adds some nodes of a region to another body; `replaced` says which inputs are something else there.
 fn copy(
     region: &Region,
     nodes: &BTreeSet<NodeId>,
-    to: &mut Region,
-    known: &mut BTreeMap<usize, NodeId>,
+    to: &mut Body,
     replaced: impl Fn(&Source) -> Option<NodeId>,
 ) -> BTreeMap<NodeId, NodeId> {
     let mut copies: BTreeMap<NodeId, NodeId> = BTreeMap::new();
     for node in region.body.topological().into_iter().filter(|node| nodes.contains(node)) {
-        let mut add =
-            |op: Op, operands: &[NodeId]| to.body.add(op, operands).expect("a copy of a well-typed node is well-typed");
         let made = match region.body.op(node) {
             Op::Input { index, ty } => {
                 let source = &region.inputs[*index];
-                replaced(source).unwrap_or_else(|| {
-                    let index = to.inputs.iter().position(|input| input == source).unwrap_or(to.inputs.len());
-                    if index == to.inputs.len() {
-                        to.inputs.push(source.clone());
-                    }
-                    *known.entry(index).or_insert_with(|| add(Op::Input { index, ty: ty.clone() }, &[]))
-                })
+                replaced(source).unwrap_or_else(|| to.input(source, ty))
             }
             op => {
                 let operands: Vec<NodeId> = region.body.operands(node).iter().map(|operand| copies[operand]).collect();
-                add(op.clone(), &operands)
+                to.add(op.clone(), &operands)
             }
         };
         copies.insert(node, made);

@@ -36,12 +36,18 @@ pub fn input_bytes(region: &Region, node: NodeId, sizes: &Bindings) -> f64 {
     if !matches!(body.op(node), Op::Input { .. }) {
         return 0.0;
     }
-    let users = body.users(node);
-    let gathers = |user: &NodeId| matches!(body.op(*user), Op::Gather) && body.operands(*user)[0] == node;
-    if !users.is_empty() && users.iter().all(gathers) {
-        return users.into_iter().map(|user| tensor_bytes(body.ty(user), sizes)).sum();
+    if is_looked_up(region, node) {
+        return body.users(node).into_iter().map(|user| tensor_bytes(body.ty(user), sizes)).sum();
     }
     tensor_bytes(body.ty(node), sizes)
+}
+
+/// Whether only rows of an input are looked up.
+pub fn is_looked_up(region: &Region, input: NodeId) -> bool {
+    let body = &region.body;
+    let gathers = |user: &NodeId| matches!(body.op(*user), Op::Gather) && body.operands(*user)[0] == input;
+    let users = body.users(input);
+    !users.is_empty() && users.iter().all(gathers)
 }
 
 /// Bytes of the cache that a node reads or writes.

@@ -73,6 +73,15 @@ impl Section<'_> {
     fn blocks(&self) -> usize {
         self.n.div_ceil(self.columns)
     }
+
+    /// The first panel of a block, and how many it has.
+    fn panels(&self, f: &mut FunctionText, block: &Value) -> [Value; 2] {
+        let most = self.columns / PANEL;
+        let first = f.scale(block, most as i64);
+        let left = f.binary("sub nsw", &int(self.n.div_ceil(PANEL) as i64), &first);
+        let count = f.min(&left, &int(most as i64));
+        [first, count]
+    }
 }
 
 /// Emits the kernel's body.
@@ -219,14 +228,7 @@ fn compute_rows(
     to: &Value,
     (row, count): (&Value, &Value),
 ) -> Result<(), String> {
-    let outputs = Outputs {
-        nodes: vec![computed.node],
-        addresses: vec![to.clone()],
-        first_row: Some(row.clone()),
-        within: &computed.part.nodes,
-        kv: context.kv,
-        slots: &params.slots,
-    };
+    let outputs = Outputs::of_computed(computed, to, row, context.kv, &params.slots);
     let end = f.add(row, count);
     let columns = Columns::Groups(int(0), int(computed.domain.groups as i64));
     let mut scope = context.scope(params);
@@ -368,11 +370,7 @@ fn multiply_part(
     let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
     let shape = Shape { k: length, tiles, layout, a_stride, c_stride, prefetch };
     let multiply = context.multiplies.get(context.module, context.registers, &shape);
-    let block_panels = section.columns / PANEL;
-    let first_panel = f.scale(column_block, block_panels as i64);
-    let all_panels = int(section.n.div_ceil(PANEL) as i64);
-    let left = f.binary("sub nsw", &all_panels, &first_panel);
-    let panels = f.min(&left, &int(block_panels as i64));
+    let [first_panel, panels] = section.panels(f, column_block);
     let a = f.element(a, start, 4);
     f.for_each(&int(0), &panels, 1, |f, panel| {
         let number = f.add(&first_panel, panel);

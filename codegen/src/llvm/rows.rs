@@ -7,6 +7,7 @@ use super::memory::{HeadPlace, load_index, store, store_kv};
 use super::text::{F32, FunctionText, Value, float_of, int};
 use crate::kernel::common_divisor;
 use crate::kernel::domain::Domain;
+use crate::kernel::dot::ComputedRows;
 use llmc_ir::dim::Dim;
 use llmc_ir::graph::NodeId;
 use llmc_ir::op::{KvPart, Op, ReduceOp};
@@ -52,6 +53,24 @@ impl<'a> Outputs<'a> {
             addresses: part.outputs.iter().map(|&output| addresses[output].clone()).collect(),
             first_row: None,
             within: &part.nodes,
+            kv,
+            slots,
+        }
+    }
+
+    /// Rows that are multiplied next, the one of number `first_row` at an address.
+    pub fn of_computed(
+        computed: &'a ComputedRows,
+        address: &Value,
+        first_row: &Value,
+        kv: &'a KvLayout,
+        slots: &'a Value,
+    ) -> Outputs<'a> {
+        Outputs {
+            nodes: vec![computed.node],
+            addresses: vec![address.clone()],
+            first_row: Some(first_row.clone()),
+            within: &computed.part.nodes,
             kv,
             slots,
         }

@@ -1,5 +1,6 @@
 //! From a division of nodes to regions with bodies, inputs, outputs and names.
 
+use super::body::Body;
 use super::grow::{Partition, roots};
 use super::name;
 use llmc_ir::graph::{Graph, NodeId};
@@ -134,10 +135,8 @@ impl Extraction<'_> {
     fn build(&self, anchor: Anchor, need: &Need) -> Region {
         let mut nodes: Vec<NodeId> = need.nodes.iter().copied().collect();
         nodes.sort_by_key(|node| self.rank[node]);
-        let mut body = Graph::default();
-        let mut inputs: Vec<Source> = Vec::new();
+        let mut body = Body::default();
         let mut copies: BTreeMap<NodeId, NodeId> = BTreeMap::new();
-        let mut input_copies: BTreeMap<usize, NodeId> = BTreeMap::new();
         for node in nodes {
             let source = if need.imports.contains(&node) {
                 let (region, output) = self.built[&node];
@@ -150,22 +149,12 @@ impl Extraction<'_> {
                     _ => None,
                 }
             };
-            let add = |body: &mut Graph, op: Op, operands: &[NodeId]| {
-                body.add(op, operands).expect("a copy of a well-typed node is well-typed")
-            };
             let copy = match source {
-                Some(source) => {
-                    let index = inputs.iter().position(|input| *input == source).unwrap_or(inputs.len());
-                    if index == inputs.len() {
-                        inputs.push(source);
-                    }
-                    let ty = self.graph.ty(node).clone();
-                    *input_copies.entry(index).or_insert_with(|| add(&mut body, Op::Input { index, ty }, &[]))
-                }
+                Some(source) => body.input(&source, self.graph.ty(node)),
                 None => {
                     let operands: Vec<NodeId> =
                         self.graph.operands(node).iter().map(|operand| copies[operand]).collect();
-                    add(&mut body, self.graph.op(node).clone(), &operands)
+                    body.add(self.graph.op(node).clone(), &operands)
                 }
             };
             copies.insert(node, copy);
@@ -173,7 +162,7 @@ impl Extraction<'_> {
         let mut roots: Vec<NodeId> = need.roots.iter().copied().collect();
         roots.sort_by_key(|node| self.rank[node]);
         let outputs = roots.iter().map(|root| copies[root]).collect();
-        let mut region = Region { name: String::new(), anchor, body, inputs, outputs };
+        let mut region = body.finish(String::new(), anchor, outputs);
         region.name = name::describe(&region);
         region
     }

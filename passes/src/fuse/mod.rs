@@ -5,6 +5,7 @@
 //! What is only indexing (reshapes, broadcasts, slices, conversions of values in memory) belongs to no region: it
 //! is repeated wherever it is used. Products that were merged for one launch (`merged`) end in one region.
 
+mod body;
 mod extract;
 mod grow;
 mod merged;
@@ -17,6 +18,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use body::Body;
 pub(crate) use name::unique as unique_name;
 
 use crate::pass::{Context, State};

@@ -1,5 +1,6 @@
 //! What no step of a program can do without: its weights once, its products, its attention.
 
+use crate::region_cost::is_looked_up;
 use llmc_ir::dim::Bindings;
 use llmc_ir::graph::NodeId;
 use llmc_ir::op::Op;
@@ -36,14 +37,6 @@ pub(super) fn work(
     }
     work.weight_bytes = read.iter().filter_map(|&index| weights.get(index)).map(|weight| weight.bytes).sum();
     work
-}
-
-/// Whether only rows of an input are looked up.
-fn is_looked_up(region: &Region, input: NodeId) -> bool {
-    let body = &region.body;
-    let gathers = |user: &NodeId| matches!(body.op(*user), Op::Gather) && body.operands(*user)[0] == input;
-    let users = body.users(input);
-    !users.is_empty() && users.iter().all(gathers)
 }
 
 /// Adds a node's operations.

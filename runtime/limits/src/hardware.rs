@@ -1,5 +1,6 @@
 //! What the system says of the machine: its CPU, caches and memory.
 
+use crate::memory::free_memory;
 use std::fs;
 use std::path::Path;
 
@@ -37,7 +38,7 @@ impl Hardware {
             first_level: level(1).unwrap_or(FIRST_LEVEL),
             second_level,
             largest_cache: caches.iter().map(|(_, bytes)| *bytes).max().unwrap_or(second_level),
-            free_memory: free_memory(&read("/proc/meminfo")),
+            free_memory: free_memory(),
         }
     }
 }
@@ -65,11 +66,6 @@ fn caches(directory: &Path) -> Vec<(u32, usize)> {
     };
     // No CPU has more levels than that, two caches each.
     (0..10).filter_map(cache).collect()
-}
-
-fn free_memory(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 #[cfg(test)]
@@ -101,7 +97,5 @@ mod tests {
         }
         assert_eq!(caches(directory.path()), [(1, 48 << 10), (2, 2 << 20)]);
         assert_eq!(caches(&directory.path().join("nothing")), []);
-        assert_eq!(free_memory("MemTotal: 9 kB\nMemAvailable:   20 kB\n"), Some(20480));
-        assert_eq!(free_memory("MemAvailable: many\n"), None);
     }
 }

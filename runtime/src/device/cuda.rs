@@ -10,6 +10,7 @@ mod code;
 mod driver;
 mod error;
 mod graphs;
+mod kernel;
 mod launches;
 mod likeliest;
 mod memory;

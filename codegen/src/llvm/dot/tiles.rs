@@ -107,21 +107,17 @@ pub fn emit_block(
     column_block: &Value,
 ) -> Result<(), String> {
     context.used = MatrixUnit::Tiles;
-    let block_panels = section.columns / PANEL;
-    let first_panel = f.scale(column_block, block_panels as i64);
-    let all_panels = int(section.n.div_ceil(PANEL) as i64);
-    let left = f.binary("sub nsw", &all_panels, &first_panel);
-    let panels = f.min(&left, &int(block_panels as i64));
-    let panels = Panels { first: first_panel, count: panels };
+    let [first, count_of_panels] = section.panels(f, column_block);
+    let panels = Panels { first, count: count_of_panels };
     let parts = Parts::of(blocking.k);
     // The first part starts the sums, and with the last one they are complete.
     if parts.whole > 0 {
         let part = Part { blocking, section, depth: parts.depth(), start: Start::Zero, number: int(0) };
-        part.multiply_all(f, context, params, (a, count), &panels);
+        part.multiply_all(f, context, params, (a, count), &panels, section.products.len());
     }
     f.for_each(&int(1), &int(parts.whole as i64), 1, |f, number| {
         let part = Part { blocking, section, depth: parts.depth(), start: Start::Memory, number: number.clone() };
-        part.multiply_all(f, context, params, (a, count), &panels);
+        part.multiply_all(f, context, params, (a, count), &panels, section.products.len());
     });
     let start = if parts.whole > 0 { Start::Memory } else { Start::Zero };
     let last = Part { blocking, section, depth: parts.last, start, number: int(parts.whole as i64) };
@@ -182,7 +178,7 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// All rows with all panels of all weights.
+    /// All rows with all panels of the weights of the first products.
     fn multiply_all(
         &self,
         f: &mut FunctionText,
@@ -190,14 +186,15 @@ impl Part<'_> {
         params: &KernelParams,
         (a, count): (&Value, &Value),
         panels: &Panels,
+        products: usize,
     ) {
-        for (product, tile) in self.section.products.iter().zip(&self.section.tiles) {
+        for (product, tile) in self.section.products.iter().zip(&self.section.tiles).take(products) {
             let weight = self.weight(f, params, product, panels);
             self.multiply_panels(f, context, [a, &weight, tile], count, &panels.count);
         }
     }
 
-    /// The same, with `complete` called for the first row of each group and the row behind it as soon as all of its sums
+    /// All rows with all panels of all weights, with `complete` called for the first row of each group and the row behind it as soon as all of its sums
     /// are complete.
     fn multiply_last(
         &self,
@@ -209,12 +206,9 @@ impl Part<'_> {
         complete: impl FnOnce(&mut FunctionText, &mut KernelContext<'_>, &Value, &Value) -> Result<(), String>,
     ) -> Result<(), String> {
         let last_panel = f.add(&panels.count, &int(-1));
-        let mut products = self.section.products.iter().zip(&self.section.tiles).collect::<Vec<_>>();
-        let (product, tile) = products.pop().ok_or("a part of a dot region without a dot")?;
-        for (product, tile) in products {
-            let weight = self.weight(f, params, product, panels);
-            self.multiply_panels(f, context, [a, &weight, tile], count, &panels.count);
-        }
+        let mut products = self.section.products.iter().zip(&self.section.tiles);
+        let (product, tile) = products.next_back().ok_or("a part of a dot region without a dot")?;
+        self.multiply_all(f, context, params, (a, count), panels, self.section.products.len() - 1);
         let weight = self.weight(f, params, product, panels);
         self.multiply_panels(f, context, [a, &weight, tile], count, &last_panel);
         let mut result = Ok(());

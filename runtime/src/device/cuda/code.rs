@@ -116,18 +116,6 @@ impl Code {
 }
 
 impl Module {
-    /// Has the driver compile a kernel of this runtime's own, whose text ends with a null.
-    pub fn of_runtime(gpu: &Gpu, text: &'static str) -> Result<Module, CudaError> {
-        let text = CStr::from_bytes_with_nul(text.as_bytes()).unwrap_or_default();
-        Module::compile(gpu, text).map_err(|problem| Module::broken(gpu, problem))
-    }
-
-    /// That such a kernel cannot be used.
-    pub fn broken(gpu: &Gpu, problem: String) -> CudaError {
-        let (path, target) = ("llmrt itself".to_owned(), "sampling".to_owned());
-        CudaError::Code { device: gpu.facts.describe(), path, target, problem }
-    }
-
     /// Has the driver compile PTX. The error is the driver's words and its compiler's log.
     pub fn compile(gpu: &Gpu, text: &CStr) -> Result<Module, String> {
         gpu.context.bind_to_thread().map_err(words)?;

@@ -7,6 +7,7 @@
 use super::HostError;
 use super::memory::{Memory, Pages};
 use llmc_artifact::Artifact;
+use llmc_limits::free_memory;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -116,35 +117,9 @@ fn has_huge_pages() -> bool {
     setting.contains("[always]") || setting.contains("[madvise]")
 }
 
-/// Bytes that this process can still take without anything being swapped out; `None` if the system does not tell.
-fn free_memory() -> Option<u64> {
-    let system = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?.checked_mul(1024)?;
-    let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
-    let limit = group("memory.max").and_then(|limit| limit.trim().parse::<u64>().ok());
-    let used = group("memory.stat").and_then(|stat| field(&stat, "anon "));
-    Some(match (limit, used) {
-        (Some(limit), Some(used)) => system.min(limit.saturating_sub(used)),
-        _ => system,
-    })
-}
-
-/// The number behind a name at the start of a line.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_found_by_name() {
-        let text = "MemTotal:       24600000 kB\nMemAvailable:   1234 kB\nanon 77\n";
-        assert_eq!(field(text, "MemAvailable:"), Some(1234));
-        assert_eq!(field(text, "anon "), Some(77));
-        assert_eq!(field(text, "none"), None);
-    }
 
     #[test]
     fn places_have_names() {

@@ -68,14 +68,7 @@ pub fn compute(
     f.for_each(&first, count, step as i64, |f, local| {
         let row = f.add(row, local);
         let own = f.element(to, local, left.row_bytes() as i64);
-        let outputs = Outputs {
-            nodes: vec![computed.node],
-            addresses: vec![own.clone()],
-            first_row: Some(row.clone()),
-            within: &computed.part.nodes,
-            kv,
-            slots: &params.slots,
-        };
+        let outputs = Outputs::of_computed(computed, &own, &row, kv, &params.slots);
         f.for_each(&int(0), &int(computed.domain.groups as i64), 1, |f, group| {
             let columns = Columns::Groups(int(0), int(1));
             let position = Position { domain: &computed.domain, row: &row, group, columns: &columns, team: &team };

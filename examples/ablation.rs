@@ -123,7 +123,7 @@ fn executor(model: &Model, without: &[&str], path: &Path) -> Result<Executor, Bo
         gpus: Vec::new(),
         max_context: Some(LIMITS.max_context),
         max_batch: LIMITS.max_batch,
-        machine: host()?,
+        machines: host()?.into(),
         passes: options(without),
         dump: None,
     };

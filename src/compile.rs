@@ -8,7 +8,7 @@ use llmc_artifact::{IMPORTED, check_writable};
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::{Output, compile_gpu, compile_host, host_ir, host_listing};
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, Machines, Processor};
 use llmc_ir::module::SpecializedModule;
 use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::{print_fused, print_module};
@@ -37,8 +37,8 @@ pub struct Request {
     pub max_context: Option<usize>,
     /// The most sequences in one step.
     pub max_batch: usize,
-    /// What the cost model prices forms for.
-    pub machine: Machine,
+    /// What the cost model prices forms for: a machine for each kind of processor that there are targets of.
+    pub machines: Machines,
     /// Which passes run.
     pub passes: Options,
     /// Where the IR goes after each pass, and the code of each target.
@@ -112,6 +112,7 @@ pub fn compile(
     let mut going_on = |event: Progress<'_>| if progress(event) { Ok(()) } else { Err(CompileError::Interrupted) };
     going_on(Progress::Passes)?;
     keep_checkpoint(model, output)?;
+    check_machines(request)?;
     if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) {
         check_writable(output)?;
     }
@@ -167,7 +168,26 @@ pub fn compile(
     Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches, invariance }))
 }
 
-/// The request with targets, and a machine, that take all sums in one order.
+/// Refuses a machine that there is no code for, and code that nothing is priced for.
+fn check_machines(request: &Request) -> Result<(), CompileError> {
+    let wanted = [(Processor::Cpu, !request.targets.is_empty(), "native"), (Processor::Gpu, !request.gpus.is_empty(), "cuda:sm_80")];
+    for (processor, has_target, example) in wanted {
+        match (request.machines.of(processor), has_target) {
+            (Ok(machine), false) => {
+                return Err(CompileError::Limit(format!(
+                    "--machine {} describes a {processor}, but no target is one; add --target {example} or the like, leave \
+                     the machine out, or look at its choices with --shapes-only",
+                    machine.name
+                )));
+            }
+            (Err(reason), true) => return Err(CompileError::Limit(reason)),
+            (Ok(_), true) | (Err(_), false) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The request with targets, and machines, that take all sums in one order.
 fn batch_invariant(request: &Request) -> Result<Request, CompileError> {
     if let Some(gpu) = request.gpus.first() {
         return Err(CompileError::Limit(format!(
@@ -177,11 +197,15 @@ fn batch_invariant(request: &Request) -> Result<Request, CompileError> {
         )));
     }
     let targets: Vec<HostTarget> = request.targets.iter().cloned().map(HostTarget::with_vectors_alone).collect();
-    let mut machine = request.machine.clone();
-    if targets != request.targets {
-        machine.matrix_flops.bf16 = machine.matrix_flops.bf16.min(machine.matrix_flops.f32);
-    }
-    Ok(Request { targets, machine, ..request.clone() })
+    let without_unit = |machine: &Machine| {
+        let mut machine = machine.clone();
+        if targets != request.targets {
+            machine.matrix_flops.bf16 = machine.matrix_flops.bf16.min(machine.matrix_flops.f32);
+        }
+        machine
+    };
+    let machines = Machines::new(request.machines.iter().map(without_unit).collect()).map_err(CompileError::Limit)?;
+    Ok(Request { targets, machines, ..request.clone() })
 }
 
 /// What the promise costs by price.
@@ -195,8 +219,11 @@ fn invariance_costs(
         let passes = Options { invariance, stop_after: Some(Phase::Rewritten), ..request.passes.clone() };
         let (state, _) = run_pipeline(State::Module(model.module.clone()), &context, &passes, &mut [])?;
         let State::Programs(programs) = state else { return Ok(Vec::new()) };
-        let step = |program: &SpecializedModule| (program.name.clone(), step_seconds(program, &request.machine));
-        Ok::<_, CompileError>(programs.iter().map(step).collect())
+        let step = |program: &SpecializedModule| {
+            let machine = request.machines.of(program.processor).map_err(CompileError::Limit)?;
+            Ok((program.name.clone(), step_seconds(program, machine)))
+        };
+        programs.iter().map(step).collect::<Result<Vec<_>, CompileError>>()
     };
     let default = steps(request, Invariance::Program)?;
     let promised = steps(invariant, Invariance::Batch)?;
@@ -241,7 +268,7 @@ pub fn pass_context(model: &Definition<'_>, request: &Request) -> Result<Context
         return Err(CompileError::Limit(format!("--max-batch is {batch}, but must be in 1..={LARGEST_LIMIT}")));
     }
     let facts = facts(model.config, model.module, model.numerics, limits);
-    Ok(Context::new(facts, request.machine.clone()))
+    Ok(Context::new(facts, request.machines.clone()))
 }
 
 /// Those that look on at every compilation.

@@ -122,6 +122,12 @@ fn smollm2_on_the_host() {
     insta::assert_snapshot!(report(&smollm2(), "host"));
 }
 
+/// Columns are fewer than blocks that run at once: sums are split among them.
+#[test]
+fn smollm2_on_an_a100() {
+    insta::assert_snapshot!(report(&smollm2(), "a100"));
+}
+
 #[test]
 fn llama3_8b_on_an_a100() {
     insta::assert_snapshot!(report(&llama3_8b(), "a100"));

@@ -40,7 +40,7 @@ pub struct GpuStepArgs {
 pub struct GpuCode {
     /// Bytes of the workspace that every step needs.
     pub workspace_bytes: u64,
-    /// Parallel to the plan's programs.
+    /// Parallel to those of the plan's programs that a GPU runs.
     pub programs: Vec<GpuProgram>,
 }
 

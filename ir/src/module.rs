@@ -3,6 +3,7 @@
 
 use crate::dim::Bounds;
 use crate::graph::{Graph, NodeId};
+use crate::machine::Processor;
 use crate::shape::Type;
 
 /// A named parameter.
@@ -66,6 +67,8 @@ pub struct Module {
 pub struct SpecializedModule {
     /// The program's name: `decode`, `prefill`, ...
     pub name: String,
+    /// What runs it.
+    pub processor: Processor,
     /// The steps that it can run.
     pub bounds: Bounds,
     /// What a step computes.

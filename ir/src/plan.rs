@@ -2,6 +2,7 @@
 
 use crate::dim::Bounds;
 use crate::dtype::DType;
+use crate::machine::Processor;
 use serde::{Deserialize, Serialize};
 
 /// Positions of one KV cache block. 32 makes a block's keys and values whole matrix-unit tiles.
@@ -18,6 +19,18 @@ pub struct Plan {
     pub weights: Vec<PackedWeight>,
     /// One program per specialisation, the tightest first.
     pub programs: Vec<Program>,
+}
+
+impl Plan {
+    /// The programs that a kind of processor runs.
+    pub fn programs_on(&self, processor: Processor) -> impl Iterator<Item = &Program> + Clone {
+        self.programs.iter().filter(move |program| program.processor == processor)
+    }
+
+    /// The plan with no other programs than those that a kind of processor runs.
+    pub fn on(&self, processor: Processor) -> Plan {
+        Plan { programs: self.programs_on(processor).cloned().collect(), ..self.clone() }
+    }
 }
 
 /// Facts about a model that a runtime or a user asks for.
@@ -114,6 +127,8 @@ pub struct PackedWeight {
 pub struct Program {
     /// `decode`, `prefill`, ...
     pub name: String,
+    /// What runs it.
+    pub processor: Processor,
     /// The steps that it can run.
     pub bounds: Bounds,
     /// Bytes of activations ([`crate::abi::StepArgs::arena`]).

@@ -2,9 +2,10 @@
 
 use crate::dim::Bounds;
 use crate::graph::{Graph, NodeId};
+use crate::machine::Processor;
 use crate::module::{Call, Function, Param};
 use crate::op::Op;
-use crate::plan::{Plan, StepInput, WeightLayout};
+use crate::plan::{Plan, Program, StepInput, WeightLayout};
 use crate::shape::Type;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,6 +103,8 @@ pub struct FusedModule {
 pub struct FusedProgram {
     /// The program's name: `decode`, `prefill`, ...
     pub name: String,
+    /// What runs it.
+    pub processor: Processor,
     /// The steps that it can run.
     pub bounds: Bounds,
     /// What a step computes.
@@ -219,4 +222,12 @@ pub struct PlannedModel {
     pub recipes: BTreeMap<String, Function>,
     /// The kernels of each program, parallel to `plan.programs`.
     pub kernels: Vec<Vec<Kernel>>,
+}
+
+impl PlannedModel {
+    /// The programs that a kind of processor runs, with their kernels.
+    pub fn programs_on(&self, processor: Processor) -> impl Iterator<Item = (&Program, &[Kernel])> {
+        let all = self.plan.programs.iter().zip(&self.kernels);
+        all.filter(move |(program, _)| program.processor == processor).map(|(program, kernels)| (program, &kernels[..]))
+    }
 }

@@ -3,7 +3,7 @@
 use crate::eqsat::rule::{Family, Invariance, Numerics};
 use crate::phase::Phase;
 use crate::plan::{print_plan, source_type};
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::Machines;
 use llmc_ir::module::{Call, LOGITS, Module, SpecializedModule};
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::{FusedProgram, PlannedModel};
@@ -53,8 +53,8 @@ pub struct Context {
     pub facts: ModelFacts,
     /// The most tokens in one step of the prefill program.
     pub prefill_chunk: usize,
-    /// What the cost model prices forms for.
-    pub machine: Machine,
+    /// What programs are made for and forms are priced for: see [`Machines`].
+    pub machines: Machines,
     /// The rewrite rules that equality saturation uses; the pipeline sets it from its options.
     pub families: Vec<Family>,
     /// The loosest class of rules that it uses; set likewise.
@@ -69,11 +69,11 @@ pub const PREFILL_CHUNK: usize = 512;
 
 impl Context {
     /// A context that uses the rewrite rules of all families, with the usual prefill chunk.
-    pub fn new(facts: ModelFacts, machine: Machine) -> Context {
+    pub fn new(facts: ModelFacts, machines: impl Into<Machines>) -> Context {
         Context {
             facts,
             prefill_chunk: PREFILL_CHUNK,
-            machine,
+            machines: machines.into(),
             families: Family::ALL.into(),
             numerics: Numerics::default(),
             invariance: Invariance::default(),

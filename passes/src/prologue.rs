@@ -23,18 +23,19 @@ pub fn prologue(state: State, context: &Context) -> Result<State, String> {
         return Err(format!("it takes fused programs, found {}; run `fuse` first", state.kind()));
     };
     for program in &mut programs {
+        let machine = context.machines.of(program.processor)?;
         let sizes = typical(&program.bounds);
         for function in &mut program.module.functions {
             let mut changed = function.clone();
             let mut gain = 0.0;
             take_rows(&mut changed, |rows| {
-                let saved = seconds_saved(rows, &sizes, &context.machine);
+                let saved = seconds_saved(rows, &sizes, machine);
                 gain += saved.max(0.0);
                 saved > 0.0
             });
             let price = |region: &Region| {
                 let (work, dtype) = region_work(region, &sizes);
-                price_of(&work, dtype, &context.machine).seconds
+                price_of(&work, dtype, machine).seconds
             };
             let before: f64 = function.regions.iter().map(price).sum();
             if gain > before * LEAST_GAIN {

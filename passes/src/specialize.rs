@@ -6,11 +6,13 @@
 //!
 //! **prefill**: at most a chunk of tokens over several sequences, any of them sampled.
 //!
-//! Both come in sizes, because what is best for one row is not for many. The runtime takes the tightest that fits.
+//! Both come in sizes, because what is best for one row is not for many. The runtime takes the tightest that fits. And
+//! both are made for each kind of processor that there is a machine of, since what is best on one is not on the other.
 
 use crate::pass::{Context, State};
 use crate::rebuild::rebuild;
 use llmc_ir::dim::{Bindings, Bounds, Dim, Symbol};
+use llmc_ir::machine::Processor;
 use llmc_ir::module::{Module, SpecializedModule};
 use llmc_ir::op::Op;
 use llmc_ir::plan::StepInput;
@@ -22,18 +24,23 @@ const DECODE_SIZES: [usize; 2] = [1, 16];
 /// Tokens of the prefill program below the largest: a short prompt, or the rest of a long one.
 const SHORT_PREFILL: usize = 64;
 
-/// Makes the programs, the tightest first.
+/// Makes the programs, for each kind of processor the tightest first.
 pub fn specialize(state: State, context: &Context) -> Result<State, String> {
     let State::Module(module) = state else {
         return Err(format!("it takes a module, found {}", state.kind()));
     };
     let mut decode = module.clone();
     promise_one_token_per_sequence(&mut decode)?;
-    let of_bounds = |(name, bounds): (String, Bounds)| {
-        let module = if bounds.one_token_per_sequence { decode.clone() } else { module.clone() };
-        SpecializedModule { name, bounds, module }
-    };
-    Ok(State::Programs(kinds(context).into_iter().map(of_bounds).collect()))
+    let mut programs: Vec<SpecializedModule> = Vec::new();
+    for processor in Processor::ALL.into_iter().filter(|&processor| context.machines.of(processor).is_ok()) {
+        // The first kind of processor has the plain names.
+        let prefix = if programs.is_empty() { String::new() } else { format!("{processor}_") };
+        programs.extend(kinds(context).into_iter().map(|(name, bounds)| {
+            let module = if bounds.one_token_per_sequence { decode.clone() } else { module.clone() };
+            SpecializedModule { name: format!("{prefix}{name}"), processor, bounds, module }
+        }));
+    }
+    Ok(State::Programs(programs))
 }
 
 /// The kinds of steps: names and bounds. `decode` and `prefill` take all that the limits allow, the others less.

@@ -9,6 +9,7 @@ pub use choice::{Chosen, DeviceChoice};
 use crate::executor::StepInputs;
 use cuda::CudaError;
 use host::HostError;
+use llmc_ir::plan::Plan;
 use thiserror::Error;
 
 /// A model ready to run somewhere: its code, weights, activations and KV pool there.
@@ -19,13 +20,16 @@ pub trait Device: Send {
     /// That and where it runs, for people: `x86-64-v4, 8 threads`.
     fn describe(&self) -> String;
 
+    /// What it runs: the artifact's plan with the programs that are for such a device.
+    fn plan(&self) -> &Plan;
+
     /// Threads of this process that run a step; `None`: it runs on a device of its own.
     fn threads(&self) -> Option<usize>;
 
     /// Blocks in the KV pool.
     fn kv_blocks(&self) -> usize;
 
-    /// Runs one step of a program (an index into the plan's) and returns `f32[samples, vocab]`. The inputs must have been
+    /// Runs one step of a program (an index into [`Device::plan`]'s) and returns `f32[samples, vocab]`. The inputs must have been
     /// made for that program and for a pool of this size.
     ///
     /// # Errors

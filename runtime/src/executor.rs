@@ -310,7 +310,7 @@ impl Executor {
 
     /// Lays a step's inputs out and finds the program that takes it.
     fn prepare(&mut self, step: &Step) -> Result<usize, ExecutorError> {
-        let plan = &self.artifact.manifest().plan;
+        let plan = self.device.plan();
         let kv_blocks = self.device.kv_blocks();
         let shape = PoolShape { kv_blocks, vocab: plan.model.vocab, max_context: plan.model.max_context };
         let sizes = self.inputs.prepare(step, shape)?;
@@ -336,9 +336,9 @@ impl Executor {
         self.plan().programs.iter().find(|program| fits(program, sizes))
     }
 
-    /// What was compiled.
+    /// What runs: the artifact's plan with the device's programs.
     pub fn plan(&self) -> &Plan {
-        &self.artifact.manifest().plan
+        self.device.plan()
     }
 
     /// The artifact that this runs.

@@ -9,6 +9,7 @@ use llmc_codegen::gpu::{self, GpuTarget};
 use llmc_codegen::host::HostTarget;
 use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
+use llmc_ir::machine::{Machines, Processor};
 use llmc_passes::eqsat::rule::{Family, Invariance, Numerics};
 use llmc_passes::instrument::Report;
 use llmc_passes::phase::Phase;
@@ -50,10 +51,10 @@ pub struct CompileArguments {
     /// The most sequences in one step
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_batch: usize,
-    /// The machine whose costs decide between equal forms: host, a100, h100, l4, rtx4090, or a JSON file with the
-    /// same fields as theirs [default: host, or without code for a CPU a GPU of the first target's kind]
-    #[arg(long, value_name = "MACHINE")]
-    machine: Option<String>,
+    /// The machines whose costs decide between equal forms, one for CPUs and one for GPUs: host, a100, h100, l4, rtx4090,
+    /// or a JSON file with the same fields as theirs [default: host, and a GPU of the first such target's kind]
+    #[arg(long, value_name = "MACHINE", value_delimiter = ',')]
+    machine: Vec<String>,
     /// Write the IR after each pass, and the code of each target, into a directory
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
@@ -153,11 +154,11 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
         return Err(CliError::Usage(format!("--dtype is {}, but must be bf16 or f32", arguments.dtype)));
     }
     let (targets, gpus) = targets(&arguments.target)?;
-    let machine = arguments.machine.as_deref().unwrap_or_else(|| default_machine(&targets, &gpus));
+    let machines = machines(arguments, &targets, &gpus)?;
     let request = Request {
         max_context: arguments.max_context,
         max_batch: arguments.max_batch,
-        machine: machine::read(machine)?,
+        machines,
         targets,
         gpus,
         passes: Options {
@@ -228,16 +229,28 @@ fn add<T: PartialEq>(targets: &mut Vec<T>, target: T) {
     }
 }
 
-/// The machine to weigh costs for when none is named.
-fn default_machine(hosts: &[HostTarget], gpus: &[GpuTarget]) -> &'static str {
-    match gpus.first() {
-        Some(gpu) if hosts.is_empty() => match gpu.capability {
-            ..86 => "a100",
-            86..89 => "l4",
-            89 => "rtx4090",
-            90.. => "h100",
-        },
-        _ => "host",
+/// The machines to weigh costs for: those named, and others for targets of a kind that none of them is.
+fn machines(arguments: &CompileArguments, hosts: &[HostTarget], gpus: &[GpuTarget]) -> Result<Machines, CliError> {
+    let mut machines = arguments.machine.iter().map(|name| machine::read(name)).collect::<Result<Vec<_>, _>>()?;
+    let host = (!hosts.is_empty()).then_some((Processor::Cpu, "host"));
+    let gpu = gpus.first().map(|gpu| (Processor::Gpu, machine_like(gpu)));
+    // Shapes alone are studied on the machines that are named, if any.
+    let kinds = host.into_iter().chain(gpu).filter(|_| !arguments.shapes_only || machines.is_empty());
+    for (processor, name) in kinds.collect::<Vec<_>>() {
+        if machines.iter().all(|machine| machine.processor != processor) {
+            machines.push(machine::read(name)?);
+        }
+    }
+    Machines::new(machines).map_err(|error| CliError::Usage(format!("--machine: {error}")))
+}
+
+/// The machine that code for a GPU architecture is likeliest to run on.
+fn machine_like(gpu: &GpuTarget) -> &'static str {
+    match gpu.capability {
+        ..86 => "a100",
+        86..89 => "l4",
+        89 => "rtx4090",
+        90.. => "h100",
     }
 }
 

@@ -20,9 +20,9 @@ pub struct ExplainArguments {
     /// The compiled model
     #[arg(value_name = "ART")]
     artifact: PathBuf,
-    /// What the passes would do for another machine: a name or a JSON file, as for `llmc compile`
-    #[arg(long, value_name = "MACHINE")]
-    machine: Option<String>,
+    /// What the passes would do for other machines: names or JSON files, as for `llmc compile`
+    #[arg(long, value_name = "MACHINE", value_delimiter = ',')]
+    machine: Vec<String>,
     /// Write a page with graphs and charts, which needs no network, instead of printing text
     #[arg(short, long, value_name = "HTML", conflicts_with = "json")]
     output: Option<PathBuf>,
@@ -37,9 +37,9 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), CliError> {
     if let Some(path) = &arguments.output {
         keep_artifact(&arguments.artifact, path)?;
     }
-    let report = match &arguments.machine {
-        Some(name) => explain::explain_for(&artifact, &machine::read(name)?).map_err(failed)?,
-        None => explain::explain(&artifact).map_err(failed)?,
+    let report = match arguments.machine.is_empty() {
+        false => explain::explain_for(&artifact, &machine::read_all(&arguments.machine)?).map_err(failed)?,
+        true => explain::explain(&artifact).map_err(failed)?,
     };
     if arguments.json {
         return output::print_json(&report);
@@ -68,6 +68,6 @@ fn failed(error: ExplainError) -> CliError {
         ExplainError::Artifact(_) | ExplainError::NothingKept { .. } | ExplainError::Damaged { .. } => {
             CliError::usage(error)
         }
-        ExplainError::Pipeline(_) | ExplainError::Saturation(_) | ExplainError::Code { .. } => CliError::failure(error),
+        ExplainError::Pipeline(_) | ExplainError::Saturation(_) | ExplainError::Machine(_) | ExplainError::Code { .. } => CliError::failure(error),
     }
 }

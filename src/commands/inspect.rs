@@ -10,6 +10,7 @@ use llmc_codegen::disassemble::{disassemble, kernel_sizes};
 use llmc_codegen::gpu;
 use llmc_console::{CliError, output};
 use llmc_ir::dim::{Bindings, Bounds};
+use llmc_ir::machine::Processor;
 use llmc_ir::plan::{Plan, Program};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -138,7 +139,8 @@ fn gpu_summary(out: &mut String, report: &Report) -> std::fmt::Result {
             quantity(gpu.bytes as f64, "B"),
             quantity(gpu.workspace_bytes as f64, "B")
         )?;
-        for (program, priced) in gpu.programs.iter().zip(&report.programs) {
+        for program in &gpu.programs {
+            let Some(priced) = report.programs.iter().find(|priced| priced.name == program.name) else { continue };
             let Bindings { tokens, sequences, context, .. } = priced.sizes;
             writeln!(
                 out,
@@ -192,7 +194,8 @@ fn programs(artifact: &Artifact) -> Result<Vec<ProgramOutput>, CliError> {
         let code = artifact.tensor(&target.tensor).unwrap_or_default();
         sizes.push((target.name.as_str(), kernel_sizes(code).map_err(CliError::failure)?));
     }
-    Ok(manifest.plan.programs.iter().map(|program| describe(program, &sizes)).collect())
+    let sizes_of = |program: &Program| if program.processor == Processor::Cpu { &sizes[..] } else { &[] };
+    Ok(manifest.plan.programs.iter().map(|program| describe(program, sizes_of(program))).collect())
 }
 
 fn describe(program: &Program, sizes: &[(&str, BTreeMap<String, u64>)]) -> ProgramOutput {

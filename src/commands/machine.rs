@@ -2,10 +2,16 @@
 
 use llmc::machine;
 use llmc_console::CliError;
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, Machines};
 
 /// The machine that the flag means for this user.
 pub fn read(name: &str) -> Result<Machine, CliError> {
     let config = machine::config_directory();
     machine::read(name, config.as_deref()).map_err(|error| CliError::Usage(format!("--machine {name}: {error}")))
+}
+
+/// The machines that names mean, one for each kind of processor at most.
+pub fn read_all(names: &[String]) -> Result<Machines, CliError> {
+    let machines = names.iter().map(|name| read(name)).collect::<Result<Vec<_>, _>>()?;
+    Machines::new(machines).map_err(|error| CliError::Usage(format!("--machine: {error}")))
 }

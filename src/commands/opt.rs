@@ -45,9 +45,9 @@ pub struct OptArguments {
     /// The most sequences in one step, for `specialize`
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_batch: usize,
-    /// The machine whose costs `eqsat` minds: a name or a JSON file
-    #[arg(long, value_name = "MACHINE", default_value = "host")]
-    machine: String,
+    /// The machines whose costs decide, one for CPUs and one for GPUs: names or JSON files
+    #[arg(long, value_name = "MACHINE", value_delimiter = ',', default_value = "host")]
+    machine: Vec<String>,
     /// Print a table of the passes, their times and what they changed, to stderr
     #[arg(long)]
     report: bool,
@@ -58,7 +58,7 @@ pub fn opt(arguments: &OptArguments) -> Result<(), CliError> {
     let text = read(&arguments.file)?;
     let document = parse(&text).map_err(|error| CliError::Usage(format!("{}:{error}", arguments.file.display())))?;
     let state = State::from(document);
-    let context = Context::new(facts(&state, arguments), machine::read(&arguments.machine)?);
+    let context = Context::new(facts(&state, arguments), machine::read_all(&arguments.machine)?);
     let options = Options {
         without: arguments.without.clone(),
         stop_after: arguments.stop_after,

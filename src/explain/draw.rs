@@ -2,7 +2,8 @@
 
 use super::report::{Graph, Node, Price, Region, View};
 use llmc_ir::graph::NodeId;
-use llmc_ir::module::{Call, Function};
+use llmc_ir::machine::Machines;
+use llmc_ir::module::{Call, Function, SpecializedModule};
 use llmc_ir::op::Op;
 use llmc_ir::plan::{Launch, Operand, Plan, Program};
 use llmc_ir::region::{FusedFunction, FusedProgram, Kernel, PlannedModel, Source};
@@ -41,31 +42,38 @@ pub struct Identity {
 /// What a node has for an origin until that is known.
 const UNKNOWN: &str = "definition";
 
-/// Every function of a state, in its order. Prices are at the typical sizes of the function's program.
-pub fn draw(state: &State, machine: &llmc_ir::machine::Machine) -> Vec<Drawn> {
-    match state {
+/// Every function of a state, in its order. Prices are at the typical sizes of the function's program, on its machine.
+///
+/// # Errors
+/// If there is no machine for a program.
+pub fn draw(state: &State, machines: &Machines) -> Result<Vec<Drawn>, String> {
+    Ok(match state {
         State::Module(module) => {
             let draw = |function| drawn(None, function, &module.calls, None);
             module.functions.iter().map(draw).collect()
         }
         State::Programs(programs) => {
-            let of_program = |program: &llmc_ir::module::SpecializedModule| {
-                let target = Target::of(machine, &program.bounds);
+            let of_program = |program: &SpecializedModule| {
+                let target = Target::of(machines.of(program.processor)?, &program.bounds);
                 let draw = |function| drawn(Some(&program.name), function, &program.module.calls, Some(&target));
-                program.module.functions.iter().map(draw).collect::<Vec<_>>()
+                Ok(program.module.functions.iter().map(draw).collect())
             };
-            programs.iter().flat_map(of_program).collect()
+            all(programs.iter().map(of_program))?
         }
         State::Fused(programs) => {
             let of_program = |program: &FusedProgram| {
-                let target = Target::of(machine, &program.bounds);
+                let target = Target::of(machines.of(program.processor)?, &program.bounds);
                 let draw = |function| fused(program, function, &target);
-                program.module.functions.iter().map(draw).collect::<Vec<_>>()
+                Ok(program.module.functions.iter().map(draw).collect())
             };
-            programs.iter().flat_map(of_program).collect()
+            all(programs.iter().map(of_program))?
         }
         State::Planned(planned) => planned_functions(planned),
-    }
+    })
+}
+
+fn all(programs: impl Iterator<Item = Result<Vec<Drawn>, String>>) -> Result<Vec<Drawn>, String> {
+    Ok(programs.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 impl Drawn {

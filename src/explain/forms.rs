@@ -1,7 +1,7 @@
 //! The forms that equality saturation chose, as text: every line that costs something with its price and what bounds it.
 
 use super::rerun::Around;
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::Machines;
 use llmc_ir::text::function_text;
 use llmc_passes::eqsat::cost::Target;
 use llmc_passes::eqsat::explain::priced;
@@ -13,7 +13,7 @@ use std::fmt::{self, Write};
 ///
 /// # Errors
 /// Never: text grows.
-pub fn forms((before, after): Around<'_>, machine: &Machine) -> Result<String, fmt::Error> {
+pub fn forms((before, after): Around<'_>, machines: &Machines) -> Result<String, fmt::Error> {
     let mut names: Vec<&str> = Vec::new();
     for function in before.iter().flat_map(|program| &program.module.functions) {
         if !names.contains(&function.name.as_str()) {
@@ -28,6 +28,7 @@ pub fn forms((before, after): Around<'_>, machine: &Machine) -> Result<String, f
             let (Some(original), Some(form)) = (program.module.function(name), rewritten.module.function(name)) else {
                 continue;
             };
+            let Ok(machine) = machines.of(program.processor) else { continue };
             let target = Target::of(machine, &program.bounds);
             let [cost_before, cost] = [original, form].map(|function| form_cost(function, &target));
             let (came, chosen) = (cost_before.seconds, cost.seconds);

@@ -6,13 +6,13 @@ use super::report::{Bracket, Gpu, GpuKernel, GpuProgram, Grid, Kernel, Program};
 use llmc_artifact::{Artifact, CudaCode};
 use llmc_ir::dtype::DType;
 use llmc_ir::gpu::{self, Count, Extent, GridLaunch};
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, Processor};
 use llmc_ir::plan;
 
 /// Machines that steps are estimated for.
 const MACHINES: [&str; 2] = ["a100", "h100"];
 
-/// The code for each architecture. `priced` are the plan's programs under a machine's roof, whose bytes and operations do
+/// The code for each architecture. `priced` are the plan's programs under their machines' roofs, whose bytes and operations do
 /// not depend on that machine.
 pub fn gpus(artifact: &Artifact, priced: &[Program]) -> Vec<Gpu> {
     let manifest = artifact.manifest();
@@ -22,7 +22,7 @@ pub fn gpus(artifact: &Artifact, priced: &[Program]) -> Vec<Gpu> {
         name: cuda.name.clone(),
         bytes: artifact.tensor(&cuda.tensor).map_or(0, |text| text.len() as u64),
         workspace_bytes: cuda.code.workspace_bytes,
-        programs: manifest.plan.programs.iter().zip(&cuda.code.programs).map(program).collect(),
+        programs: manifest.plan.programs_on(Processor::Gpu).zip(&cuda.code.programs).map(program).collect(),
     };
     manifest.cuda.iter().map(one).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::ExplainError;
 use llmc_artifact::{Artifact, IMPORTED, PASSES, ir_tensor_name};
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, Machines};
 use llmc_ir::module::Module;
 use llmc_ir::text::{Document, parse};
 use llmc_passes::eqsat::rule::{Invariance, Numerics};
@@ -17,7 +17,7 @@ pub struct Kept {
     /// The most tokens in one step of the prefill program.
     pub prefill_chunk: usize,
     /// What forms were priced for.
-    pub machine: Machine,
+    pub machines: Machines,
     /// Passes that were left out.
     pub without: Vec<String>,
     /// The loosest class of rewrite rules that was allowed.
@@ -33,7 +33,7 @@ impl Kept {
     pub fn of(context: &Context, options: &Options) -> Kept {
         Kept {
             prefill_chunk: context.prefill_chunk,
-            machine: context.machine.clone(),
+            machines: context.machines.clone(),
             without: options.without.clone(),
             numerics: options.numerics.name().to_owned(),
             invariance: options.invariance.name().to_owned(),
@@ -53,8 +53,9 @@ impl Kept {
     pub fn read(artifact: &Artifact) -> Result<(Kept, Module), ExplainError> {
         let text = tensor(artifact, PASSES)?;
         let kept: Kept = serde_json::from_str(text).map_err(|error| damaged(PASSES, error))?;
-        let machine = serde_json::to_string(&kept.machine).map_err(|error| damaged(PASSES, error))?;
-        Machine::parse(&machine).map_err(|error| damaged(PASSES, error))?;
+let checked = |machine: &Machine| Machine::parse(&serde_json::to_string(machine).map_err(|error| error.to_string())?);
+        let machines = kept.machines.iter().map(checked).collect::<Result<Vec<_>, _>>().and_then(Machines::new);
+        machines.map_err(|error| damaged(PASSES, error))?;
         kept.numerics.parse::<Numerics>().map_err(|error| damaged(PASSES, error))?;
         kept.invariance.parse::<Invariance>().map_err(|error| damaged(PASSES, error))?;
         let name = ir_tensor_name(IMPORTED);

@@ -3,7 +3,7 @@
 
 use super::report::{Kernel, Price, Program};
 use llmc_ir::dim::{Bindings, Bounds};
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, Machines, Processor};
 use llmc_ir::op::Op;
 use llmc_ir::plan::{self, Operand, Plan};
 use llmc_ir::region::{self, PlannedModel};
@@ -15,8 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub type CodeSizes = (String, BTreeMap<String, u64>);
 
 /// The programs of a planned model.
-pub fn programs(planned: &PlannedModel, machine: &Machine, code: &[CodeSizes]) -> Vec<Program> {
+///
+/// # Errors
+/// If there is no machine for one.
+pub fn programs(planned: &PlannedModel, machines: &Machines, code: &[CodeSizes]) -> Result<Vec<Program>, String> {
     let describe = |(program, of_program): (&plan::Program, &Vec<region::Kernel>)| {
+        let machine = machines.of(program.processor)?;
         let sizes = typical(&program.bounds);
         let mut launches: BTreeMap<&str, usize> = BTreeMap::new();
         let mut barriers = 0;
@@ -26,6 +30,7 @@ pub fn programs(planned: &PlannedModel, machine: &Machine, code: &[CodeSizes]) -
         }
         let describe = |kernel: &region::Kernel| {
             let symbol = llmc_codegen::kernel_symbol(&program.name, &kernel.name);
+            let code = if program.processor == Processor::Cpu { code } else { &[] };
             let bytes = code.iter().map(|(name, sizes)| (name.clone(), sizes.get(&symbol).copied().unwrap_or(0)));
             let launches = launches.get(kernel.name.as_str()).copied().unwrap_or(0);
             describe_kernel(kernel, launches, &sizes, machine, bytes.collect())
@@ -34,8 +39,9 @@ pub fn programs(planned: &PlannedModel, machine: &Machine, code: &[CodeSizes]) -
         let sum = |part: fn(&Price) -> f64| {
             kernels.iter().map(|kernel| kernel.launches as f64 * part(&kernel.price)).sum::<f64>()
         };
-        Program {
+        Ok(Program {
             name: program.name.clone(),
+            machine: machine.name.clone(),
             takes: takes(&program.bounds),
             sizes,
             launches: program.launches_per_step(),
@@ -46,7 +52,7 @@ pub fn programs(planned: &PlannedModel, machine: &Machine, code: &[CodeSizes]) -
             floor_bytes: floor(&planned.plan, program, of_program, &sizes),
             kernels,
             arena: super::arena::arena(program),
-        }
+        })
     };
     planned.plan.programs.iter().zip(&planned.kernels).map(describe).collect()
 }

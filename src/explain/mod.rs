@@ -60,6 +60,9 @@ pub enum ExplainError {
     /// Saturation failed.
     #[error("equality saturation cannot be run again: {0}; compile the model again with this llmc")]
     Saturation(String),
+    /// Something cannot be priced.
+    #[error("the programs cannot be priced: {0}")]
+    Machine(String),
     /// The code does not parse.
     #[error("the code of {target} cannot be read: {detail}; compile the model again")]
     Code {

@@ -20,8 +20,8 @@ pub struct Report {
     pub model: ModelFacts,
     /// How the cache lies in memory; `None` before there is a plan.
     pub kv: Option<KvLayout>,
-    /// The machine that forms were priced for.
-    pub machine: Machine,
+    /// The machines that forms were priced for, one for each kind of processor.
+    pub machines: Vec<Machine>,
     /// Passes that were left out.
     pub without: Vec<String>,
     /// What the reader should know, a sentence each.
@@ -206,6 +206,8 @@ pub struct Rule {
 pub struct Program {
     /// Its name.
     pub name: String,
+    /// The machine that it is for, one of [`Report::machines`].
+    pub machine: String,
     /// The steps that it takes, in words.
     pub takes: String,
     /// The step that it is priced for.
@@ -327,7 +329,7 @@ pub struct Gpu {
     pub bytes: u64,
     /// Device memory that launches share.
     pub workspace_bytes: u64,
-    /// The programs, as in [`Report::programs`].
+    /// Those of [`Report::programs`] that are for a GPU.
     pub programs: Vec<GpuProgram>,
 }
 

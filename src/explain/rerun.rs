@@ -7,7 +7,7 @@ use super::saturation::{describe_rule, saturations};
 use super::{ExplainError, gpu, kernels, origin};
 use llmc_artifact::Artifact;
 use llmc_codegen::disassemble::kernel_sizes;
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::Machines;
 use llmc_ir::module::{Module, SpecializedModule};
 use llmc_ir::plan::{PackedWeight, WeightLayout};
 use llmc_ir::region::PlannedModel;
@@ -43,18 +43,24 @@ pub fn explain(artifact: &Artifact) -> Result<Report, ExplainError> {
     Ok(report)
 }
 
-/// As [`explain`], had the artifact been compiled for another machine. There is no code of that to report.
+/// As [`explain`], had the artifact been compiled for other machines. There is no code of that to report.
 ///
 /// # Errors
 /// See [`ExplainError`].
-pub fn explain_for(artifact: &Artifact, machine: &Machine) -> Result<Report, ExplainError> {
+pub fn explain_for(artifact: &Artifact, machines: &Machines) -> Result<Report, ExplainError> {
     let (kept, module) = Kept::read(artifact)?;
     let note = format!(
         "the artifact was compiled for {}; what follows is what the passes would do for {}",
-        kept.machine.name, machine.name
+        names(&kept.machines),
+        names(machines)
     );
-    let kept = Kept { machine: machine.clone(), ..kept };
+    let kept = Kept { machines: machines.clone(), ..kept };
     rerun(artifact, &kept, module, &[], |_| Some(note))
+}
+
+fn names(machines: &Machines) -> String {
+    let names: Vec<&str> = machines.iter().map(|machine| machine.name.as_str()).collect();
+    names.join(" and ")
 }
 
 /// The report of an artifact's passes; `note` may add one about the plan that comes out.
@@ -66,7 +72,7 @@ fn rerun(
     note: impl FnOnce(&PlannedModel) -> Option<String>,
 ) -> Result<Report, ExplainError> {
     let facts = artifact.manifest().plan.model.clone();
-    let context = Context { prefill_chunk: kept.prefill_chunk, ..Context::new(facts, kept.machine.clone()) };
+    let context = Context { prefill_chunk: kept.prefill_chunk, ..Context::new(facts, kept.machines.clone()) };
     let watched = Watched::run(module, &context, &kept.options(), vec![Box::new(Verify)])?;
     let name = artifact.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut report = watched.report(name, &context, kept, code)?;
@@ -136,10 +142,12 @@ impl Watched {
         code: &[kernels::CodeSizes],
     ) -> Result<Report, ExplainError> {
         let mut graphs = Graphs::default();
-        let phases = phases(&self.states, &self.passes, kept, &mut graphs);
+        let phases = phases(&self.states, &self.passes, kept, &mut graphs).map_err(ExplainError::Machine)?;
         let options = kept.options();
         let rules = selected(&options.families(), options.numerics, options.invariance);
         let planned = self.planned();
+        let programs = planned.map(|planned| kernels::programs(planned, &kept.machines, code));
+        let programs = programs.transpose().map_err(ExplainError::Machine)?.unwrap_or_default();
         let mut report = Report {
             artifact: name,
             bytes: None,
@@ -149,12 +157,12 @@ impl Watched {
             notes: notes(kept),
             saturation: Vec::new(),
             rules: rules.iter().map(describe_rule).collect(),
-            programs: planned.map(|planned| kernels::programs(planned, &kept.machine, code)).unwrap_or_default(),
+            programs,
             weights: planned.map(|planned| weight_groups(&planned.plan.weights)).unwrap_or_default(),
             targets: Vec::new(),
             gpus: Vec::new(),
             timing: timing(&self.passes),
-            machine: kept.machine.clone(),
+            machines: kept.machines.iter().cloned().collect(),
             without: kept.without.clone(),
             phases,
             graphs: Vec::new(),
@@ -166,7 +174,7 @@ impl Watched {
                 let of = |view: &&View| view.program.as_deref() == Some(program) && view.function == function;
                 views.iter().find(of).map_or(0, |view| view.graph)
             };
-            report.saturation = saturations(before, after, (&rules, &kept.machine), graph_of)?;
+            report.saturation = saturations(before, after, (&rules, &kept.machines), graph_of)?;
         }
         report.graphs = graphs.0;
         Ok(report)
@@ -205,14 +213,14 @@ impl Graphs {
 }
 
 /// The phases that were reached, each with its passes and the functions behind them.
-fn phases(states: &[State], passes: &instrument::Report, kept: &Kept, graphs: &mut Graphs) -> Vec<Phase> {
-    let Some(first) = states.first() else { return Vec::new() };
+fn phases(states: &[State], passes: &instrument::Report, kept: &Kept, graphs: &mut Graphs) -> Result<Vec<Phase>, String> {
+    let Some(first) = states.first() else { return Ok(Vec::new()) };
     let descriptions = pipeline();
-    let mut drawn = draw(first, &kept.machine);
+    let mut drawn = draw(first, &kept.machines)?;
     let mut phases =
         vec![Phase { name: phase::Phase::Imported.name(), passes: Vec::new(), views: views(&drawn, graphs) }];
     for (pass, state) in passes.passes.iter().zip(&states[1..]) {
-        let mut after = draw(state, &kept.machine);
+        let mut after = draw(state, &kept.machines)?;
         let new_nodes = match state {
             State::Planned(_) => None,
             State::Module(_) | State::Programs(_) | State::Fused(_) => {
@@ -242,7 +250,7 @@ fn phases(states: &[State], passes: &instrument::Report, kept: &Kept, graphs: &m
             last.views = views(&drawn, graphs);
         }
     }
-    phases
+    Ok(phases)
 }
 
 fn views(drawn: &[Drawn], graphs: &mut Graphs) -> Vec<View> {

@@ -2,7 +2,7 @@
 
 use super::ExplainError;
 use super::report::{Form, Rule, Saturation};
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::Machines;
 use llmc_ir::module::SpecializedModule;
 use llmc_ir::text::function_text;
 use llmc_passes::eqsat::cost::Target;
@@ -27,15 +27,16 @@ fn numerics(numerics: Numerics) -> &'static str {
 /// index of the graph that shows a program's form.
 ///
 /// # Errors
-/// If saturation fails, which it then did in the pass.
+/// If saturation fails, which it then did in the pass, or there is no machine for a program.
 pub fn saturations(
     before: &[SpecializedModule],
     after: &[SpecializedModule],
-    (rules, machine): (&[rule::Rule], &Machine),
+    (rules, machines): (&[rule::Rule], &Machines),
     graph_of: impl Fn(&str, &str) -> usize,
 ) -> Result<Vec<Saturation>, ExplainError> {
     let mut known: Vec<(String, Saturation)> = Vec::new();
     for (program, rewritten) in before.iter().zip(after) {
+        let machine = machines.of(program.processor).map_err(ExplainError::Machine)?;
         let target = Target::of(machine, &program.bounds);
         for function in &program.module.functions {
             let Some(chosen) = rewritten.module.function(&function.name) else { continue };

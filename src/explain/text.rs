@@ -25,7 +25,7 @@ pub fn text(report: &Report) -> Result<String, fmt::Error> {
 }
 
 fn head(out: &mut String, report: &Report) -> fmt::Result {
-    let Report { model, machine, .. } = report;
+    let Report { model, machines, .. } = report;
     let size = report.bytes.map_or("shapes only".to_owned(), |bytes| quantity(bytes as f64, "B"));
     writeln!(out, "{}: {size}, llmc {}", report.artifact, report.compiler_version)?;
     writeln!(
@@ -38,17 +38,19 @@ fn head(out: &mut String, report: &Report) -> fmt::Result {
         model.hidden,
         model.vocab
     )?;
-    writeln!(
-        out,
-        "machine  {}: {}/s memory, {}/s bf16 and {}/s f32 products, {}/s elementwise, {} per launch",
-        machine.name,
-        quantity(machine.memory_bandwidth, "B"),
-        quantity(machine.matrix_flops.bf16, "FLOP"),
-        quantity(machine.matrix_flops.f32, "FLOP"),
-        quantity(machine.vector_flops, "FLOP"),
-        seconds(machine.launch_seconds)
-    )?;
-    writeln!(out, "         {}", machine.source)?;
+    for machine in machines {
+        writeln!(
+            out,
+            "machine  {}: {}/s memory, {}/s bf16 and {}/s f32 products, {}/s elementwise, {} per launch",
+            machine.name,
+            quantity(machine.memory_bandwidth, "B"),
+            quantity(machine.matrix_flops.bf16, "FLOP"),
+            quantity(machine.matrix_flops.f32, "FLOP"),
+            quantity(machine.vector_flops, "FLOP"),
+            seconds(machine.launch_seconds)
+        )?;
+        writeln!(out, "         {}", machine.source)?;
+    }
     report.notes.iter().try_for_each(|note| writeln!(out, "note     {note}"))
 }
 
@@ -152,7 +154,7 @@ fn write_form(out: &mut String, report: &Report, saturation: &Saturation, form: 
 fn programs(out: &mut String, report: &Report) -> fmt::Result {
     for program in &report.programs {
         let Program { sizes, .. } = program;
-        writeln!(out, "\nPROGRAM {}: {}", program.name, program.takes)?;
+        writeln!(out, "\nPROGRAM {} for {}: {}", program.name, program.machine, program.takes)?;
         writeln!(
             out,
             "  a step of {} of {}, context {}: {} predicted, {} launches, {} barriers",

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The machine that an artifact was compiled for.
 fn machine_of(artifact: &Path) -> Value {
-    json(llmc().arg("explain").arg(artifact))["machine"].clone()
+    json(llmc().arg("explain").arg(artifact))["machines"][0].clone()
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn an_interruption_at_any_point_leaves_nothing() {
         gpus: Vec::new(),
         max_context: Some(32),
         max_batch: 1,
-        machine: Machine::named("host").unwrap(),
+        machines: Machine::named("host").unwrap().into(),
         passes: Options::default(),
         dump: None,
     };
@@ -157,7 +157,7 @@ fn places_are_tried_before_anything_is_made() {
         gpus: Vec::new(),
         max_context: Some(32),
         max_batch: 1,
-        machine: Machine::named("host").unwrap(),
+        machines: Machine::named("host").unwrap().into(),
         passes: Options { stop_after, ..Options::default() },
         dump: None,
     };

@@ -19,12 +19,14 @@ mod text;
 use crate::error::CodegenError;
 use crate::host::HostTarget;
 use crate::kernel::domain::Domain;
+use crate::kernel::dot::method;
 use amx::TileProducts;
 use expression::Scope;
 use llmc_ir::dim::Bounds;
-use llmc_ir::op::{AttendMethod, Attention, DotMethod, Op};
+use llmc_ir::machine::Processor;
+use llmc_ir::op::DotMethod;
 use llmc_ir::plan::KvLayout;
-use llmc_ir::region::{Anchor, Kernel, PlannedModel, Region};
+use llmc_ir::region::{Anchor, Kernel, PlannedModel};
 use math::Fma;
 use multiply::{Multiplies, Registers};
 use rows::{Columns, LANES, Outputs, emit_rows};
@@ -49,7 +51,7 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
     let unit = MatrixUnit::of(target);
     let (mut scratch, mut workspace) = (0, 0);
     let mut used = Vec::new();
-    for (program, kernels) in model.plan.programs.iter().zip(&model.kernels) {
+    for (program, kernels) in model.programs_on(Processor::Cpu) {
         let mut used_by_program = MatrixUnit::Vectors;
         for kernel in kernels {
             let mut context = KernelContext {
@@ -78,7 +80,7 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
         }
         used.push(used_by_program);
     }
-    for (program, used) in model.plan.programs.iter().zip(used) {
+    for ((program, _), used) in model.programs_on(Processor::Cpu).zip(used) {
         step::emit(&mut module, &model.plan, program, workspace, used);
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
@@ -167,22 +169,6 @@ impl KernelContext<'_> {
     /// Tiles of 16 columns per inner call: where memory bounds, a whole panel, so that it is read in order.
     fn tiles(&self) -> usize {
         if self.method == DotMethod::Gemm { self.registers.tiles() } else { 2 }
-    }
-}
-
-/// How a region takes its inner products: as was chosen for all its dots, or for its attention. Where choices differ, none
-/// of them is followed.
-fn method(region: &Region) -> DotMethod {
-    let body = &region.body;
-    let chosen = body.topological().into_iter().filter_map(|node| match body.op(node) {
-        Op::Dot { method, .. } => Some(*method),
-        Op::Attend(Attention { method: AttendMethod::Split, .. }) => Some(DotMethod::Gemv),
-        _ => None,
-    });
-    let chosen: Vec<DotMethod> = chosen.collect();
-    match chosen.first() {
-        Some(&first) if chosen.iter().all(|method| *method == first) => first,
-        _ => DotMethod::Gemm,
     }
 }
 

@@ -2,6 +2,37 @@
 
 use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What runs a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Processor {
+    /// The host's cores.
+    #[default]
+    Cpu,
+    /// A device with memory of its own.
+    Gpu,
+}
+
+impl Processor {
+    /// Every kind.
+    pub const ALL: [Processor; 2] = [Processor::Cpu, Processor::Gpu];
+
+    /// The name used in text and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Processor::Cpu => "cpu",
+            Processor::Gpu => "gpu",
+        }
+    }
+}
+
+impl fmt::Display for Processor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// A machine's limits. All rates are of the whole machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,6 +42,8 @@ pub struct Machine {
     pub name: String,
     /// Where the numbers come from.
     pub source: String,
+    /// What it is.
+    pub processor: Processor,
     /// Bytes per second read from memory.
     pub memory_bandwidth: f64,
     /// Multiply-adds counted as two operations, per second, of matrix products by element type.
@@ -23,8 +56,8 @@ pub struct Machine {
     pub units: f64,
     /// Blocks that products of many rows are cut into.
     pub gemm_tile: Tile,
-    /// Columns of a block of a product of few rows.
-    pub gemv_columns: f64,
+    /// Blocks that products of few rows are cut into.
+    pub gemv_tile: Tile,
 }
 
 /// A block of a matrix product's result.
@@ -97,7 +130,7 @@ impl Machine {
             }
         }
         let MatrixFlops { f32, bf16 } = machine.matrix_flops;
-        let Tile { rows, columns, least_rows } = machine.gemm_tile;
+        let [gemm, gemv] = [machine.gemm_tile, machine.gemv_tile];
         let numbers = [
             ("memory_bandwidth", machine.memory_bandwidth, RATES),
             ("matrix_flops.f32", f32, RATES),
@@ -105,10 +138,12 @@ impl Machine {
             ("vector_flops", machine.vector_flops, RATES),
             ("launch_seconds", machine.launch_seconds, LAUNCHES),
             ("units", machine.units, SIZES),
-            ("gemm_tile.rows", rows, SIZES),
-            ("gemm_tile.columns", columns, SIZES),
-            ("gemm_tile.least_rows", least_rows, SIZES),
-            ("gemv_columns", machine.gemv_columns, SIZES),
+            ("gemm_tile.rows", gemm.rows, SIZES),
+            ("gemm_tile.columns", gemm.columns, SIZES),
+            ("gemm_tile.least_rows", gemm.least_rows, SIZES),
+            ("gemv_tile.rows", gemv.rows, SIZES),
+            ("gemv_tile.columns", gemv.columns, SIZES),
+            ("gemv_tile.least_rows", gemv.least_rows, SIZES),
         ];
         for (field, value, [least, most]) in numbers {
             if !(least..=most).contains(&value) {
@@ -127,9 +162,67 @@ impl Machine {
     }
 }
 
+/// The machines that programs are made for: one for each kind of processor, or for some.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Machines(Vec<Machine>);
+
+impl Machines {
+    /// Of a list.
+    ///
+    /// # Errors
+    /// If there is none, or two of a kind.
+    pub fn new(machines: Vec<Machine>) -> Result<Machines, String> {
+        for (index, machine) in machines.iter().enumerate() {
+            if let Some(other) = machines[..index].iter().find(|other| other.processor == machine.processor) {
+                return Err(format!(
+                    "`{}` and `{}` both describe a {}; give one for each kind of processor",
+                    other.name, machine.name, machine.processor
+                ));
+            }
+        }
+        if machines.is_empty() { Err("there is no machine".to_owned()) } else { Ok(Machines(machines)) }
+    }
+
+    /// The machine of a kind.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn of(&self, processor: Processor) -> Result<&Machine, String> {
+        let found = self.0.iter().find(|machine| machine.processor == processor);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.0.iter().map(|machine| machine.name.as_str()).collect();
+            format!("no machine describes a {processor}, there is {}; add one, with --machine", names.join(" and "))
+        })
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Machine> {
+        self.0.iter()
+    }
+}
+
+impl From<Machine> for Machines {
+    fn from(machine: Machine) -> Machines {
+        Machines(vec![machine])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_one_machine_of_a_kind() {
+        let machine = |name| Machine::named(name).unwrap();
+        let both = Machines::new(vec![machine("a100"), machine("host")]).unwrap();
+        assert_eq!(both.of(Processor::Cpu).unwrap().name, "host");
+        assert_eq!(both.of(Processor::Gpu).unwrap().name, "a100");
+        assert!(Machines::new(Vec::new()).is_err());
+        assert!(Machines::new(vec![machine("a100"), machine("l4")]).unwrap_err().contains("`a100` and `l4` both describe a gpu"));
+        let error = Machines::from(machine("host")).of(Processor::Gpu).unwrap_err().to_string();
+        assert!(error.contains("no machine describes a gpu, there is host"), "{error}");
+    }
 
     #[test]
     fn descriptions_are_complete_and_mistakes_are_named() {

@@ -18,7 +18,8 @@
 //! }
 //! ```
 //!
-//! Specialised modules follow a line `program @decode {tokens <= 16, ...}`. After fusion the first line is
+//! Specialised modules follow a line `program @decode {tokens <= 16, ...}`, or `program @decode on gpu {...}` where a GPU
+//! runs it. After fusion the first line is
 //! `fused module @Name` and functions hold regions, whose inputs come first and whose outputs are known outside
 //! as `%region#0`, `%region#1`, ...:
 //!

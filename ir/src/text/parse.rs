@@ -5,6 +5,7 @@ use super::lex::{Token, tokens, unescaped};
 use super::print::is_name;
 use crate::dim::{Bindings, Bounds, Dim, Symbol};
 use crate::dtype::DType;
+use crate::machine::Processor;
 use crate::module::{Argument, Call, Function, Module, Param, SpecializedModule};
 use crate::region::{FusedFunction, FusedModule, FusedProgram};
 use crate::shape::{KvType, Shape, TensorType, Type};
@@ -61,11 +62,15 @@ impl<'a> Parser<'a> {
         let mut names = BTreeSet::new();
         while self.take_word("program") {
             let name = self.new_symbol("a program", &mut names)?;
+            let processor = match self.take_word("on") {
+                true => self.variant(&Processor::ALL, Processor::name)?,
+                false => Processor::default(),
+            };
             let bounds = self.bounds()?;
             let start = self.position();
             match self.module()? {
-                AnyModule::Plain(module) => specialized.push(SpecializedModule { name, bounds, module }),
-                AnyModule::Fused(module) => fused.push(FusedProgram { name, bounds, module }),
+                AnyModule::Plain(module) => specialized.push(SpecializedModule { name, processor, bounds, module }),
+                AnyModule::Fused(module) => fused.push(FusedProgram { name, processor, bounds, module }),
             }
             if !specialized.is_empty() && !fused.is_empty() {
                 return Err(self.error_at(start, "programs are either all fused or none is"));

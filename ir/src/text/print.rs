@@ -2,6 +2,7 @@
 
 use crate::dim::{Bounds, Symbol};
 use crate::graph::{Graph, NodeId};
+use crate::machine::Processor;
 use crate::module::{Argument, Call, Function, Module, Param, SpecializedModule};
 use crate::op::{AttendMethod, DotMethod, Number, Op};
 use crate::region::{FusedFunction, FusedModule, FusedProgram, Region, Source};
@@ -31,13 +32,13 @@ pub fn function_text(function: &Function) -> String {
 
 /// The text form of specialised modules, each under its header.
 pub fn print_specialized(programs: &[SpecializedModule]) -> String {
-    let texts = programs.iter().map(|p| format!("{}\n{}", header(&p.name, &p.bounds), print_module(&p.module)));
+    let texts = programs.iter().map(|p| format!("{}\n{}", header(&p.name, p.processor, &p.bounds), print_module(&p.module)));
     texts.collect::<Vec<_>>().join("\n")
 }
 
 /// The text form of fused programs, each under its header.
 pub fn print_fused(programs: &[FusedProgram]) -> String {
-    let texts = programs.iter().map(|p| format!("{}\n{}", header(&p.name, &p.bounds), print_fused_module(&p.module)));
+    let texts = programs.iter().map(|p| format!("{}\n{}", header(&p.name, p.processor, &p.bounds), print_fused_module(&p.module)));
     texts.collect::<Vec<_>>().join("\n")
 }
 
@@ -99,10 +100,11 @@ pub(crate) fn is_name(name: &str) -> bool {
         && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '+'))
 }
 
-fn header(name: &str, bounds: &Bounds) -> String {
+fn header(name: &str, processor: Processor, bounds: &Bounds) -> String {
     let limits = Symbol::ALL.map(|symbol| format!("{symbol} <= {}", bounds.max.get(symbol))).join(", ");
     let promise = if bounds.one_token_per_sequence { ", one_token_per_sequence" } else { "" };
-    format!("program @{name} {{{limits}{promise}}}\n")
+    let processor = if processor == Processor::default() { String::new() } else { format!(" on {processor}") };
+    format!("program @{name}{processor} {{{limits}{promise}}}\n")
 }
 
 fn signature(out: &mut String, name: &str, params: &[Param], results: &[String]) {

@@ -55,7 +55,7 @@ step {
   %x, %logits = call @layer(%x, kv 0) in "model.layers.0."
 }
 
-program @prefill {tokens <= 512, samples <= 16, sequences <= 16, context <= 2048}
+program @prefill on gpu {tokens <= 512, samples <= 16, sequences <= 16, context <= 2048}
 
 fused module @Example
 

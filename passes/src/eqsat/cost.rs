@@ -9,7 +9,7 @@ use super::language::Node;
 use egg::Id;
 use llmc_ir::dim::{Bindings, Bounds, Promise};
 use llmc_ir::dtype::DType;
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, Processor};
 use llmc_ir::op::{AttendMethod, Attention, DotMethod, Op, UnaryOp};
 use llmc_ir::shape::Type;
 use std::fmt;
@@ -227,7 +227,7 @@ impl<'a> Term<'a> {
 
     /// What a dot's kernel reaches with its way to divide the work.
     fn dot_rates(&self, method: DotMethod, rates: Rates, target: &Target<'_>) -> Rates {
-        let Machine { gemm_tile, gemv_columns, ref matrix_flops, .. } = *target.machine;
+        let Machine { processor, gemm_tile, gemv_tile, ref matrix_flops, .. } = *target.machine;
         let columns = match self.operands[1].as_tensor() {
             Some(ty) => ty.shape.evaluate(&target.sizes).first().copied().unwrap_or(1) as f64,
             None => 1.0,
@@ -237,7 +237,7 @@ impl<'a> Term<'a> {
             DotMethod::Gemm => {
                 let items = (rows / gemm_tile.rows).ceil() * (columns / gemm_tile.columns).ceil();
                 let busy = busy(items, target.machine);
-                let filled = rows / ((rows / gemm_tile.least_rows).ceil() * gemm_tile.least_rows);
+                let filled = filled(rows, gemm_tile.least_rows);
                 Rates { memory: rates.memory * GEMM_BANDWIDTH * busy, matrix: rates.matrix * filled * busy, ..rates }
             }
             DotMethod::Gemv | DotMethod::SplitK => {
@@ -245,10 +245,24 @@ impl<'a> Term<'a> {
                 // Blocks of rows are at work together, or one behind the other where their parts must meet.
                 let beside = match method {
                     DotMethod::SplitK => DotMethod::sum_parts(k).len() as f64,
-                    _ => (rows / gemm_tile.rows).ceil(),
+                    _ => (rows / gemv_tile.rows).ceil(),
                 };
-                let busy = busy((columns / gemv_columns).ceil() * beside, target.machine);
-                Rates { memory: rates.memory * busy, matrix: matrix_flops.f32 * GEMV_COMPUTE * busy, ..rates }
+                let items = (columns / gemv_tile.columns).ceil() * beside;
+                match processor {
+                    Processor::Cpu => {
+                        let busy = busy(items, target.machine);
+                        Rates { memory: rates.memory * busy, matrix: matrix_flops.f32 * GEMV_COMPUTE * busy, ..rates }
+                    }
+                    // The matrix instruction takes the weight as its left operand, whose rows are many; and each block
+                    // of rows reads the weight anew. A multiprocessor has several blocks at a time, so that the last
+                    // ones leave little of it idle.
+                    Processor::Gpu => {
+                        let busy = (items / target.machine.units).min(1.0);
+                        let filled = filled(rows, gemv_tile.least_rows);
+                        let again = (rows / gemv_tile.rows).ceil();
+                        Rates { memory: rates.memory * busy / again, matrix: rates.matrix * filled * busy, ..rates }
+                    }
+                }
             }
         }
     }
@@ -265,6 +279,11 @@ fn attend_items(attention: &Attention, sizes: &Bindings) -> f64 {
             AttendMethod::Whole => sequences * (tokens / sequences * group / ATTEND_ROWS).ceil(),
             AttendMethod::Split => tokens * (seen / ATTEND_SPLIT).ceil(),
         }
+}
+
+/// The part of a matrix instruction's rows that hold any.
+fn filled(rows: f64, least_rows: f64) -> f64 {
+    rows / ((rows / least_rows).ceil() * least_rows)
 }
 
 /// The part of a machine that equal items of work keep busy until the last one is done.

@@ -2,7 +2,7 @@
 //!
 //! Each function is saturated once ([`mod@saturate`]): its e-graph ([`language`], [`analysis`]) comes to hold every form
 //! that the [`rules`] reach. Programs that share a function share the e-graph; for each, the cheapest form at its typical
-//! sizes on the given machine ([`cost`]) is extracted ([`mod@extract`]). [`explain`] prints what was chosen and why.
+//! sizes on the machine that it is for ([`cost`]) is extracted ([`mod@extract`]). [`explain`] prints what was chosen and why.
 //!
 //! ```text
 //! function of the specialised module ──saturate──▶ e-graph ──extract for decode──▶ function of decode
@@ -38,7 +38,7 @@ pub fn eqsat(state: State, context: &Context) -> Result<State, String> {
     let rules = rules::selected(&context.families, context.numerics, context.invariance);
     let mut known: Vec<(String, Saturated)> = Vec::new();
     for program in &mut programs {
-        let target = Target::of(&context.machine, &program.bounds);
+        let target = Target::of(context.machines.of(program.processor)?, &program.bounds);
         for function in &mut program.module.functions {
             let saturated = saturated(&mut known, function, &rules)?;
             *function = best_form(saturated, function, &target)?;

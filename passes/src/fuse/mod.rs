@@ -47,7 +47,7 @@ pub fn fuse(state: State, _: &Context) -> Result<State, String> {
 pub fn fuse_program(program: &SpecializedModule, epilogues: Epilogues) -> FusedProgram {
     let functions = program.module.functions.iter().map(|function| fuse_function(function, epilogues)).collect();
     let module = FusedModule { name: program.module.name.clone(), functions, calls: program.module.calls.clone() };
-    FusedProgram { name: program.name.clone(), bounds: program.bounds, module }
+    FusedProgram { name: program.name.clone(), processor: program.processor, bounds: program.bounds, module }
 }
 
 /// Cuts one function into regions. Every function can be cut; whether there is a kernel for each region is

@@ -4,6 +4,7 @@ use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
 use llmc_ir::dim::{Bindings, Bounds, Dim, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
+use llmc_ir::machine::Processor;
 use llmc_ir::module::{Argument, Call, Function, LOGITS, Module, SpecializedModule};
 use llmc_ir::op::{AttendMethod, Attention, BinaryOp, Op, UnaryOp};
 use llmc_ir::plan::{ModelFacts, StepInput};
@@ -34,7 +35,7 @@ pub(crate) fn facts() -> ModelFacts {
 pub(crate) fn program() -> SpecializedModule {
     let max = Bindings { tokens: 16, samples: 16, sequences: 4, context: 64 };
     let bounds = Bounds { max, one_token_per_sequence: false };
-    SpecializedModule { name: "prefill".into(), bounds, module: module() }
+    SpecializedModule { name: "prefill".into(), processor: Processor::Cpu, bounds, module: module() }
 }
 
 pub(crate) fn module() -> Module {

@@ -165,7 +165,15 @@ fn plan_program(
     barriers::mark(&mut functions, &calls, &kernels.list);
     let arena_bytes = values.bytes + frame;
     let work = work::work(&calls, &functions, &kernels.list, &table.weights);
-    let program = Program { name: program.name.clone(), bounds: program.bounds, arena_bytes, functions, calls, work };
+    let program = Program {
+        name: program.name.clone(),
+        processor: program.processor,
+        bounds: program.bounds,
+        arena_bytes,
+        functions,
+        calls,
+        work,
+    };
     Ok((program, kernels.list))
 }
 

@@ -6,6 +6,7 @@ mod cuda;
 use crate::manifest::Manifest;
 use crate::names::{TOKENIZER, code_tensor_name, weight_tensor_name};
 use llmc_ir::dim::Symbol;
+use llmc_ir::machine::Processor;
 use llmc_ir::plan::{Operand, Plan, PlannedCall, Program};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +58,9 @@ impl Manifest {
             return Err(format!("facts about the tokenizer and the tensor `{TOKENIZER}` must come together"));
         }
         check_plan(&self.plan)?;
+        for (processor, has_code) in [(Processor::Cpu, !self.targets.is_empty()), (Processor::Gpu, !self.cuda.is_empty())] {
+            check_processor(&self.plan, processor, has_code)?;
+        }
         self.cuda.iter().try_for_each(|cuda| cuda::check_cuda(&self.plan, cuda, sizes))
     }
 }
@@ -69,11 +73,6 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
     for (what, size) in [("layers", kv.layers), ("heads", kv.heads), ("head size", kv.head_dim)] {
         check_size(&format!("the cache's number of {what}"), size, LARGEST_CACHE_SIZE)?;
     }
-    let takes_any_step =
-        |program: &Program| !program.bounds.one_token_per_sequence && program.bounds.max.context >= model.max_context;
-    if !plan.programs.iter().any(takes_any_step) {
-        return Err("the plan has no program that takes several tokens of a sequence and the whole context".to_owned());
-    }
     let mut names = BTreeSet::new();
     for program in &plan.programs {
         if !names.insert(&program.name) {
@@ -82,6 +81,26 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
         check_program(plan, program).map_err(|problem| format!("program `{}`: {problem}", program.name))?;
     }
     Ok(())
+}
+
+/// What there is code for must be able to run every step, and nothing else is in the plan.
+fn check_processor(plan: &Plan, processor: Processor, has_code: bool) -> Result<(), String> {
+    let mut programs = plan.programs_on(processor);
+    if !has_code {
+        return match programs.next() {
+            None => Ok(()),
+            Some(program) => Err(format!("program `{}` is for a {processor}, which there is no code for", program.name)),
+        };
+    }
+    let takes_any_step = |program: &Program| {
+        !program.bounds.one_token_per_sequence && program.bounds.max.context >= plan.model.max_context
+    };
+    match programs.any(takes_any_step) {
+        true => Ok(()),
+        false => Err(format!(
+            "the plan has no program for a {processor} that takes several tokens of a sequence and the whole context"
+        )),
+    }
 }
 
 fn check_program(plan: &Plan, program: &Program) -> Result<(), String> {
@@ -169,6 +188,7 @@ mod tests {
             }],
             programs: vec![Program {
                 name: "prefill".to_owned(),
+                processor: Processor::Cpu,
                 bounds: Bounds { max, one_token_per_sequence: false },
                 arena_bytes: 128,
                 functions: vec![PlannedFunction { name: "layer".to_owned(), launches: vec![launch] }],
@@ -197,9 +217,26 @@ mod tests {
         let beyond = Operand::Arena { offset: u64::MAX, bytes: 2 };
         refused(|plan| plan.programs[0].functions[0].launches[0].outputs = vec![beyond], "outside");
         refused(|plan| plan.programs.push(plan.programs[0].clone()), "two programs");
-        refused(|plan| plan.programs[0].bounds.one_token_per_sequence = true, "several tokens");
-        refused(|plan| plan.programs[0].bounds.max.context = 63, "whole context");
-        refused(|plan| plan.programs.clear(), "no program");
+    }
+
+    #[test]
+    fn what_there_is_code_for_runs_every_step() {
+        let check = |change: fn(&mut Plan), processor, has_code| {
+            let mut plan = plan();
+            change(&mut plan);
+            check_processor(&plan, processor, has_code)
+        };
+        assert_eq!(check(|_| (), Processor::Cpu, true), Ok(()));
+        assert_eq!(check(|_| (), Processor::Gpu, false), Ok(()));
+        let refused = |change, processor, has_code, says: &str| {
+            let problem = check(change, processor, has_code).unwrap_err();
+            assert!(problem.contains(says), "`{says}` is not in: {problem}");
+        };
+        refused(|plan| plan.programs[0].bounds.one_token_per_sequence = true, Processor::Cpu, true, "several tokens");
+        refused(|plan| plan.programs[0].bounds.max.context = 63, Processor::Cpu, true, "whole context");
+        refused(|plan| plan.programs.clear(), Processor::Cpu, true, "no program for a cpu");
+        refused(|_| (), Processor::Gpu, true, "no program for a gpu");
+        refused(|_| (), Processor::Cpu, false, "`prefill` is for a cpu, which there is no code for");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use llmc_artifact::layout::PAGE;
 use llmc_artifact::{Artifact, ArtifactWriter, Entry, GenerationDefaults, HostCode, Manifest, TokenizerFacts};
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::dtype::DType;
+use llmc_ir::machine::Processor;
 use llmc_ir::plan::{KvLayout, ModelFacts, PackedWeight, Plan, Program, WeightLayout, Work};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ fn manifest() -> Manifest {
             ],
             programs: vec![Program {
                 name: "prefill".to_owned(),
+                processor: Processor::Cpu,
                 bounds,
                 arena_bytes: 64,
                 functions: Vec::new(),

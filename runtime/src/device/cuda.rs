@@ -32,6 +32,7 @@ use graphs::Graphs;
 use launches::{Kernel, Places};
 use likeliest::Likeliest;
 use llmc_artifact::{Artifact, CudaCode};
+use llmc_ir::machine::Processor;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use memory::{DeviceMemory, Pinned};
 use std::sync::Arc;
@@ -59,7 +60,7 @@ pub struct CudaModel {
     _code: Code,
     gpu: Gpu,
     target: String,
-    artifact: Arc<Artifact>,
+    plan: Plan,
 }
 
 impl CudaModel {
@@ -75,9 +76,9 @@ impl CudaModel {
     ) -> Result<CudaModel, CudaError> {
         let code = choose(&artifact, facts)?;
         let gpu = Gpu::open(facts)?;
-        let plan = &artifact.manifest().plan;
-        let needs = Needs::new(plan, code);
-        let kv_blocks = needs.kv_blocks(plan, &gpu, kv_blocks)?;
+        let plan = artifact.manifest().plan.on(Processor::Gpu);
+        let needs = Needs::new(&plan, code);
+        let kv_blocks = needs.kv_blocks(&plan, &gpu, kv_blocks)?;
         let kv_bytes = kv_blocks as u64 * plan.kv.block_bytes() as u64;
         progress(Preparation::Code);
         let loaded = Code::load(&gpu, &artifact, code)?;
@@ -101,7 +102,7 @@ impl CudaModel {
         };
         Ok(CudaModel {
             graphs: Graphs::default(),
-            programs: launches::resolve(plan, &code.code, &loaded, &places),
+            programs: launches::resolve(&plan, &code.code, &loaded, &places),
             host_logits: Pinned::allocate(&gpu, needs.logits)?,
             likeliest: Likeliest::new(&gpu, needs.samples, plan.model.vocab)?,
             candidates: Candidates::new(&gpu, needs.samples, plan.model.vocab)?,
@@ -115,7 +116,7 @@ impl CudaModel {
             _code: loaded,
             gpu,
             target: code.name.clone(),
-            artifact,
+            plan,
         })
     }
 
@@ -123,14 +124,14 @@ impl CudaModel {
     fn run_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted<'_>) -> Result<(), CudaError> {
         self.try_step(program, inputs, wanted).map_err(|error| CudaError::Lost {
             device: self.gpu.facts.describe(),
-            program: self.artifact.manifest().plan.programs[program].name.clone(),
+            program: self.plan.programs[program].name.clone(),
             reason: words(error),
         })
     }
 
     fn try_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted<'_>) -> Result<(), DriverError> {
         let gpu = &self.gpu;
-        let plan = &self.artifact.manifest().plan;
+        let plan = &self.plan;
         gpu.context.bind_to_thread()?;
         let (tokens, samples) = (inputs.token_ids.len(), inputs.sample_rows.len());
         let sizes =
@@ -178,6 +179,10 @@ impl Device for CudaModel {
         format!("{} on {}", self.target, self.gpu.facts.describe())
     }
 
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     fn threads(&self) -> Option<usize> {
         None
     }
@@ -188,7 +193,7 @@ impl Device for CudaModel {
 
     fn run(&mut self, program: usize, inputs: &StepInputs) -> Result<&[f32], DeviceError> {
         self.run_step(program, inputs, Wanted::Logits)?;
-        let values = inputs.sample_rows.len() * self.artifact.manifest().plan.model.vocab;
+        let values = inputs.sample_rows.len() * self.plan.model.vocab;
         Ok(memory::as_floats(&self.host_logits.bytes()[..values * size_of::<f32>()]))
     }
 
@@ -214,7 +219,7 @@ impl Device for CudaModel {
 
     fn row(&mut self, row: usize) -> Result<&[f32], DeviceError> {
         let failed = self.gpu.failed("copying logits from the GPU");
-        let bytes = self.artifact.manifest().plan.model.vocab * size_of::<f32>();
+        let bytes = self.plan.model.vocab * size_of::<f32>();
         let range = row * bytes..(row + 1) * bytes;
         self.gpu.context.bind_to_thread().map_err(&failed)?;
         // SAFETY: the stream is waited for before this returns.
@@ -229,7 +234,7 @@ impl Device for CudaModel {
     }
 
     fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError> {
-        let each = self.artifact.manifest().plan.kv.block_bytes();
+        let each = self.plan.kv.block_bytes();
         let failed = self.gpu.failed("clearing blocks of the KV cache");
         self.gpu.context.bind_to_thread().map_err(&failed)?;
         for &block in blocks {

@@ -14,6 +14,8 @@ use crate::executor::StepInputs;
 use code::Code;
 use llmc_artifact::Artifact;
 use llmc_ir::abi::{StepArgs, StepFunction};
+use llmc_ir::machine::Processor;
+use llmc_ir::plan::Plan;
 pub use memory::give_back_freed;
 use memory::{Memory, Pages};
 use std::io;
@@ -109,6 +111,7 @@ pub struct HostModel {
     /// Rows that the logits have room for.
     rows: usize,
     vocab: usize,
+    plan: Plan,
     workers: Workers,
     // Last, because the fields above point into them.
     _code: Code,
@@ -126,7 +129,7 @@ impl HostModel {
     /// # Errors
     /// If the CPU lacks a feature, or the system gives no memory or threads.
     pub fn open(artifact: Arc<Artifact>, options: HostOptions) -> Result<HostModel, HostError> {
-        let plan = &artifact.manifest().plan;
+        let plan = artifact.manifest().plan.on(Processor::Cpu);
         let target = code::choose(&artifact)?;
         let code = Code::load(&artifact, target)?;
         let programs = plan.programs.iter().map(|program| code.entry(&program.entry_symbol()));
@@ -154,6 +157,7 @@ impl HostModel {
             rows: samples,
             vocab,
             workers: Workers::start(threads).map_err(|source| HostError::Threads { threads, source })?,
+            plan,
             _code: code,
             _artifact: artifact,
         })
@@ -195,6 +199,10 @@ impl Device for HostModel {
 
     fn describe(&self) -> String {
         format!("{}, {} threads", self.target, self.workers.threads())
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     fn threads(&self) -> Option<usize> {

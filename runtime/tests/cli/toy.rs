@@ -5,6 +5,7 @@ use llmc_artifact::{
 };
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::dtype::DType;
+use llmc_ir::machine::Processor;
 use llmc_ir::plan::{KvLayout, ModelFacts, Plan, Program, Work};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -81,6 +82,7 @@ fn compile(directory: &Path) -> Vec<u8> {
 fn plan() -> Plan {
     let program = |name: &str, tokens, one_token_per_sequence| Program {
         name: name.to_owned(),
+        processor: Processor::Cpu,
         bounds: Bounds {
             max: Bindings { tokens, samples: tokens, sequences: 4, context: CONTEXT },
             one_token_per_sequence,

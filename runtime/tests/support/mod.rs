@@ -4,6 +4,7 @@
 use llmc_artifact::{Artifact, ArtifactWriter, Entry, GenerationDefaults, HostCode, Manifest, code_tensor_name};
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::dtype::DType;
+use llmc_ir::machine::Processor;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, ModelFacts, PackedWeight, Plan, Program, WeightLayout, Work};
 use llmrt::device::DeviceChoice;
 use llmrt::executor::{Executor, ExecutorOptions};
@@ -107,6 +108,7 @@ pub fn shared_object() -> &'static [u8] {
 fn manifest(features: &[&str]) -> Manifest {
     let program = |name: &str, tokens, samples, one_token_per_sequence| Program {
         name: name.to_owned(),
+        processor: Processor::Cpu,
         bounds: Bounds {
             max: Bindings { tokens, samples, sequences: BATCH, context: CONTEXT },
             one_token_per_sequence,

@@ -8,7 +8,8 @@ function logAxis(make, scale) {
   return make(scale).tickValues(powers).tickFormat((value) => value >= 1 ? quantity(value, "").replace(".00", "").replace(".0 ", " ") : String(value));
 }
 
-function drawRoofline(shown) {
+// `shown` are programs for one machine.
+function drawRoofline(shown, machine) {
   const svg = vendor.select("#roof");
   svg.selectAll("*").remove();
   const [wide, high] = [svg.node().clientWidth, svg.node().clientHeight];
@@ -18,7 +19,7 @@ function drawRoofline(shown) {
       program, kernel, x: kernel.intensity, y: kernel.unit_flops / kernel.price.seconds,
       share: kernel.launches * kernel.price.seconds / program.seconds,
     })));
-  const { memory_bandwidth: bandwidth, matrix_flops: matrix, vector_flops: vector } = report.machine;
+  const { memory_bandwidth: bandwidth, matrix_flops: matrix, vector_flops: vector } = machine;
   const top = Math.max(matrix.bf16, matrix.f32);
   const ridge = top / bandwidth;
   const x = vendor.scaleLog().domain([Math.min(0.1, ...points.map((point) => point.x)) / 1.6, Math.max(10 * ridge, ...points.map((point) => point.x)) * 1.6]).range([edge.left, wide - edge.right]);

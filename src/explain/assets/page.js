@@ -1,12 +1,13 @@
 // The page's sections, filled from the report.
 const decode = report.programs.find((program) => program.name.startsWith("decode"));
 const prefill = report.programs.findLast((program) => program.name.startsWith("prefill"));
+const machineOf = (program) => report.machines.find((machine) => machine.name === program.machine);
 
 function header() {
-  const { model, machine } = report;
+  const { model, machines } = report;
   document.title = `${report.artifact} - llmc explain`;
   byId("title").textContent = report.artifact;
-  byId("subtitle").textContent = `${model.architecture}, ${model.dtype}, ${model.layers} layers, hidden ${model.hidden}, vocabulary ${model.vocab}; priced for ${machine.name} (${machine.source}); llmc ${report.compiler_version}`;
+  byId("subtitle").textContent = `${model.architecture}, ${model.dtype}, ${model.layers} layers, hidden ${model.hidden}, vocabulary ${model.vocab}; priced for ${machines.map((machine) => `${machine.name} (${machine.source})`).join(" and ")}; llmc ${report.compiler_version}`;
   show("notes", report.notes.map((note) => make("li", {}, note)));
   const entries = [[quantity(model.parameters, ""), "parameters"], [quantity(report.bytes, "B"), "artifact"]];
   if (decode) entries.push([time(decode.seconds), `predicted step of ${decode.name}`], [percent(decode.floor_bytes / decode.bytes), `of its traffic is unavoidable (${quantity(decode.bytes, "B")})`]);
@@ -187,13 +188,19 @@ function showForm(id, graph) {
 const shown = new Set([decode, prefill].filter(Boolean).map((program) => program.name));
 
 function rooflineSection() {
-  byId("roofline-lead").textContent = `Each kernel at the typical sizes of its program, as the cost model sees it on ${report.machine.name}. Left of the ridge at ${(Math.max(report.machine.matrix_flops.bf16, report.machine.matrix_flops.f32) / report.machine.memory_bandwidth).toFixed(1)} operations per byte memory is the limit, right of it arithmetic. Starting a kernel takes ${time(report.machine.launch_seconds)}, which keeps small ones below the roof; the larger a point, the more of its program's step it takes.`;
+  let machine = machineOf(decode ?? prefill ?? report.programs[0]);
   const draw = () => {
+    byId("roofline-lead").textContent = `Each kernel at the typical sizes of its program, as the cost model sees it on ${machine.name}. Left of the ridge at ${(Math.max(machine.matrix_flops.bf16, machine.matrix_flops.f32) / machine.memory_bandwidth).toFixed(1)} operations per byte memory is the limit, right of it arithmetic. Starting a kernel takes ${time(machine.launch_seconds)}, which keeps small ones below the roof; the larger a point, the more of its program's step it takes.`;
     show("roofline-programs", report.programs.map((program) => make("button", {
       "aria-pressed": String(shown.has(program.name)),
-      onclick: () => { shown.has(program.name) ? shown.delete(program.name) : shown.add(program.name); draw(); },
+      onclick: () => {
+        // There is one roof: a program for another machine takes the others' place.
+        if (machineOf(program) !== machine) { shown.clear(); machine = machineOf(program); }
+        shown.has(program.name) ? shown.delete(program.name) : shown.add(program.name);
+        draw();
+      },
     }, make("i", { class: "swatch", style: `background:${programColour(program.name)}` }), program.name)));
-    drawRoofline(shown);
+    drawRoofline(shown, machine);
   };
   draw();
   return draw;

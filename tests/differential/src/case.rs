@@ -155,7 +155,11 @@ impl Case {
             max_batch,
             parameters: 0,
         };
-        Ok(Context { prefill_chunk, ..Context::new(facts, Machine::named("host")?) })
+        let machine = match self.build.target {
+            Target::Host(_) => "host",
+            Target::Device(_) => "a100",
+        };
+        Ok(Context { prefill_chunk, ..Context::new(facts, Machine::named(machine)?) })
     }
 }
 

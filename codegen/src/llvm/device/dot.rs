@@ -14,16 +14,16 @@ mod wide;
 
 use super::{DeviceContext, DeviceParams, rows};
 use crate::kernel::domain::Domain;
-use crate::kernel::dot::{ComputedRows, LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
+use crate::kernel::dot::{
+    ComputedRows, LeftOperand, LeftSource, PANEL, Product, Products, left_operand, method, products,
+};
 use crate::llvm::expression::Tile;
 use crate::llvm::text::{FunctionText, Value, int};
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
+use llmc_ir::op::DotMethod;
 use llmc_ir::region::Part;
-
-/// Rows up to which a product is bound by reading weights.
-const FEW_ROWS: usize = 32;
 
 /// The left operand of a region's products.
 struct Left {
@@ -79,8 +79,8 @@ struct Section<'a> {
 enum Epilogue<'a> {
     /// The work of a part of the region.
     Part(&'a Part, Domain),
-    /// Results are kept as f32 rows at an offset into the workspace.
-    Keep(usize),
+    /// Results are kept as f32 rows at an offset into the workspace, each part of the sum by itself.
+    Keep { offset: usize, part_bytes: usize },
 }
 
 impl Section<'_> {
@@ -101,23 +101,27 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let of_parts = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
     let operand = left_operand(&kernel.region)?;
     let mut left = left_of(operand, of_parts.iter().flat_map(|products| &products.products))?;
-    let few = context.bounds.max_of(left.rows) <= FEW_ROWS;
+    let method = method(&kernel.region);
+    let few = method != DotMethod::Gemm;
+    let sum_parts = if method == DotMethod::SplitK { DotMethod::sum_parts(left.k) } else { vec![left.k] };
     let limit = |dots: usize| if few { stream::most_columns(dots) } else { block::COLUMNS / dots };
     let mut sections = Vec::new();
     let mut later = Vec::new();
     for (part, Products { domain, products, n, unit }) in parts.iter().zip(of_parts) {
         let most = limit(products.len());
-        if unit <= most {
+        if unit <= most && sum_parts.len() == 1 {
             let columns = if few { unit } else { most / unit * unit };
             sections.push(Section { products, n, columns, epilogue: Epilogue::Part(part, domain) });
             continue;
         }
         let mut kept = Vec::new();
         for product in products {
-            let offset = context.reserve(context.bounds.max_of(left.rows) * n * 4);
-            kept.push((product.node, offset, n));
+            let part_bytes = context.bounds.max_of(left.rows) * n * 4;
+            let offset = context.reserve(part_bytes * sum_parts.len());
+            kept.push((product.node, offset, n, part_bytes));
             let columns = if few { PANEL } else { limit(1) };
-            sections.push(Section { products: vec![product], n, columns, epilogue: Epilogue::Keep(offset) });
+            let epilogue = Epilogue::Keep { offset, part_bytes };
+            sections.push(Section { products: vec![product], n, columns, epilogue });
         }
         later.push((part, kept));
     }
@@ -126,15 +130,16 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
         pad::emit(context, &mut left)?;
     }
     match (few, left.dtype) {
-        (true, _) => stream::emit(context, &left, &sections)?,
+        (true, _) => stream::emit(context, &left, &sections, &sum_parts)?,
         (false, DType::F32) => wide::emit(context, &left, &sections)?,
         (false, _) => tile::emit(context, &left, &sections)?,
     }
     for (part, kept) in later {
         rows::emit_part(context, part, "epilogue", |f, params| {
-            let tile = |(dot, offset, n): (NodeId, usize, usize)| {
+            let tile = |(dot, offset, n, summand_stride): (NodeId, usize, usize, usize)| {
                 let base = f.offset(&params.workspace, &int(offset as i64));
-                (dot, Tile { base, row: int(0), column: int(0), stride: n * 4, summands: 1, summand_stride: 0 })
+                let (stride, summands) = (n * 4, sum_parts.len());
+                (dot, Tile { base, row: int(0), column: int(0), stride, summands, summand_stride })
             };
             rows::Ends { tiles: kept.into_iter().map(tile).collect(), outputs: Vec::new() }
         })?;

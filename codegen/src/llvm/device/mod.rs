@@ -22,6 +22,7 @@ use super::{compile, expression, math};
 use crate::error::CodegenError;
 use llmc_ir::dim::{Bounds, Dim, Symbol};
 use llmc_ir::gpu::{Count, Extent, GpuCode, GpuProgram, GpuStepArgs, GridLaunch};
+use llmc_ir::machine::Processor;
 use llmc_ir::plan::KvLayout;
 use llmc_ir::region::{Anchor, Kernel, PlannedModel};
 use std::collections::{BTreeSet, HashMap};
@@ -35,13 +36,13 @@ pub struct DeviceText {
     pub code: GpuCode,
 }
 
-/// Writes all programs of a model for GPUs.
+/// Writes the programs of a model that are for GPUs.
 pub fn emit_model(model: &PlannedModel) -> Result<DeviceText, CodegenError> {
     let mut module = ModuleText::default();
     let mut symbols = BTreeSet::new();
     let mut workspace_bytes = 0;
     let mut programs = Vec::new();
-    for (program, kernels) in model.plan.programs.iter().zip(&model.kernels) {
+    for (program, kernels) in model.programs_on(Processor::Gpu) {
         let mut code = GpuProgram::default();
         for kernel in kernels {
             let mut context = DeviceContext {

@@ -4,6 +4,7 @@ use super::check_memory;
 use crate::manifest::CudaCode;
 use crate::names::code_tensor_name;
 use llmc_ir::gpu::{Extent, GpuProgram, GridLaunch};
+use llmc_ir::machine::Processor;
 use llmc_ir::plan::{Plan, Program};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,11 +31,12 @@ pub(super) fn check_cuda(plan: &Plan, cuda: &CudaCode, sizes: &BTreeMap<&str, u6
         return Err(format!("code for {name} should be the tensor `{expected}`, the manifest names `{}`", cuda.tensor));
     }
     check_memory(&format!("workspace of the code for {name}"), cuda.code.workspace_bytes)?;
-    let (found, expected) = (cuda.code.programs.len(), plan.programs.len());
+    let programs = plan.programs_on(Processor::Gpu);
+    let (found, expected) = (cuda.code.programs.len(), programs.clone().count());
     if found != expected {
-        return Err(format!("code for {name} has {found} programs, the plan has {expected}"));
+        return Err(format!("code for {name} has {found} programs, the plan has {expected} for a GPU"));
     }
-    for (program, gpu) in plan.programs.iter().zip(&cuda.code.programs) {
+    for (program, gpu) in programs.zip(&cuda.code.programs) {
         check_program(program, gpu)
             .map_err(|problem| format!("code for {name}, program `{}`: {problem}", program.name))?;
     }

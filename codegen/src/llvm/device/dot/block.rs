@@ -127,6 +127,7 @@ impl Block<'_> {
                 warp: warp.clone(),
                 lane: lane.clone(),
                 warps: threads / WARP,
+                part: int(0),
             };
             let emitted = emit_epilogue(f, context, params, section, &results);
             result = std::mem::replace(&mut result, Ok(())).and(emitted);

@@ -21,6 +21,8 @@ pub struct Results {
     pub lane: Value,
     /// Warps of the block.
     pub warps: usize,
+    /// Which part of the sum they are.
+    pub part: Value,
 }
 
 /// Bytes between rows of `columns` results: 16 more than they take, so that rows two apart lie in other banks.
@@ -39,8 +41,10 @@ pub fn emit(
     let after = f.add(&results.column, &int(section.columns as i64));
     let column_end = f.min(&after, &int(section.n as i64));
     match &section.epilogue {
-        Epilogue::Keep(offset) => {
-            keep(f, params, section, results, &column_end, *offset);
+        Epilogue::Keep { offset, part_bytes } => {
+            let base = f.offset(&params.workspace, &int(*offset as i64));
+            let base = f.element(&base, &results.part, *part_bytes as i64);
+            keep(f, section, results, &column_end, &base);
             Ok(())
         }
         Epilogue::Part(part, domain) => {
@@ -82,20 +86,12 @@ pub fn emit(
 }
 
 /// Copies results to f32 rows in the workspace.
-fn keep(
-    f: &mut FunctionText,
-    params: &DeviceParams,
-    section: &Section<'_>,
-    results: &Results,
-    column_end: &Value,
-    offset: usize,
-) {
+fn keep(f: &mut FunctionText, section: &Section<'_>, results: &Results, column_end: &Value, base: &Value) {
     let tile = &results.tiles[0];
-    let base = f.offset(&params.workspace, &int(offset as i64));
     f.for_each(&results.warp, &results.count, results.warps as i64, |f, item| {
         let from = f.element(&tile.base, item, tile.stride as i64);
         let row = f.add(&results.row, item);
-        let to = f.element(&base, &row, section.n as i64 * 4);
+        let to = f.element(base, &row, section.n as i64 * 4);
         let start = f.add(&results.column, &results.lane);
         f.for_each(&start, column_end, WARP as i64, |f, column| {
             let own = f.binary("sub nsw", column, &results.column);

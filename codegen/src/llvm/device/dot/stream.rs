@@ -1,8 +1,9 @@
 //! Products of few rows, bound by reading weights: every warp reads its own panel's part straight into registers, many
 //! bytes at a time, and no two warps read the same.
 //!
-//! Warps of a block share out its panels and, per panel, the sum: a warp's part is a range of k. The partial results meet
-//! in shared memory and are added in ascending order of k. Ranges follow from shapes alone.
+//! Warps of a block share out its panels and, per panel, the sum: a warp's share is a range of k. The partial results meet
+//! in shared memory and are added in ascending order of k. Ranges follow from shapes alone. Where sums are in parts, a
+//! block has one of them, and another kernel adds the parts.
 //!
 //! For bf16 the weights are the left operand of the matrix instruction (16 of them) and 8 rows of activations the right
 //! one; a row that is missing repeats the last one and is not stored. For f32 lanes take 4 columns and a quarter of each
@@ -39,7 +40,12 @@ struct Stream<'a> {
     left: &'a Left,
     warps: usize,
     rows: usize,
+    /// Blocks of 32 k of the whole sum.
     k_blocks: usize,
+    /// Which part of the sum the block has.
+    part: Value,
+    /// Blocks of 32 k of a part but for the last one.
+    part_blocks: usize,
     /// Address of the block's first row of the left operand.
     base: Value,
     /// First row of the block, and how many there are from it on.
@@ -50,8 +56,13 @@ struct Stream<'a> {
     shared: Value,
 }
 
-/// Emits the kernel.
-pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_>]) -> Result<(), String> {
+/// Emits the kernel. `parts` are the lengths of the parts of the sum.
+pub fn emit(
+    context: &mut DeviceContext<'_>,
+    left: &Left,
+    sections: &[Section<'_>],
+    parts: &[usize],
+) -> Result<(), String> {
     let most_rows = context.bounds.max_of(left.rows);
     let rows = match left.dtype {
         DType::F32 => most_rows.clamp(1, F32_ROWS),
@@ -62,30 +73,30 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
     let most_jobs = sections.iter().map(jobs).max().ok_or("a region without outputs")?;
     let [least, most] = WARPS;
     // In f32 a thread needs more registers than there are for more warps.
-    let few_blocks = column_blocks * least < ENOUGH_WARPS && left.dtype != DType::F32;
+    let few_blocks = column_blocks * parts.len() * least < ENOUGH_WARPS && left.dtype != DType::F32;
     let wanted = if few_blocks { most } else { least };
     let warps = (wanted / most_jobs).max(1) * most_jobs;
     let k_blocks = left.k.div_ceil(PANEL);
+    let part_blocks = parts.first().map_or(k_blocks, |part| part.div_ceil(PANEL));
     let shared = |section: &Section<'_>| {
-        splits(section, warps, k_blocks) * section.products.len() * rows * row_stride(section.columns)
+        splits(section, warps, part_blocks) * section.products.len() * rows * row_stride(section.columns)
     };
     let result_bytes = sections.iter().map(shared).max().unwrap_or(0);
     let threads = warps * WARP;
     let shared_bytes = result_bytes + prologue::shared_bytes(context, left, threads);
     // Left to itself the assembler spills for the sake of more warps than loads under way need.
     let resident = (warps == most && left.dtype != DType::F32).then_some(1);
-    let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks)?, threads, shared_bytes, resident };
+    let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks * parts.len())?, threads, shared_bytes, resident };
     context.launch("stream", &geometry, |context, f, params| {
         let all = size(f, &params.args, left.rows)?;
         let block = special_wide(f, "ctaid.x");
         let thread = special_wide(f, "tid.x");
-        let (row_block, column_block) = match column_blocks {
-            1 => (block, int(0)),
-            _ => {
-                let blocks = int(column_blocks as i64);
-                (f.binary("udiv", &block, &blocks), f.binary("urem", &block, &blocks))
-            }
+        let mut share_out = |all: Value, by: usize| match by {
+            1 => (all, int(0)),
+            _ => (f.binary("udiv", &all, &int(by as i64)), f.binary("urem", &all, &int(by as i64))),
         };
+        let (rest, part) = share_out(block, parts.len());
+        let (row_block, column_block) = share_out(rest, column_blocks);
         let row = f.scale(&row_block, rows as i64);
         let rest = f.binary("sub nsw", &all, &row);
         let count = f.min(&rest, &int(rows as i64));
@@ -110,7 +121,7 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
                     }
                 },
             };
-            let stream = Stream { left, warps, rows, k_blocks, base, row, count, warp, lane, shared };
+            let stream = Stream { left, warps, rows, k_blocks, part, part_blocks, base, row, count, warp, lane, shared };
             let mut first = 0;
             for section in sections {
                 let own = f.add(&column_block, &int(-first));
@@ -126,9 +137,9 @@ pub fn emit(context: &mut DeviceContext<'_>, left: &Left, sections: &[Section<'_
     })
 }
 
-/// How many warps share a panel's sum.
-fn splits(section: &Section<'_>, warps: usize, k_blocks: usize) -> usize {
-    (warps / (section.products.len() * section.panels())).min(k_blocks)
+/// How many warps share a part of a panel's sum.
+fn splits(section: &Section<'_>, warps: usize, part_blocks: usize) -> usize {
+    (warps / (section.products.len() * section.panels())).min(part_blocks)
 }
 
 impl Stream<'_> {
@@ -140,7 +151,7 @@ impl Stream<'_> {
         section: &Section<'_>,
         column_block: &Value,
     ) -> Result<(), String> {
-        let splits = splits(section, self.warps, self.k_blocks);
+        let splits = splits(section, self.warps, self.part_blocks);
         let panels = section.panels();
         let stride = row_stride(section.columns);
         let summand_stride = self.rows * stride;
@@ -151,10 +162,14 @@ impl Stream<'_> {
         let dot = f.binary("udiv", &job, &int(panels as i64));
         let first_panel = f.scale(column_block, panels as i64);
         let number = f.add(&first_panel, &panel);
+        let first = f.scale(&self.part, self.part_blocks as i64);
+        let rest = f.binary("sub nsw", &int(self.k_blocks as i64), &first);
+        let own = f.min(&rest, &int(self.part_blocks as i64));
         let [start, end] = [0, 1].map(|next| {
             let split = f.add(&split, &int(next));
-            let scaled = f.scale(&split, self.k_blocks as i64);
-            f.binary("udiv", &scaled, &int(splits as i64))
+            let scaled = f.binary("mul nsw", &split, &own);
+            let share = f.binary("udiv", &scaled, &int(splits as i64));
+            f.add(&first, &share)
         });
         let mut weights = params.inputs[section.products[0].weight].clone();
         for (index, product) in section.products.iter().enumerate().skip(1) {
@@ -194,6 +209,7 @@ impl Stream<'_> {
             warp: self.warp.clone(),
             lane: self.lane.clone(),
             warps: self.warps,
+            part: self.part.clone(),
         };
         emit_epilogue(f, context, params, section, &results)
     }

@@ -170,7 +170,10 @@ pub fn compile(
 
 /// Refuses a machine that there is no code for, and code that nothing is priced for.
 fn check_machines(request: &Request) -> Result<(), CompileError> {
-    let wanted = [(Processor::Cpu, !request.targets.is_empty(), "native"), (Processor::Gpu, !request.gpus.is_empty(), "cuda:sm_80")];
+    let wanted = [
+        (Processor::Cpu, !request.targets.is_empty(), "native"),
+        (Processor::Gpu, !request.gpus.is_empty(), "cuda:sm_80"),
+    ];
     for (processor, has_target, example) in wanted {
         match (request.machines.of(processor), has_target) {
             (Ok(machine), false) => {

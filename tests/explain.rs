@@ -61,7 +61,8 @@ fn device_kernels_are_listed_with_their_grids() {
         }
     }
     let text = text::text(&report).unwrap();
-    for part in ["GPU CODE cuda:sm_80", "nothing of this has run on hardware", "gpu_decode_1__", "(estimate)", "blocks of"]
+    for part in
+        ["GPU CODE cuda:sm_80", "nothing of this has run on hardware", "gpu_decode_1__", "(estimate)", "blocks of"]
     {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
@@ -193,7 +194,10 @@ fn another_machine_has_another_roof() {
                 assert!(peaks.contains(&kernel.peak), "{kernel:?}");
                 // Attention multiplies what is in the cache, which is bf16 here as weights are.
                 assert!(kernel.anchor != "attend" || kernel.peak == machine.matrix_flops.bf16, "{kernel:?}");
-                assert!(rate <= kernel.peak.min(kernel.intensity * machine.memory_bandwidth) * (1.0 + 1e-9), "{kernel:?}");
+                assert!(
+                    rate <= kernel.peak.min(kernel.intensity * machine.memory_bandwidth) * (1.0 + 1e-9),
+                    "{kernel:?}"
+                );
                 assert!(kernel.price.seconds >= machine.launch_seconds, "{kernel:?}");
             }
         }

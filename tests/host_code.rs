@@ -66,7 +66,7 @@ fn loops(listing: &str, function: &str) -> Vec<Counts> {
 
 #[test]
 fn loops_over_tiles_do_little_else() {
-    let (_, planned) = models::all().into_iter().find(|(name, _)| *name == "d64").unwrap();
+    let (_, planned) = models::all("host").into_iter().find(|(name, _)| *name == "d64").unwrap();
     let code = compile_host(&planned, &HostTarget::named("sapphirerapids").unwrap()).unwrap().shared_object;
     let mut table = String::from("kernel: products, loads, prefetches, others, of them on the stack\n");
     let mut whole_blocks = 0;

@@ -68,6 +68,9 @@ fn failed(error: ExplainError) -> CliError {
         ExplainError::Artifact(_) | ExplainError::NothingKept { .. } | ExplainError::Damaged { .. } => {
             CliError::usage(error)
         }
-        ExplainError::Pipeline(_) | ExplainError::Saturation(_) | ExplainError::Machine(_) | ExplainError::Code { .. } => CliError::failure(error),
+        ExplainError::Pipeline(_)
+        | ExplainError::Saturation(_)
+        | ExplainError::Machine(_)
+        | ExplainError::Code { .. } => CliError::failure(error),
     }
 }

@@ -53,7 +53,8 @@ impl Kept {
     pub fn read(artifact: &Artifact) -> Result<(Kept, Module), ExplainError> {
         let text = tensor(artifact, PASSES)?;
         let kept: Kept = serde_json::from_str(text).map_err(|error| damaged(PASSES, error))?;
-let checked = |machine: &Machine| Machine::parse(&serde_json::to_string(machine).map_err(|error| error.to_string())?);
+        let checked =
+            |machine: &Machine| Machine::parse(&serde_json::to_string(machine).map_err(|error| error.to_string())?);
         let machines = kept.machines.iter().map(checked).collect::<Result<Vec<_>, _>>().and_then(Machines::new);
         machines.map_err(|error| damaged(PASSES, error))?;
         kept.numerics.parse::<Numerics>().map_err(|error| damaged(PASSES, error))?;

@@ -213,7 +213,12 @@ impl Graphs {
 }
 
 /// The phases that were reached, each with its passes and the functions behind them.
-fn phases(states: &[State], passes: &instrument::Report, kept: &Kept, graphs: &mut Graphs) -> Result<Vec<Phase>, String> {
+fn phases(
+    states: &[State],
+    passes: &instrument::Report,
+    kept: &Kept,
+    graphs: &mut Graphs,
+) -> Result<Vec<Phase>, String> {
     let Some(first) = states.first() else { return Ok(Vec::new()) };
     let descriptions = pipeline();
     let mut drawn = draw(first, &kept.machines)?;

@@ -213,7 +213,10 @@ fn manifests_that_contradict_themselves() {
     let renamed = with("/plan/programs/0/name", json!("de\u{0}code"));
     fails_saying(llmrt().arg("run").arg(&renamed).args(["--prompt-ids", "1"]), &["cannot load the code"]);
     let path = with("/targets", json!([]));
-    fails_saying(llmrt().arg("run").arg(&path).args(["--prompt-ids", "1"]), &["code for no CPU"]);
+    fails_saying(
+        llmrt().arg("run").arg(&path).args(["--prompt-ids", "1"]),
+        &["is for a cpu, which there is no code for"],
+    );
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn a_damaged_description_is_named_with_what_to_do() {
     fails_saying(&mut with("./nowhere.json"), &["nowhere.json", "name another"]);
     fails_saying(&mut with("z80"), &["z80", "a100", "JSON file"]);
     // Other machines do not mind.
-    succeeds(with("l4").args(["--stop-after", "specialized"]));
+    succeeds(with("l4").args(["--target", "cuda:sm_80", "--stop-after", "specialized"]));
 }
 
 #[test]

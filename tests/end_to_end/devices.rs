@@ -112,7 +112,7 @@ fn a_gpu_that_fails_ends_the_program_with_an_error() {
     let output = with_gpu(&mut run(&both(), &["--device", "cuda:0"]), "fault=attend").output().unwrap();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for part in ["cuda:0 (llmc fake A100) was lost", "program `prefill", "CUDA_ERROR_LAUNCH_FAILED"] {
+    for part in ["cuda:0 (llmc fake A100) was lost", "program `gpu_prefill", "CUDA_ERROR_LAUNCH_FAILED"] {
         assert!(said.contains(part), "{said}");
     }
 }
@@ -161,7 +161,7 @@ fn steps_are_recorded_once_and_replayed() {
     let inspected = json(llmc().arg("inspect").arg(both()));
     let programs = inspected["gpus"][0]["programs"].as_array().unwrap();
     let of = |name: &str| programs.iter().find(|p| p["name"] == name).unwrap()["launches"].as_u64().unwrap();
-    assert_eq!(launches, of("prefill_64") + 5 * of("decode_1"), "what inspect says is what happens");
+    assert_eq!(launches, of("gpu_prefill_64") + 5 * of("gpu_decode_1"), "what inspect says is what happens");
 }
 
 /// Tokens are drawn by the host, with the same random numbers wherever the model runs; of the logits it mostly needs few.

@@ -18,7 +18,7 @@ const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", 
 const REGISTERS: usize = 65536;
 
 fn ptx(model: &str) -> String {
-    let (_, planned) = models::all().into_iter().find(|(name, _)| *name == model).unwrap();
+    let (_, planned) = models::all("h100").into_iter().find(|(name, _)| *name == model).unwrap();
     compile_gpu(&planned, &GpuTarget::parse("cuda:sm_80").unwrap()).unwrap().ptx
 }
 
@@ -40,7 +40,7 @@ const RUNTIME: [&str; 2] = [
 #[test]
 fn every_kernel_assembles_without_spills() {
     let Some(tools) = tools() else { return };
-    let models = models::all().into_iter().map(|(name, _)| (ptx(name), 40));
+    let models = models::all("h100").into_iter().map(|(name, _)| (ptx(name), 40));
     for (ptx, least) in models.chain(RUNTIME.map(|ptx| (ptx.to_owned(), 0))) {
         for architecture in ARCHITECTURES {
             let kernels = tools.spills(&ptx, architecture);
@@ -133,7 +133,7 @@ fn table(kernels: &[Kernel]) -> String {
 #[ignore = "for reading: writes the PTX of the models to the target directory"]
 fn write_ptx() {
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    for (name, _) in models::all() {
+    for (name, _) in models::all("h100") {
         let path = directory.join(format!("{name}.ptx"));
         std::fs::write(&path, ptx(name)).unwrap();
         println!("{}", path.display());

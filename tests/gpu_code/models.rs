@@ -10,9 +10,10 @@ use llmc_models::config::ModelConfig;
 use llmc_passes::pass::{Context, State};
 use llmc_passes::pipeline::{Options, run_pipeline};
 
-/// Every model by its name.
-pub fn all() -> Vec<(&'static str, PlannedModel)> {
+/// Every model by its name, for a machine.
+pub fn all(machine: &str) -> Vec<(&'static str, PlannedModel)> {
     let (d64, d128) = (sizes(2048, (32, 8, 64), 8192), sizes(4096, (32, 8, 128), 14336));
+    let planned = |config, dtype| planned(config, dtype, Machine::named(machine).unwrap());
     let f32 = planned(d64.clone(), DType::F32);
     vec![("d64", planned(d64, DType::BF16)), ("d128", planned(d128, DType::BF16)), ("f32", f32)]
 }
@@ -23,7 +24,7 @@ fn sizes(hidden: usize, (heads, kv_heads, head_dim): (usize, usize, usize), inte
     ModelConfig { hidden, heads, kv_heads, head_dim, intermediate, vocab: 32000, windows, ..tiny }
 }
 
-fn planned(config: ModelConfig, dtype: DType) -> PlannedModel {
+fn planned(config: ModelConfig, dtype: DType, machine: Machine) -> PlannedModel {
     let numerics = Numerics::new(dtype);
     let module = llmc_models::build(&config, numerics).unwrap();
     let facts = ModelFacts {
@@ -36,7 +37,7 @@ fn planned(config: ModelConfig, dtype: DType) -> PlannedModel {
         max_batch: 64,
         parameters: 0,
     };
-    let context = Context { prefill_chunk: 512, ..Context::new(facts, Machine::named("h100").unwrap()) };
+    let context = Context { prefill_chunk: 512, ..Context::new(facts, machine) };
     let (state, _) = run_pipeline(State::Module(module), &context, &Options::default(), &mut []).unwrap();
     let State::Planned(planned) = state else { panic!("expected a plan, found {}", state.kind()) };
     *planned

@@ -219,7 +219,11 @@ mod tests {
         assert_eq!(both.of(Processor::Cpu).unwrap().name, "host");
         assert_eq!(both.of(Processor::Gpu).unwrap().name, "a100");
         assert!(Machines::new(Vec::new()).is_err());
-        assert!(Machines::new(vec![machine("a100"), machine("l4")]).unwrap_err().contains("`a100` and `l4` both describe a gpu"));
+        assert!(
+            Machines::new(vec![machine("a100"), machine("l4")])
+                .unwrap_err()
+                .contains("`a100` and `l4` both describe a gpu")
+        );
         let error = Machines::from(machine("host")).of(Processor::Gpu).unwrap_err().to_string();
         assert!(error.contains("no machine describes a gpu, there is host"), "{error}");
     }

@@ -32,13 +32,16 @@ pub fn function_text(function: &Function) -> String {
 
 /// The text form of specialised modules, each under its header.
 pub fn print_specialized(programs: &[SpecializedModule]) -> String {
-    let texts = programs.iter().map(|p| format!("{}\n{}", header(&p.name, p.processor, &p.bounds), print_module(&p.module)));
+    let texts =
+        programs.iter().map(|p| format!("{}\n{}", header(&p.name, p.processor, &p.bounds), print_module(&p.module)));
     texts.collect::<Vec<_>>().join("\n")
 }
 
 /// The text form of fused programs, each under its header.
 pub fn print_fused(programs: &[FusedProgram]) -> String {
-    let texts = programs.iter().map(|p| format!("{}\n{}", header(&p.name, p.processor, &p.bounds), print_fused_module(&p.module)));
+    let texts = programs
+        .iter()
+        .map(|p| format!("{}\n{}", header(&p.name, p.processor, &p.bounds), print_fused_module(&p.module)));
     texts.collect::<Vec<_>>().join("\n")
 }
 

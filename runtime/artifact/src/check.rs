@@ -58,7 +58,9 @@ impl Manifest {
             return Err(format!("facts about the tokenizer and the tensor `{TOKENIZER}` must come together"));
         }
         check_plan(&self.plan)?;
-        for (processor, has_code) in [(Processor::Cpu, !self.targets.is_empty()), (Processor::Gpu, !self.cuda.is_empty())] {
+        for (processor, has_code) in
+            [(Processor::Cpu, !self.targets.is_empty()), (Processor::Gpu, !self.cuda.is_empty())]
+        {
             check_processor(&self.plan, processor, has_code)?;
         }
         self.cuda.iter().try_for_each(|cuda| cuda::check_cuda(&self.plan, cuda, sizes))
@@ -89,7 +91,9 @@ fn check_processor(plan: &Plan, processor: Processor, has_code: bool) -> Result<
     if !has_code {
         return match programs.next() {
             None => Ok(()),
-            Some(program) => Err(format!("program `{}` is for a {processor}, which there is no code for", program.name)),
+            Some(program) => {
+                Err(format!("program `{}` is for a {processor}, which there is no code for", program.name))
+            }
         };
     }
     let takes_any_step = |program: &Program| {

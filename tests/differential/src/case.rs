@@ -2,6 +2,7 @@
 
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
+use llmc_ir::dim::Bounds;
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::Tensor;
 use llmc_ir::machine::Machine;
@@ -56,6 +57,9 @@ pub struct Build {
     pub epilogues: Epilogues,
 }
 
+/// Rows that a gemv usually takes.
+const FEW_ROWS: usize = 32;
+
 /// What a case is compiled for.
 #[derive(Clone, Debug)]
 pub enum Target {
@@ -84,37 +88,43 @@ impl Target {
 }
 
 impl Case {
-    /// The programs of the case as the passes leave them to fusion, or why they refuse it.
+    /// The programs of the case as the passes leave them to fusion, or why they refuse it. But for how they divide the
+    /// work: prices would choose the same for all small cases, so any way is taken.
     ///
     /// # Errors
     /// The refusing pass's message.
     pub fn programs(&self) -> Result<Vec<SpecializedModule>, String> {
-        let context = self.context()?;
-        let without = self.build.without.clone();
-        let options = Options { without, stop_after: Some(Phase::Rewritten), ..Options::default() };
-        let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
-        let state = State::Module(self.module.clone());
-        let (state, _) = run_pipeline(state, &context, &options, &mut instruments).map_err(|e| e.to_string())?;
-        match state {
-            State::Programs(programs) => self.with_methods(programs),
-            state => Err(format!("expected programs, found {}", state.kind())),
-        }
+        let mut random = Random::new(self.weights.len() as u64);
+        self.programs_with(|_| (*random.choose(DotMethod::ALL), *random.choose(AttendMethod::ALL)))
     }
 
-    /// The programs with other ways to divide the work than prices choose, which are the same for all small cases.
-    fn with_methods(&self, mut programs: Vec<SpecializedModule>) -> Result<Vec<SpecializedModule>, String> {
-        let mut random = Random::new(self.weights.len() as u64);
+    /// The same, with the ways that large models take: a gemv for few rows, and attention split in decode.
+    ///
+    /// # Errors
+    /// The refusing pass's message.
+    pub fn usual_programs(&self) -> Result<Vec<SpecializedModule>, String> {
+        self.programs_with(|bounds| {
+            let product = if bounds.max.tokens <= FEW_ROWS { DotMethod::Gemv } else { DotMethod::Gemm };
+            (product, AttendMethod::Split)
+        })
+    }
+
+    /// The programs with ways to divide the work that `choose` picks for each operation of a program.
+    fn programs_with(
+        &self,
+        mut choose: impl FnMut(&Bounds) -> (DotMethod, AttendMethod),
+    ) -> Result<Vec<SpecializedModule>, String> {
+        let mut programs = self.rewritten()?;
         for program in &mut programs {
             let may_split = program.bounds.one_token_per_sequence;
             for function in &mut program.module.functions {
                 rebuild(function, |graph, op, operands| {
                     let op = match op {
                         Op::Dot { left: 1, right: 1, batch: 0, .. } => {
-                            let method = *random.choose(DotMethod::ALL);
-                            Op::Dot { left: 1, right: 1, batch: 0, method }
+                            Op::Dot { left: 1, right: 1, batch: 0, method: choose(&program.bounds).0 }
                         }
                         Op::Attend(attention) if may_split => {
-                            Op::Attend(Attention { method: *random.choose(AttendMethod::ALL), ..attention })
+                            Op::Attend(Attention { method: choose(&program.bounds).1, ..attention })
                         }
                         op => op,
                     };
@@ -123,6 +133,19 @@ impl Case {
             }
         }
         Ok(programs)
+    }
+
+    fn rewritten(&self) -> Result<Vec<SpecializedModule>, String> {
+        let context = self.context()?;
+        let without = self.build.without.clone();
+        let options = Options { without, stop_after: Some(Phase::Rewritten), ..Options::default() };
+        let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
+        let state = State::Module(self.module.clone());
+        let (state, _) = run_pipeline(state, &context, &options, &mut instruments).map_err(|e| e.to_string())?;
+        match state {
+            State::Programs(programs) => Ok(programs),
+            state => Err(format!("expected programs, found {}", state.kind())),
+        }
     }
 
     /// The plan of the case's programs.

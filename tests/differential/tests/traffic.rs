@@ -35,7 +35,7 @@ fn counters((dtype, hidden): (DType, usize)) -> Vec<(String, Counters)> {
     let limits = Limits { max_context: 256, max_batch: 4, prefill_chunk: 128 };
     let build = Build { target: targets::device(), without: vec![], epilogues: Epilogues::Fused };
     let case = Case { module, weights, limits, build };
-    let programs = case.programs().expect("a model has programs");
+    let programs = case.usual_programs().expect("a model has programs");
     let planned = case.plan(&programs).expect("a model has a plan");
     let target = GpuTarget::parse("cuda:sm_80").expect("the target is known");
     let device = Device::new(&case, planned, &target).expect("a model has code");

@@ -96,6 +96,12 @@ mod tests {
     use super::*;
     use llmc_ir::gpu::{Count, GpuCode};
 
+    fn gpu_plan() -> Plan {
+        let mut plan = plan();
+        plan.programs[0].processor = Processor::Gpu;
+        plan
+    }
+
     fn code() -> CudaCode {
         let extent = |count| Extent { count, per: 4, times: 2 };
         let launch = GridLaunch {
@@ -117,9 +123,9 @@ mod tests {
     fn refused(change: impl FnOnce(&mut CudaCode), says: &str) {
         let sizes = BTreeMap::from([("code/cuda:sm_80", 10)]);
         let mut code = code();
-        assert_eq!(check_cuda(&plan(), &code, &sizes), Ok(()));
+        assert_eq!(check_cuda(&gpu_plan(), &code, &sizes), Ok(()));
         change(&mut code);
-        let problem = check_cuda(&plan(), &code, &sizes).unwrap_err();
+        let problem = check_cuda(&gpu_plan(), &code, &sizes).unwrap_err();
         assert!(problem.contains(says), "`{says}` is not in: {problem}");
     }
 

@@ -27,6 +27,8 @@ const WARPS: [usize; 2] = [8, 16];
 const IN_FLIGHT: usize = 2;
 /// Warps that keep a large device busy.
 const ENOUGH_WARPS: usize = 132 * 16;
+/// Rows of a block in bf16, at most: more would need more registers than loads under way leave.
+const MOST_ROWS: usize = 2 * COLUMNS;
 /// Rows of a block in f32.
 const F32_ROWS: usize = 8;
 
@@ -66,14 +68,15 @@ pub fn emit(
     let most_rows = context.bounds.max_of(left.rows);
     let rows = match left.dtype {
         DType::F32 => most_rows.clamp(1, F32_ROWS),
-        _ => most_rows.next_multiple_of(COLUMNS).clamp(COLUMNS, 4 * COLUMNS),
+        _ => most_rows.next_multiple_of(COLUMNS).clamp(COLUMNS, MOST_ROWS),
     };
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
     let jobs = |section: &Section<'_>| section.products.len() * section.panels();
     let most_jobs = sections.iter().map(jobs).max().ok_or("a region without outputs")?;
     let [least, most] = WARPS;
-    // In f32 a thread needs more registers than there are for more warps.
-    let few_blocks = column_blocks * parts.len() * least < ENOUGH_WARPS && left.dtype != DType::F32;
+    // In f32, and for many rows, a thread needs more registers than there are for more warps.
+    let narrow = left.dtype != DType::F32 && rows <= COLUMNS;
+    let few_blocks = column_blocks * parts.len() * least < ENOUGH_WARPS && narrow;
     let wanted = if few_blocks { most } else { least };
     let warps = (wanted / most_jobs).max(1) * most_jobs;
     let k_blocks = left.k.div_ceil(PANEL);
@@ -86,7 +89,8 @@ pub fn emit(
     let shared_bytes = result_bytes + prologue::shared_bytes(context, left, threads);
     // Left to itself the assembler spills for the sake of more warps than loads under way need.
     let resident = (warps == most && left.dtype != DType::F32).then_some(1);
-    let geometry = Geometry { blocks: blocks(left.rows, rows, column_blocks * parts.len())?, threads, shared_bytes, resident };
+    let geometry =
+        Geometry { blocks: blocks(left.rows, rows, column_blocks * parts.len())?, threads, shared_bytes, resident };
     context.launch("stream", &geometry, |context, f, params| {
         let all = size(f, &params.args, left.rows)?;
         let block = special_wide(f, "ctaid.x");
@@ -121,7 +125,8 @@ pub fn emit(
                     }
                 },
             };
-            let stream = Stream { left, warps, rows, k_blocks, part, part_blocks, base, row, count, warp, lane, shared };
+            let stream =
+                Stream { left, warps, rows, k_blocks, part, part_blocks, base, row, count, warp, lane, shared };
             let mut first = 0;
             for section in sections {
                 let own = f.add(&column_block, &int(-first));

@@ -356,9 +356,8 @@ impl Decode<'_> {
                 let a = [&low[2 * half], &low[2 * half + 1], &high[2 * half], &high[2 * half + 1]];
                 for (eight, weights) in weights.iter().enumerate() {
                     let at = (group * eights + eight) * 8 + half * 4;
-                    for part in 0..2 {
-                        let b = [&weights[depth][part], &weights[depth + 1][part]];
-                        let next = matrix::multiply(f, a, b, &outputs[at..at + 4]);
+                    for (first, second) in weights[depth].iter().zip(&weights[depth + 1]) {
+                        let next = matrix::multiply(f, a, [first, second], &outputs[at..at + 4]);
                         outputs.splice(at..at + 4, next);
                     }
                 }

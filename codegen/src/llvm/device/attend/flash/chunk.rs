@@ -177,8 +177,8 @@ impl Flash<'_> {
                 for (row, b) in pairs.iter().enumerate() {
                     let at = (tile * rows + row) * 4;
                     let a = [&a[0], &a[1], &a[2], &a[3]];
-                    for part in 0..2 {
-                        let next = matrix::multiply(f, a, [&b[0][part], &b[1][part]], &outputs[at..at + 4]);
+                    for (first, second) in b[0].iter().zip(&b[1]) {
+                        let next = matrix::multiply(f, a, [first, second], &outputs[at..at + 4]);
                         outputs.splice(at..at + 4, next);
                     }
                 }

@@ -98,7 +98,8 @@ fn check_attention(kernels: &[Kernel], model: &str) {
     for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__flash")) {
         let per_product = kernel.hot.len() as f64 / count(&kernel.hot, "HMMA") as f64;
         assert!(per_product <= most, "{}: {per_product:.2} instructions per matrix instruction", kernel.name);
-        assert_eq!(count(&kernel.hot, "LDGSTS"), count_with(&kernel.hot, "LDGSTS", "128"), "{}", kernel.name);
+        // All wide but the one that brings the numbers of blocks.
+        assert_eq!(count(&kernel.hot, "LDGSTS"), count_with(&kernel.hot, "LDGSTS", "128") + 1, "{}", kernel.name);
     }
     for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__split")) {
         let bytes = 32 * elements * 2 * 2;

@@ -78,11 +78,11 @@ impl Target {
         }
     }
 
-    /// Whether products of bf16 are taken by a matrix unit, for which attention rounds the weights of positions.
-    pub fn has_matrix_unit(&self) -> bool {
+    /// Whether attention in bf16 rounds the weights of positions, as tiles of AMX want them.
+    pub fn rounds_weights(&self) -> bool {
         match self {
             Target::Host(target) => target.has("amx-bf16"),
-            Target::Device(_) => true,
+            Target::Device(_) => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::case::{Case, Target};
 use crate::compiled::Compiled;
 use crate::device::{Device, Padding};
+use crate::enclosure::error::PositionWeights;
 use crate::enclosure::{State, enclose_module, noise};
 use crate::pool::{Batch, Pool};
 use crate::trial::{Trial, inside};
@@ -47,7 +48,7 @@ impl Sharpness {
         self.assert_below(max_ratio, max_looseness);
     }
 
-    /// The same where code rounds more often than the interpreter: attention on a device rounds positions' weights to bf16.
+    /// The same where code rounds more often than the interpreter: attention on AMX rounds positions' weights to bf16.
     ///
     /// # Panics
     /// If one of them is larger.
@@ -121,8 +122,8 @@ pub fn compile(case: &Case, planned: PlannedModel) -> Result<Box<dyn Runs>, Code
 pub trait Runs {
     /// What it was compiled from.
     fn plan(&self) -> &Plan;
-    /// What attention rounds the weights of positions to.
-    fn attention_weights(&self) -> DType;
+    /// What attention multiplies values with.
+    fn attention_weights(&self) -> PositionWeights;
     /// How many ways there are.
     fn ways(&self) -> usize;
     /// Runs a step of a program in one of the ways; returns the logits.
@@ -137,7 +138,7 @@ impl Runs for Compiled {
         &self.plan
     }
 
-    fn attention_weights(&self) -> DType {
+    fn attention_weights(&self) -> PositionWeights {
         self.attention_weights
     }
 
@@ -156,8 +157,11 @@ impl Runs for Device {
         &self.plan
     }
 
-    fn attention_weights(&self) -> DType {
-        self.plan.kv.dtype
+    fn attention_weights(&self) -> PositionWeights {
+        match self.plan.kv.dtype {
+            DType::BF16 => PositionWeights::TwoBf16,
+            _ => PositionWeights::F32,
+        }
     }
 
     fn ways(&self) -> usize {

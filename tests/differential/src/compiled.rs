@@ -1,6 +1,7 @@
 //! A compiled case in memory, run on threads.
 
 use crate::case::Case;
+use crate::enclosure::error::PositionWeights;
 use crate::guarded::Guarded;
 use crate::pool::{Batch, Pool};
 use libloading::Library;
@@ -30,7 +31,7 @@ pub struct Compiled {
     weights: Vec<Guarded>,
     scratch_bytes: usize,
     /// What attention rounds the weights of positions to.
-    pub attention_weights: DType,
+    pub attention_weights: PositionWeights,
     _library: Library,
 }
 
@@ -55,8 +56,8 @@ impl Compiled {
         };
         let programs = model.plan.programs.iter().map(|program| entry(program.entry_symbol())).collect();
         let scratch_bytes = (scratch_bytes as usize).max(64);
-        // Tiles take bf16.
-        let attention_weights = if target.has("amx-bf16") { model.plan.kv.dtype } else { DType::F32 };
+        let by_tiles = target.has("amx-bf16") && model.plan.kv.dtype == DType::BF16;
+        let attention_weights = if by_tiles { PositionWeights::Bf16 } else { PositionWeights::F32 };
         Ok(Compiled { plan: model.plan, programs, weights, scratch_bytes, attention_weights, _library: library })
     }
 

@@ -34,7 +34,7 @@ fn check_all(all: &[Sizes], dtypes: &[DType], target: fn(usize) -> Target, lengt
                 .unwrap_or_else(|failure| panic!("{sizes:?} in {dtype} for {target}: {failure}"));
             println!("{sizes:?} {dtype} {target} {sharpness:?} {:?}", started.elapsed());
             let max_looseness = if dtype == DType::BF16 { 0.2 } else { 1e-4 };
-            match (case.build.target.has_matrix_unit(), dtype) {
+            match (case.build.target.rounds_weights(), dtype) {
                 (true, DType::BF16) => sharpness.assert_below(1.25, max_looseness),
                 _ => sharpness.assert(dtype, sizes.hidden, max_looseness),
             }

@@ -10,9 +10,8 @@ use llmc_passes::fuse::Epilogues;
 
 const LIMITS: Limits = Limits { max_context: 64, max_batch: 3, prefill_chunk: 40 };
 const VOCAB: usize = 23;
-/// The distance from unrounded values on a device, whose attention rounds positions' weights, relative to the
-/// interpreter's.
-const MATRIX_UNIT_ROUNDING: f64 = 1.4;
+/// The distance from unrounded values where attention rounds positions' weights, relative to the interpreter's.
+const WEIGHT_ROUNDING: f64 = 1.4;
 
 /// Groups that fill vectors and that do not.
 const SIZES: [StepSizes; 4] = [
@@ -45,15 +44,15 @@ fn check_seeds(seeds: std::ops::Range<u64>, target: Option<Target>) {
         ];
         // Everything is rounded to bf16 again and again, and compiled code rounds alike.
         let case = case(seed, target.clone());
-        // Attention by a matrix unit rounds once more, which takes it this much further from unrounded values at most.
-        let further = if case.build.target.has_matrix_unit() { MATRIX_UNIT_ROUNDING } else { 1.0 };
+        // Attention that rounds weights takes it this much further from unrounded values at most.
+        let further = if case.build.target.rounds_weights() { WEIGHT_ROUNDING } else { 1.0 };
         let sharpness = check(&case, &steps, Bounds::Noise(8.0 * further)).unwrap_or_else(|failure| {
             let text = llmc_ir::text::print_module(&case.module);
             panic!("seed {seed}, {}, {:?}: {failure}\n{text}", case.build.target.name(), case.build.epilogues)
         });
         println!("{seed} {sharpness:?}");
-        match case.build.target.has_matrix_unit() {
-            true => sharpness.assert_below(MATRIX_UNIT_ROUNDING, f64::INFINITY),
+        match case.build.target.rounds_weights() {
+            true => sharpness.assert_below(WEIGHT_ROUNDING, f64::INFINITY),
             false => sharpness.assert(DType::BF16, 0, f64::INFINITY),
         }
     }

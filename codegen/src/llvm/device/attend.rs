@@ -4,7 +4,7 @@ mod decode;
 mod flash;
 mod plain;
 
-use super::{DeviceContext, DeviceParams};
+use super::{DeviceContext, DeviceParams, matrix};
 use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
 use crate::llvm::memory::load_index;
 use crate::llvm::step_args::{integer, pointer};
@@ -84,7 +84,7 @@ impl Attend {
         for (tile, [low, high]) in elements.iter().enumerate() {
             let first = f.scale(g, 2);
             let first = f.add(&first, &int(16 * tile as i64));
-            let pair = flash::pack(f, low, high);
+            let pair = matrix::pack(f, low, high);
             let to = f.offset(&to, &int(32 * tile as i64));
             if self.head_dim.is_multiple_of(2) {
                 let inside = f.compare("icmp slt", &first, &int(self.head_dim as i64));

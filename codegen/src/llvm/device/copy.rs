@@ -19,6 +19,11 @@ pub fn start(f: &mut FunctionText, (to, to_offset): Place<'_>, (from, from_offse
     f.assembly(&text, "l,l,~{memory}", &[to.clone(), from.clone()]);
 }
 
+/// Starts to copy 4 bytes.
+pub fn start_word(f: &mut FunctionText, to: &Value, from: &Value) {
+    f.assembly("cp.async.ca.shared.global [$0], [$1], 4;", "l,l,~{memory}", &[to.clone(), from.clone()]);
+}
+
 /// Ends a group: what was started since the last one.
 pub fn commit(f: &mut FunctionText) {
     f.call("llvm.nvvm.cp.async.commit.group", None, &[]);

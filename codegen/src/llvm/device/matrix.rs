@@ -8,7 +8,7 @@
 //! Then the lane's results of all four products are the 8 columns from `8t` on. Which k pairs go to which t is free as
 //! long as both operands agree.
 
-use crate::llvm::text::{F32, FunctionText, I32, Value, int};
+use crate::llvm::text::{F32, FunctionText, I32, Scalar, Ty, Value, int, int_of};
 
 /// Rows of A in one instruction.
 pub const ROWS: usize = 16;
@@ -82,6 +82,31 @@ pub fn place_in_block(f: &mut FunctionText, g: &Value, t: &Value, pair: i64) -> 
     let place = f.add(&place, &columns);
     let pairs = f.scale(t, 64 * pair);
     f.add(&place, &pairs)
+}
+
+/// Two floats rounded to bf16, the first in the lower half.
+pub fn pack(f: &mut FunctionText, low: &Value, high: &Value) -> Value {
+    let ty = Ty { scalar: Scalar::BF16, lanes: 2 };
+    let pair = f.call("llvm.nvvm.ff2bf16x2.rn", Some(ty), &[high.clone(), low.clone()]);
+    f.cast("bitcast", &pair.expect("the intrinsic returns a value"), I32)
+}
+
+/// Two floats as sums of two bf16, to within 2^-16 of each: the pair of the rounded ones, and that of what rounding lost.
+pub fn pack_in_parts(f: &mut FunctionText, low: &Value, high: &Value) -> [Value; 2] {
+    let rounded = pack(f, low, high);
+    let bits = [f.binary("shl", &rounded, &int_of(I32, 16)), f.binary("and", &rounded, &int_of(I32, -65536))];
+    let [low, high] = [low, high]
+        .into_iter()
+        .zip(bits)
+        .map(|(value, bits)| {
+            let rounded = f.cast("bitcast", &bits, F32);
+            f.binary("fsub", value, &rounded)
+        })
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("two of two");
+    let lost = pack(f, &low, &high);
+    [rounded, lost]
 }
 
 /// Stores four floats at a multiple of 16 bytes.

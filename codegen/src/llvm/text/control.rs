@@ -20,6 +20,18 @@ impl FunctionText {
         initial: &[Value],
         body: impl FnOnce(&mut Self, &Value, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
+        self.fold_until(start, |_| end.clone(), step, initial, body)
+    }
+
+    /// The same where the end is found anew before each turn.
+    pub fn fold_until(
+        &mut self,
+        start: &Value,
+        end: impl FnOnce(&mut Self) -> Value,
+        step: i64,
+        initial: &[Value],
+        body: impl FnOnce(&mut Self, &Value, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
         let (head, inside, after) = (self.label("head"), self.label("body"), self.label("after"));
         let before = self.block.clone();
         self.line(&format!("br label %{head}"));
@@ -27,7 +39,8 @@ impl FunctionText {
         let index = Value { text: self.fresh(), ty: start.ty };
         let carried: Vec<Value> = initial.iter().map(|v| Value { text: self.fresh(), ty: v.ty }).collect();
         let phis_at = self.body.len();
-        let more = self.compare("icmp slt", &index, end);
+        let end = end(self);
+        let more = self.compare("icmp slt", &index, &end);
         self.line(&format!("br {more}, label %{inside}, label %{after}"));
         self.start_block(&inside);
         let next = body(self, &index, &carried);

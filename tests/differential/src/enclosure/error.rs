@@ -1,6 +1,5 @@
 //! How far operations of compiled code may be from the correctly rounded result.
 
-use llmc_ir::dtype::DType;
 use llmc_ir::op::UnaryOp;
 
 /// Half a unit in the last place of f32: the relative error of one rounding.
@@ -28,6 +27,17 @@ pub fn of_function(op: UnaryOp) -> Option<f64> {
     }
 }
 
+/// What attention multiplies values with: the weights of positions, as they are or rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionWeights {
+    /// As they are.
+    F32,
+    /// Rounded to bf16.
+    Bf16,
+    /// As sums of two bf16: the rounded weight, and what rounding lost, rounded.
+    TwoBf16,
+}
+
 /// Where an operation runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -38,8 +48,8 @@ pub enum Mode {
     Attention {
         /// Chunks that the context is taken in at most.
         rescalings: usize,
-        /// What positions' weights are multiplied with values as.
-        weights: DType,
+        /// What values are multiplied with.
+        weights: PositionWeights,
     },
 }
 
@@ -58,8 +68,12 @@ impl Mode {
         match self {
             Mode::Elementwise => 0.0,
             Mode::Attention { rescalings, weights } => {
-                let rounding = if weights == DType::BF16 { UNIT_BF16 / UNIT } else { 0.0 };
-                8.0 * (rescalings + 1) as f64 + rounding
+                let rounding = match weights {
+                    PositionWeights::F32 => 0.0,
+                    PositionWeights::Bf16 => UNIT_BF16,
+                    PositionWeights::TwoBf16 => UNIT_BF16 * UNIT_BF16,
+                };
+                8.0 * (rescalings + 1) as f64 + rounding / UNIT
             }
         }
     }

@@ -1,10 +1,9 @@
 //! Runs the nodes of one graph on intervals.
 
-use super::error::Mode;
+use super::error::{self, Mode};
 use super::ops::{apply, arrange};
 use super::{Enclosed, EnclosedCache, Enclosure};
 use llmc_ir::decompose;
-use llmc_ir::dtype::DType;
 use llmc_ir::eval::{KvCache, StepInputs, Tensor, Weights};
 use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::module::Function;
@@ -18,8 +17,8 @@ pub(super) struct Environment<'a> {
     pub step: &'a StepInputs,
     pub weights: &'a Weights<'a>,
     pub mode: Mode,
-    /// What attention multiplies weights with values as.
-    pub attention_weights: DType,
+    /// What attention multiplies values with.
+    pub attention_weights: error::PositionWeights,
 }
 
 /// A function's results, and per argument what its cache holds afterwards.

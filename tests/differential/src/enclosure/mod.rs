@@ -7,7 +7,7 @@
 //!   within `n u / (1 - n u)` times the sum of the terms' magnitudes, `u = 2^-24` (Higham, "Accuracy and Stability of
 //!   Numerical Algorithms", 2002, section 4.2).
 //! * Elementary functions: the errors in [`error`].
-//! * In attention on matrix units, positions' weights are bf16.
+//! * In attention on matrix units, positions' weights are bf16, or sums of two ([`error::PositionWeights`]).
 //! * Nothing else. Adding, multiplying, dividing, comparing and moving elements is exact to the last bit, so an interval
 //!   that was one point stays one. (Rounding the f32 result of such an operation on bf16 operands to bf16 is the same as
 //!   rounding once, since 24 >= 2 * 8 + 2; Figueroa, "When is double rounding innocuous?", 1995.)
@@ -92,8 +92,8 @@ impl Enclosure {
     }
 }
 
-/// Runs a step of a module: what its logits and the caches behind it can be. `attention_weights` is the type that attention
-/// rounds the weights of positions to before it multiplies values with them.
+/// Runs a step of a module: what its logits and the caches behind it can be. `attention_weights` is what
+/// attention multiplies values with.
 ///
 /// # Errors
 /// What the interpreter says about operations, and what intervals cannot do, such as a division by one that holds 0.
@@ -102,7 +102,7 @@ pub fn enclose_module(
     weights: &BTreeMap<String, Tensor>,
     state: &mut State,
     step: &StepInputs,
-    attention_weights: DType,
+    attention_weights: error::PositionWeights,
 ) -> Result<Enclosure, String> {
     let mut values: BTreeMap<&str, Enclosed> = BTreeMap::new();
     for call in &module.calls {

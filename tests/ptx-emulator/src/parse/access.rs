@@ -9,7 +9,7 @@ use crate::instruction::{
     Address, AddressSpace, Atomic, AtomicOp, CopyAsync, Extend, Load, Operation, Register, Sign, Store,
 };
 
-const SPACES: [(&str, AddressSpace); 8] = [
+const SPACES: [(&str, AddressSpace); 9] = [
     ("global", AddressSpace::Global),
     ("const", AddressSpace::Global),
     ("shared", AddressSpace::Shared),
@@ -17,6 +17,7 @@ const SPACES: [(&str, AddressSpace); 8] = [
     ("local", AddressSpace::Local),
     ("param", AddressSpace::Parameter),
     ("param::entry", AddressSpace::Parameter),
+    ("param::func", AddressSpace::Parameter),
     ("generic", AddressSpace::Generic),
 ];
 
@@ -31,7 +32,7 @@ pub(super) fn address(operand: &Operand, space: AddressSpace, builder: &mut Buil
     let Operand::Address(base, offset) = operand else {
         return builder.error(format!("expected an address in brackets, found {operand:?}"));
     };
-    let offset = *offset;
+    let (offset, mut space) = (*offset, space);
     let base = match **base {
         Operand::Integer(value) => Register::Wide(builder.constant64(value)?),
         Operand::Name(name) => match builder.register(name)? {
@@ -41,6 +42,11 @@ pub(super) fn address(operand: &Operand, space: AddressSpace, builder: &mut Buil
             }
             Some(_) => return builder.error(format!("`{name}` has not the width of an address in this memory")),
             None => match builder.variable(name, 0)? {
+                // A call's parameters are the caller's and the function's own memory.
+                Some(fill) if space == AddressSpace::Parameter && builder.frame.variables.contains_key(name) => {
+                    space = AddressSpace::Local;
+                    Register::Wide(builder.fill64(fill, name)?)
+                }
                 Some(_) if builder.is_parameter(name) && space != AddressSpace::Parameter => {
                     return builder.error(format!("`{name}` is a parameter; only `ld.param` reads it"));
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::call::Frame;
 use super::operand::Operand;
 use super::types::Type;
 use crate::error::PtxError;
@@ -45,6 +46,12 @@ pub(super) struct Scope {
 pub(super) struct Builder<'m> {
     pub line: u32,
     pub module_symbols: &'m HashMap<String, Symbol>,
+    /// Where each device function's text starts.
+    pub functions: &'m HashMap<String, usize>,
+    /// The function that is being parsed, and the names of those that call it.
+    pub frame: Frame,
+    pub callers: Vec<String>,
+    pub calls: usize,
     pub symbols: HashMap<String, Symbol>,
     pub parameters: Vec<Parameter>,
     pub scopes: Vec<Scope>,
@@ -52,6 +59,8 @@ pub(super) struct Builder<'m> {
     pub code: Vec<Code>,
     pub kinds: Vec<String>,
     pub labels: HashMap<String, u32>,
+    /// Lists of labels for `brx.idx`, by name.
+    pub targets: HashMap<String, Vec<String>>,
     /// Branches whose labels are still to be resolved: index into the code, label and line.
     pub branches: Vec<(usize, String, u32)>,
     pub shared_bytes: u64,
@@ -65,10 +74,18 @@ pub(super) struct Builder<'m> {
 }
 
 impl<'m> Builder<'m> {
-    pub fn new(module_symbols: &'m HashMap<String, Symbol>, parameters: Vec<Parameter>) -> Self {
+    pub fn new(
+        module_symbols: &'m HashMap<String, Symbol>,
+        functions: &'m HashMap<String, usize>,
+        parameters: Vec<Parameter>,
+    ) -> Self {
         Builder {
             line: 0,
             module_symbols,
+            functions,
+            frame: Frame::default(),
+            callers: Vec::new(),
+            calls: 0,
             symbols: HashMap::new(),
             parameters,
             scopes: vec![Scope::default()],
@@ -76,6 +93,7 @@ impl<'m> Builder<'m> {
             code: Vec::new(),
             kinds: Vec::new(),
             labels: HashMap::new(),
+            targets: HashMap::new(),
             branches: Vec::new(),
             shared_bytes: 0,
             shared_grain: 16,
@@ -190,6 +208,9 @@ impl<'m> Builder<'m> {
 
     /// The address of the variable `name` plus `offset`, if there is such a variable or parameter.
     pub fn variable(&mut self, name: &str, offset: i64) -> Result<Option<Fill>, PtxError> {
+        if let Some(&(at, _)) = self.frame.variables.get(name) {
+            return Ok(Some(Fill::Value(at.wrapping_add_signed(offset))));
+        }
         if let Some(parameter) = self.parameters.iter().find(|parameter| parameter.name == name) {
             return Ok(Some(Fill::Value(parameter.offset.wrapping_add_signed(offset))));
         }

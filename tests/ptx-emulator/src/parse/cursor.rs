@@ -1,16 +1,28 @@
 //! A position in the token stream, with the expectations that the grammar has of it.
 
+use std::rc::Rc;
+
 use crate::error::PtxError;
 use crate::lexer::{Lexed, Token};
 
+#[derive(Clone)]
 pub(super) struct Cursor<'t> {
-    tokens: Vec<Lexed<'t>>,
+    tokens: Rc<[Lexed<'t>]>,
     at: usize,
 }
 
 impl<'t> Cursor<'t> {
     pub fn new(tokens: Vec<Lexed<'t>>) -> Self {
-        Cursor { tokens, at: 0 }
+        Cursor { tokens: tokens.into(), at: 0 }
+    }
+
+    /// Where it is, for [`Cursor::go_to`].
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    pub fn go_to(&mut self, at: usize) {
+        self.at = at;
     }
 
     pub fn line(&self) -> u32 {

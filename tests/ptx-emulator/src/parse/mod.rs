@@ -3,6 +3,7 @@
 mod access;
 mod bits;
 mod builder;
+mod call;
 mod convert;
 mod cursor;
 mod declaration;
@@ -38,6 +39,7 @@ pub(crate) fn module(text: &str) -> Result<Module, PtxError> {
         kernels: BTreeMap::new(),
         variables: Vec::new(),
     };
+    let functions = call::functions(&cursor);
     let mut symbols = HashMap::new();
     while let Some(token) = cursor.peek() {
         let Token::Dotted(directive) = token else {
@@ -75,7 +77,7 @@ pub(crate) fn module(text: &str) -> Result<Module, PtxError> {
             }
             "entry" => {
                 cursor.next();
-                let kernel = kernel(&mut cursor, &symbols)?;
+                let kernel = kernel(&mut cursor, &symbols, &functions)?;
                 module.kernels.insert(kernel.name.clone(), kernel);
             }
             "func" => skip_function(&mut cursor)?,
@@ -104,7 +106,7 @@ pub(crate) fn module(text: &str) -> Result<Module, PtxError> {
 /// Local memory that a thread may have in bytes, on every device.
 const LARGEST_LOCAL: u64 = 512 * 1024;
 
-/// Device functions are skipped: a kernel that calls one is an error at the call.
+/// Device functions are parsed where they are called.
 fn skip_function(cursor: &mut Cursor) -> Result<(), PtxError> {
     while let Some(token) = cursor.peek() {
         match token {
@@ -121,7 +123,11 @@ fn skip_function(cursor: &mut Cursor) -> Result<(), PtxError> {
     cursor.error("a function without its body")
 }
 
-fn kernel(cursor: &mut Cursor, symbols: &HashMap<String, builder::Symbol>) -> Result<Kernel, PtxError> {
+fn kernel(
+    cursor: &mut Cursor,
+    symbols: &HashMap<String, builder::Symbol>,
+    functions: &HashMap<String, usize>,
+) -> Result<Kernel, PtxError> {
     let name = cursor.name()?.to_string();
     let (parameters, parameter_bytes) = declaration::parameters(cursor)?;
     let (mut required_block, mut maximum_block) = (None, None);
@@ -143,7 +149,7 @@ fn kernel(cursor: &mut Cursor, symbols: &HashMap<String, builder::Symbol>) -> Re
             _ => return cursor.error(format!("the kernel directive `.{directive}` is not implemented")),
         }
     }
-    let mut builder = Builder::new(symbols, parameters);
+    let mut builder = Builder::new(symbols, functions, parameters);
     statement::body(cursor, &mut builder)?;
     statement::finish(&mut builder)?;
     if builder.local_bytes > LARGEST_LOCAL {

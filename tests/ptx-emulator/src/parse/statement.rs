@@ -5,7 +5,7 @@ use super::cursor::{Cursor, describe};
 use super::modifiers::Modifiers;
 use super::operand::{Operand, operands};
 use super::types::Type;
-use super::{access, bits, convert, declaration, float, integer, matrix, moves, synchronize};
+use super::{access, bits, call, convert, declaration, float, integer, matrix, moves, synchronize};
 use crate::error::PtxError;
 use crate::flow;
 use crate::instruction::{Branch, Code, Guard, Operation};
@@ -58,6 +58,7 @@ pub(super) fn body(cursor: &mut Cursor, builder: &mut Builder) -> Result<(), Ptx
                 cursor.next();
                 declaration::registers(cursor, builder)?;
             }
+            Some(Token::Dotted("param")) => call::variable(cursor, builder)?,
             Some(Token::Dotted("shared" | "local")) => declaration::kernel_variables(cursor, builder)?,
             Some(Token::Dotted("pragma")) => cursor.skip_statement(),
             Some(Token::Dotted(directive)) => {
@@ -67,7 +68,10 @@ pub(super) fn body(cursor: &mut Cursor, builder: &mut Builder) -> Result<(), Ptx
                 cursor.next();
                 cursor.next();
                 let at = builder.code.len() as u32;
-                if builder.labels.insert(name.to_string(), at).is_some() {
+                let label = format!("{name}{}", builder.frame.suffix);
+                if cursor.take_dotted("branchtargets") {
+                    builder.targets.insert(label, label_list(cursor)?);
+                } else if builder.labels.insert(label, at).is_some() {
                     return builder.error(format!("the label `{name}` is there twice"));
                 }
             }
@@ -93,8 +97,14 @@ fn instruction(cursor: &mut Cursor, builder: &mut Builder) -> Result<(), PtxErro
         cursor.next();
         words.push(word);
     }
+    if root == "call" {
+        return call::call(cursor, builder, guard);
+    }
     let kind = kind(root, &words);
     let mut statement = Statement { modifiers: Modifiers::new(root, words, line), operands: operands(cursor)? };
+    if root == "brx" {
+        return branch_by_index(&mut statement, builder, guard);
+    }
     let operation = operation(&mut statement, builder)?;
     statement.modifiers.finish()?;
     let kind = builder.kind(kind);
@@ -158,7 +168,8 @@ fn operation(statement: &mut Statement, builder: &mut Builder) -> Result<Operati
         "ret" | "exit" => {
             statement.modifiers.flag("uni");
             statement.expect(0)?;
-            Ok(Operation::Exit)
+            let returns = statement.modifiers.root == "ret";
+            Ok(returns.then(|| call::leave(builder)).flatten().unwrap_or(Operation::Exit))
         }
         "trap" => Ok(Operation::Trap),
         root => builder.error(format!("the instruction `{root}` is not implemented")),
@@ -171,8 +182,55 @@ fn branch(statement: &mut Statement, builder: &mut Builder) -> Result<Operation,
     let Operand::Name(label) = statement.operands[0] else {
         return builder.error("`bra` takes a label");
     };
-    builder.branches.push((builder.code.len(), label.to_string(), builder.line));
+    let label = format!("{label}{}", builder.frame.suffix);
+    builder.branches.push((builder.code.len(), label, builder.line));
     Ok(Operation::Branch(Branch { target: 0, reconverge: 0 }))
+}
+
+/// `brx.idx`: a comparison and a branch per label, and a trap behind them.
+fn branch_by_index(statement: &mut Statement, builder: &mut Builder, guard: Option<Guard>) -> Result<(), PtxError> {
+    let (line, modifiers) = (builder.line, &mut statement.modifiers);
+    modifiers.require(&[("idx", ())])?;
+    modifiers.flag("uni");
+    modifiers.finish()?;
+    let list = match &statement.operands[..] {
+        [_, Operand::Name(name)] => builder.targets.get(&format!("{name}{}", builder.frame.suffix)).cloned(),
+        _ => None,
+    };
+    let (Some(list), None) = (list, guard) else {
+        return builder.error("`brx.idx` takes a register and a list of labels that `.branchtargets` gave a name");
+    };
+    let found = "the label of brx";
+    let scope = builder.scopes.last_mut().expect("a body has a scope");
+    scope.single.insert(found.to_string(), Type::Predicate);
+    let kind = builder.kind("brx.idx".to_string());
+    for (number, label) in list.into_iter().enumerate() {
+        let operands = vec![Operand::Name(found), statement.operands[0].clone(), Operand::Integer(number as u64)];
+        let mut compare = Statement { modifiers: Modifiers::new("setp", vec!["eq", "u32"], line), operands };
+        let operation = moves::setp(&mut compare, builder)?;
+        builder.code.push(Code { line, kind, guard: None, operation });
+        let guard = Some(Guard { predicate: builder.predicate(&Operand::Name(found))?, negated: false });
+        let label = format!("{label}{}", builder.frame.suffix);
+        builder.branches.push((builder.code.len(), label, line));
+        builder.code.push(Code {
+            line,
+            kind,
+            guard,
+            operation: Operation::Branch(Branch { target: 0, reconverge: 0 }),
+        });
+    }
+    builder.code.push(Code { line, kind, guard: None, operation: Operation::Trap });
+    Ok(())
+}
+
+/// `a, b;`
+fn label_list(cursor: &mut Cursor) -> Result<Vec<String>, PtxError> {
+    let mut list = vec![cursor.name()?.to_string()];
+    while cursor.take(b',') {
+        list.push(cursor.name()?.to_string());
+    }
+    cursor.expect(b';')?;
+    Ok(list)
 }
 
 /// The name under which executions are counted: the instruction with the word that tells most about it.

@@ -31,8 +31,13 @@ fn unknown_things_are_named() {
         ("bra L;", "PTX line 5: no label `L`"),
         ("L: L: bra L;", "PTX line 5: the label `L` is there twice"),
         ("add.s32 %r1, %r2;", "PTX line 5: `add` takes 3 operands, found 2"),
-        ("call.uni foo, (%r1);", "PTX line 5: expected an operand, found `(`"),
-        ("call.uni foo;", "PTX line 5: the instruction `call` is not implemented"),
+        ("call.uni foo, (%r1);", "PTX line 5: `call` of `foo`, which has no body here"),
+        ("call.uni foo;", "PTX line 5: `call` of `foo`, which has no body here"),
+        ("call %rd1, (%r1), prototype;", "PTX line 5: `call` of a function by its address is not implemented"),
+        (
+            "brx.idx %r1, T;",
+            "PTX line 5: `brx.idx` takes a register and a list of labels that `.branchtargets` gave a name",
+        ),
         ("cvt.s32.f32 %r1, %r2;", "PTX line 5: `cvt` from F32 to Signed(32) needs a rounding"),
         (
             "mma.sync.aligned.m16n8k4.row.col.f32.bf16.bf16.f32 {%r1}, {%r1}, {%r1}, {%r1};",
@@ -45,6 +50,18 @@ fn unknown_things_are_named() {
     for (statement, expected) in cases {
         assert_eq!(message(statement), expected);
     }
+}
+
+#[test]
+fn functions_that_cannot_be_put_in_place_are_named() {
+    let kernel = ".visible .entry k() { .param .b32 a; call f, (a); ret; }";
+    let function = |body: &str| format!("{HEAD}.func f(.param .b32 x) {{ {body} }}\n{kernel}");
+    let error = |body: &str| Module::parse(&function(body)).unwrap_err().to_string();
+    assert!(Module::parse(&function("ret;")).is_ok());
+    assert!(error(".param .b32 a; call f, (a); ret;").ends_with("`call` of `f` from itself is not implemented"));
+    assert!(error("wgmma.fence.sync.aligned; ret;").ends_with("the instruction `wgmma` is not implemented"));
+    let wider = function("ret;").replace(".param .b32 x", ".param .b64 x");
+    assert!(Module::parse(&wider).unwrap_err().to_string().ends_with("`a` is no `.param` variable of 8 bytes"));
 }
 
 #[test]

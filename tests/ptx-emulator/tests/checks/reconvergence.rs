@@ -1,6 +1,7 @@
 //! Diverged lanes take every path they should and meet again where all paths lead.
 
-use crate::{run, sound};
+use crate::{fault, run, sound};
+use llmc_ptx_emulator::FaultKind;
 
 /// What each of 32 lanes leaves in its word.
 fn words(body: &str) -> Vec<u32> {
@@ -33,6 +34,24 @@ fn the_meeting_point_may_lie_before_the_branch_in_the_text() {
          START: setp.lt.u32 %p1, %t, 9; @%p1 bra SIDE; add.u32 %r1, %r1, 1; bra JOIN; SIDE: add.u32 %r1, %r1, 2; bra JOIN; END:"
     );
     assert_eq!(words(&body), lanes(|lane| if lane < 9 { 2 } else { 1 }));
+}
+
+#[test]
+fn branches_by_index() {
+    let body = |lanes: u32| {
+        format!(
+            "T: .branchtargets ZERO, ONE, TWO, ONE; rem.u32 %r2, %t, {lanes}; brx.idx %r2, T;
+             TWO: add.u32 %r1, %t, 7; bra JOIN; ONE: mul.lo.u32 %r1, %t, 5; bra JOIN; ZERO: mov.u32 %r1, 3; JOIN: {TOGETHER}"
+        )
+    };
+    let wanted = |lane: u32| match lane % 4 {
+        0 => 3,
+        2 => lane + 7,
+        _ => lane * 5,
+    };
+    assert_eq!(words(&body(4)), lanes(wanted));
+    // An index without a label.
+    assert!(matches!(fault(32, &body(5)).kind, FaultKind::Trap));
 }
 
 #[test]

@@ -218,3 +218,32 @@ fn half(value: f32) -> u16 {
 fn bf16_round_trip_of_the_tests_themselves() {
     assert_eq!(from_bf16(bf16(1.5)), 1.5);
 }
+
+#[test]
+fn device_functions() {
+    let (threads, n) = (64, 5);
+    let x: Vec<f32> = random_floats(threads, &mut Random(8)).iter().map(|x| 3.0 * x).collect();
+    let mut memory = Memory::new();
+    let (x_at, y_at) = (upload_floats(&mut memory, &x), memory.allocate(16 * threads as u64));
+    let config = LaunchConfig::new([1, 1, 1], [threads as u32, 1, 1], 0);
+    let module = Module::parse(include_str!("functions.sm80.ptx")).unwrap();
+    let arguments = [x_at.into(), y_at.into(), (n as i32).into()];
+    launch(&module, "functions", config, &arguments, &mut memory).unwrap_or_else(|error| panic!("{error}"));
+    let horner = |x: f32, terms: usize, limit: f32| {
+        let mut sum = 0.0;
+        for term in 0..terms {
+            sum = x.mul_add(sum, term as f32);
+            if sum > limit {
+                return limit;
+            }
+        }
+        sum
+    };
+    for (thread, got) in floats(&memory, y_at, 4 * threads).chunks(4).enumerate() {
+        let first = if x[thread] > 0.0 { horner(x[thread], thread % 7, 20.0) } else { -1.0 };
+        let values: Vec<f32> = (0..n).map(|at| horner(x[(thread + at) % threads], 3, 1e30)).collect();
+        let sum = values.iter().fold(0.0, |sum: f32, y| sum + y);
+        let squares = values.iter().fold(0.0, |sum: f32, y| y.mul_add(*y, sum));
+        assert_eq!(got, [first, sum, squares, n as f32], "thread {thread}");
+    }
+}

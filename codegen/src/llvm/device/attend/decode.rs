@@ -10,7 +10,6 @@
 use super::super::matrix::{self, Lifetime, PANEL};
 use super::super::thread::{WARP, barrier, butterfly, from_lane, special_wide};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
-use super::flash::pack;
 use super::{Attend, NO_MAXIMUM, POSITIONS, exp2};
 use crate::llvm::memory::load_index;
 use crate::llvm::step_args::{integer, pointer, size, step_input};
@@ -341,7 +340,8 @@ impl Decode<'_> {
                 sum = f.binary("fadd", &sum, &weight);
                 own.push(weight);
             }
-            weights.push(own.chunks_exact(2).map(|pair| pack(f, &pair[0], &pair[1])).collect::<Vec<_>>());
+            weights
+                .push(own.chunks_exact(2).map(|pair| matrix::pack_in_parts(f, &pair[0], &pair[1])).collect::<Vec<_>>());
             maxima.push(maximum);
             sums.push(sum);
             factors.push(for_columns(f, t, &factor));
@@ -356,9 +356,10 @@ impl Decode<'_> {
                 let a = [&low[2 * half], &low[2 * half + 1], &high[2 * half], &high[2 * half + 1]];
                 for (eight, weights) in weights.iter().enumerate() {
                     let at = (group * eights + eight) * 8 + half * 4;
-                    let b = [&weights[depth], &weights[depth + 1]];
-                    let next = matrix::multiply(f, a, b, &outputs[at..at + 4]);
-                    outputs.splice(at..at + 4, next);
+                    for (first, second) in weights[depth].iter().zip(&weights[depth + 1]) {
+                        let next = matrix::multiply(f, a, [first, second], &outputs[at..at + 4]);
+                        outputs.splice(at..at + 4, next);
+                    }
                 }
             }
         }
@@ -525,7 +526,7 @@ impl Decode<'_> {
             let inside = f.compare("icmp slt", &dim, &int(attend.head_dim as i64));
             f.when(&inside, |f| {
                 let value = f.binary("fmul", &sums[1 + part], &inverse);
-                let bits = pack(f, &value, &value);
+                let bits = matrix::pack(f, &value, &value);
                 let bits = f.cast("trunc", &bits, I16);
                 let to = f.element(&to, &dim, 2);
                 f.store(&bits, &to, 2);

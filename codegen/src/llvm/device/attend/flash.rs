@@ -19,7 +19,7 @@ use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
 use super::{Attend, NO_MAXIMUM, POSITIONS, sequence_of};
 use crate::llvm::memory::load_index;
 use crate::llvm::step_args::integer;
-use crate::llvm::text::{F32, FunctionText, GLOBAL, I32, I64, Scalar, Ty, Value, float_of, int, int_of};
+use crate::llvm::text::{F32, FunctionText, I32, I64, Ty, Value, float_of, int, int_of};
 use llmc_ir::gpu::GpuStepArgs;
 use std::mem::offset_of;
 
@@ -29,6 +29,8 @@ const THREADS: usize = WARPS * WARP;
 /// Blocks of the cache in a chunk, and its positions.
 const BLOCKS: usize = 2;
 const CHUNK: usize = BLOCKS * POSITIONS;
+/// Bytes behind a chunk in its stage: the numbers of the pool's blocks of the next one, up to where copies may start.
+const BLOCKS_BYTES: usize = (4 * BLOCKS).next_multiple_of(copy::BYTES);
 /// Stages that shared memory holds.
 const STAGES: usize = 2;
 /// Elements per head up to which queries stay in registers.
@@ -39,11 +41,14 @@ const WIDE_WARP: usize = 128;
 const MOST_ELEMENTS: usize = 256;
 
 /// Bytes in which a block keeps what it works on: its tokens and head, then the address of the sequence's block table.
-/// What is left of the step's sequences comes last.
-const PLACE_BYTES: usize = 32;
+/// What is left of the step's sequences comes next, then the rows of the one that it is at, then the maxima of its rows.
+const PLACE_BYTES: usize = 64;
 const TABLE: i64 = 16;
 const SEQUENCE: i64 = 24;
 const END_SEQUENCE: i64 = 28;
+const ROWS: i64 = 32;
+const CHUNKS: i64 = 48;
+const MAXIMA: i64 = PLACE_BYTES as i64;
 
 /// Whether this kernel can do it.
 pub fn takes(attend: &Attend) -> bool {
@@ -67,8 +72,8 @@ fn query_stride(attend: &Attend) -> usize {
 pub fn emit(context: &mut DeviceContext<'_>, attend: &Attend) -> Result<(), String> {
     let rows = rows_per_block(attend);
     let tokens = rows / attend.group();
-    let stage_bytes = BLOCKS * 2 * attend.half_bytes;
-    let shared_bytes = STAGES * stage_bytes + rows * query_stride(attend) + PLACE_BYTES;
+    let stage_bytes = BLOCKS * 2 * attend.half_bytes + BLOCKS_BYTES;
+    let shared_bytes = STAGES * stage_bytes + rows * query_stride(attend) + PLACE_BYTES + 4 * rows;
     let heads = attend.attention.kv_heads;
     let geometry =
         Geometry { blocks: blocks(attend.rows, tokens, heads)?, threads: THREADS, shared_bytes, resident: None };
@@ -127,17 +132,21 @@ struct Place {
 struct Segment {
     /// Block table of the sequence.
     table: Value,
-    /// Last block of the cache that any of its rows sees.
+    /// See [`SegmentRows`].
+    rows: Value,
+    /// The first chunk that any of its rows sees, the first that not all see whole, and the first that none sees.
+    chunks: Value,
+}
+
+/// Rows of a segment, as `i32`.
+struct SegmentRows {
+    /// Last block of the cache that any of them sees.
     last_block: Value,
-    /// Its rows, from the first to behind the last, as `i32`.
+    /// From the first to behind the last.
     begin: Value,
     after: Value,
     /// What a row's number is less than its position.
     shift: Value,
-    /// Where this thread's pieces of a stage are written to, without the stage.
-    target: Value,
-    /// The first chunk that any of its rows sees, the first that not all see whole, and the first that none sees.
-    chunks: [Value; 3],
 }
 
 /// Whether a chunk may hold positions that a row does not see.
@@ -200,8 +209,8 @@ impl Flash<'_> {
         let rows = 2 * self.row_tiles();
         let sums = self.sums(f, place);
         f.store(&float_of(F32.with_lanes(rows), 0.0), &sums, 4 * rows);
-        let mut initial = vec![float_of(F32, NO_MAXIMUM); rows];
-        initial.extend(vec![float_of(F32, 0.0); self.depths() * rows * 4]);
+        self.keep_maxima(f, place, &float_of(F32.with_lanes(rows), NO_MAXIMUM));
+        let initial = vec![float_of(F32, 0.0); self.depths() * rows * 4];
         let one = f.compare("icmp eq", &place.thread, &int(0));
         f.when(&one, |f| {
             for (value, offset) in [(&first_sequence, SEQUENCE), (&end_sequence, END_SEQUENCE)] {
@@ -255,7 +264,6 @@ impl Flash<'_> {
         let highest = load_index(f, &positions, &last);
         let table = f.binary("mul nsw", &sequence, &stride);
         let table = f.element(&tables, &table, 4);
-        let target = self.target(f, &place);
         let bits = int(CHUNK.trailing_zeros().into());
         let first = match self.attend.attention.window {
             Some(window) => {
@@ -279,62 +287,74 @@ impl Flash<'_> {
         };
         let last_block = f.binary("lshr", &highest, &int(POSITIONS.trailing_zeros().into()));
         let shift = f.binary("sub nsw", &lowest, &begin);
-        let [last_block, begin, after, shift, first, whole, end] =
-            [&last_block, &begin, &after, &shift, &first, &whole, &end].map(|value| f.cast("trunc", value, I32));
-        let chunks = [first, whole, end];
-        Segment { table, last_block, begin, after, shift, target, chunks }
+        let zero = int(0);
+        let [rows, chunks] = [[&last_block, &begin, &after, &shift], [&first, &whole, &end, &zero]].map(|values| {
+            let none = int_of(I32.with_lanes(4), 0);
+            values.into_iter().enumerate().fold(none, |all, (lane, value)| {
+                let value = f.cast("trunc", value, I32);
+                f.insert(&all, &value, lane)
+            })
+        });
+        Segment { table, rows, chunks }
+    }
+
+    /// The rows of the segment that the block is at.
+    fn segment_rows(&self, f: &mut FunctionText) -> SegmentRows {
+        let from = self.kept_at(f, ROWS);
+        let kept = f.load_anew(I32.with_lanes(4), &from, 16);
+        let [last_block, begin, after, shift] = [0, 1, 2, 3].map(|lane| f.extract(&kept, lane));
+        SegmentRows { last_block, begin, after, shift }
     }
 
     /// Folds the chunks that the block's rows of a sequence see: first those that all see whole.
     fn walk(&self, f: &mut FunctionText, state: &[Value], kept: Option<&[Vec<Value>]>) -> Vec<Value> {
         // What was read for the sequence before is read.
         barrier(f);
-        let whole = self.segment(f);
-        let [first, end, _] = &whole.chunks;
+        let segment = self.segment(f);
         let place = self.place(f);
         let one = f.compare("icmp eq", &place.thread, &int(0));
-        let kept_table = self.kept_at(f, TABLE);
-        f.when(&one, |f| f.store(&whole.table, &kept_table, 8));
-        let blocks = self.chunk_blocks(f, &whole.table, &whole, first);
-        self.copy(f, &whole, &blocks, &int(0));
-        let second = f.add(first, &int_of(I32, 1));
-        let mut carried = vec![int(0)];
-        carried.extend(self.chunk_blocks(f, &whole.table, &whole, &second));
-        carried.extend(state.iter().cloned());
-        let carried = self.walk_over(f, &whole, [first, end], carried, Mask::None, kept);
-        let masked = self.segment(f);
-        let [_, first, end] = &masked.chunks;
-        let carried = self.walk_over(f, &masked, [first, end], carried, Mask::Needed, kept);
+        f.when(&one, |f| {
+            for (value, offset, align) in
+                [(&segment.table, TABLE, 8), (&segment.rows, ROWS, 16), (&segment.chunks, CHUNKS, 16)]
+            {
+                let to = self.kept_at(f, offset);
+                f.store(value, &to, align);
+            }
+        });
+        barrier(f);
+        let first = self.segment_chunk(f, 0);
+        let blocks = self.chunk_blocks(f, &first);
+        self.copy(f, &blocks, &first);
+        let state = self.walk_over(f, 0, state, Mask::None, kept);
+        let state = self.walk_over(f, 1, &state, Mask::Needed, kept);
         copy::wait(f, 0);
-        carried[1 + BLOCKS..].to_vec()
+        state
     }
 
-    /// `carried`: the stage to read, the blocks of the chunk behind it, then the state.
+    /// One of a segment's [`Segment::chunks`].
+    fn segment_chunk(&self, f: &mut FunctionText, number: i64) -> Value {
+        let from = self.kept_at(f, CHUNKS + 4 * number);
+        f.load_anew(I32, &from, 4)
+    }
+
+    /// The chunks from one of [`Segment::chunks`] to before the next, of which the first is on its way.
     fn walk_over(
         &self,
         f: &mut FunctionText,
-        segment: &Segment,
-        [first, end]: [&Value; 2],
-        carried: Vec<Value>,
+        from: i64,
+        state: &[Value],
         mask: Mask,
         kept: Option<&[Vec<Value>]>,
     ) -> Vec<Value> {
-        let place = self.place(f);
-        let addresses = self.query_addresses(f, &place);
-        f.fold(first, end, 1, &carried, |f, chunk, carried| {
+        let first = self.segment_chunk(f, from);
+        let end = |f: &mut FunctionText| self.segment_chunk(f, from + 1);
+        f.fold_until(&first, end, 1, state, |f, chunk, state| {
             copy::wait(f, 0);
             barrier(f);
-            let stage = &carried[0];
-            let next_stage = f.binary("xor", stage, &int(self.stage_bytes as i64));
-            self.copy(f, segment, &carried[1..=BLOCKS], &next_stage);
-            let later = f.add(chunk, &int_of(I32, 2));
-            let mut next = vec![next_stage];
-            let table = self.kept_at(f, TABLE);
-            let table = f.load_anew(GLOBAL, &table, 8);
-            next.extend(self.chunk_blocks(f, &table, segment, &later));
-            let masked = (mask == Mask::Needed).then_some(segment);
-            next.extend(self.chunk(f, &place, (chunk, stage, masked), &carried[1 + BLOCKS..], (&addresses, kept)));
-            next
+            let blocks = self.blocks_after(f, chunk);
+            let next = f.add(chunk, &int_of(I32, 1));
+            self.copy(f, &blocks, &next);
+            self.chunk(f, (chunk, mask), state, kept)
         })
     }
 
@@ -366,7 +386,7 @@ impl Flash<'_> {
                 let token = f.add(&place.first, &token);
                 let to = attend.head_address(f, &attend.output, &token, &place.kv_head, &head);
                 let elements = (0..self.depths()).map(|tile| {
-                    let at = rows + (tile * rows + eight) * 4 + odd;
+                    let at = (tile * rows + eight) * 4 + odd;
                     [at, at + 2].map(|at| f.binary("fmul", &state[at], &inverses[eight][odd]))
                 });
                 let elements: Vec<[Value; 2]> = elements.collect();
@@ -374,11 +394,4 @@ impl Flash<'_> {
             });
         }
     }
-}
-
-/// Two floats rounded to bf16, the first in the lower half.
-pub fn pack(f: &mut FunctionText, low: &Value, high: &Value) -> Value {
-    let ty = Ty { scalar: Scalar::BF16, lanes: 2 };
-    let pair = f.call("llvm.nvvm.ff2bf16x2.rn", Some(ty), &[high.clone(), low.clone()]);
-    f.cast("bitcast", &pair.expect("the intrinsic returns a value"), I32)
 }

@@ -1,6 +1,6 @@
 //! What a block does with one chunk: scores, what hides some of them, weights, and the values that they weigh.
 
-use super::{CHUNK, Flash, Place, Segment, pack, rows_per_warp};
+use super::{CHUNK, Flash, Mask, Place, SegmentRows, rows_per_warp};
 use crate::llvm::device::attend::exp2;
 use crate::llvm::device::matrix::{self, DEPTH};
 use crate::llvm::device::thread::{butterfly, from_lane};
@@ -11,24 +11,25 @@ impl Flash<'_> {
     pub(super) fn chunk(
         &self,
         f: &mut FunctionText,
-        place: &Place,
-        (chunk, stage, masked): (&Value, &Value, Option<&Segment>),
-        state: &[Value],
-        (addresses, kept): (&[Value], Option<&[Vec<Value>]>),
+        (chunk, mask): (&Value, Mask),
+        outputs: &[Value],
+        kept: Option<&[Vec<Value>]>,
     ) -> Vec<Value> {
         let rows = 2 * self.row_tiles();
-        let (maxima, outputs) = state.split_at(rows);
-        let stage = f.offset(&self.stages, stage);
-        let mut scores = self.scores(f, place, &stage, addresses, kept);
-        if let Some(segment) = masked {
-            self.hide(f, segment, chunk, &mut scores);
+        let stage = self.stage(f, chunk);
+        let mut scores = self.scores(f, &stage, kept);
+        if mask == Mask::Needed {
+            self.hide(f, chunk, &mut scores);
         }
         let scale = float_of(F32, self.attend.attention.scale.get() * std::f64::consts::LOG2_E);
-        let place_of_sums = self.sums(f, place);
+        let place = self.place(f);
+        let place_of_sums = self.sums(f, &place);
         let ty = F32.with_lanes(rows);
         let sums = f.load(ty, &place_of_sums, 4 * rows);
-        let (mut next_maxima, mut next_sums, mut factors) = (Vec::new(), sums.clone(), Vec::new());
-        for (row, before) in maxima.iter().enumerate() {
+        let maxima = self.kept_maxima(f);
+        let (mut next_maxima, mut next_sums, mut factors) = (maxima.clone(), sums.clone(), Vec::new());
+        for row in 0..rows {
+            let before = &f.extract(&maxima, row);
             let own: Vec<Value> = self.of_row(row).map(|at| scores[at].clone()).collect();
             let largest = own.iter().fold(before.clone(), |a, b| f.intrinsic("maxnum", &[a, b.clone()]));
             let maximum = butterfly(f, &largest, &[1, 2], |f, a, b| f.intrinsic("maxnum", &[a.clone(), b.clone()]));
@@ -45,14 +46,15 @@ impl Flash<'_> {
                 scores[at] = exp2(f, &lowered);
                 sum = f.binary("fadd", &sum, &scores[at]);
             }
-            next_maxima.push(maximum);
+            next_maxima = f.insert(&next_maxima, &maximum, row);
             next_sums = f.insert(&next_sums, &sum, row);
             factors.push(factor);
         }
+        let place = self.place(f);
+        let place_of_sums = self.sums(f, &place);
         f.store(&next_sums, &place_of_sums, 4 * rows);
-        let mut next = next_maxima;
-        next.extend(self.weigh(f, place, &stage, &scores, &factors, outputs));
-        next
+        self.keep_maxima(f, &place, &next_maxima);
+        self.weigh(f, &stage, &scores, &factors, outputs)
     }
 
     /// Where the scores of a lane's row are among all of its: `[16 rows][8 positions][2 rows][2 positions]`.
@@ -61,14 +63,9 @@ impl Flash<'_> {
         (0..CHUNK / 8).flat_map(move |eight| [start + eight * 4, start + eight * 4 + 1])
     }
 
-    pub(super) fn scores(
-        &self,
-        f: &mut FunctionText,
-        place: &Place,
-        stage: &Value,
-        addresses: &[Value],
-        kept: Option<&[Vec<Value>]>,
-    ) -> Vec<Value> {
+    pub(super) fn scores(&self, f: &mut FunctionText, stage: &Value, kept: Option<&[Vec<Value>]>) -> Vec<Value> {
+        let place = &self.place(f);
+        let addresses = self.query_addresses(f, place);
         let eights = CHUNK / 8;
         let mut scores = vec![float_of(F32, 0.0); self.row_tiles() * eights * 4];
         // Pair t of 16 elements, position g of 8; which half of a line those 8 are in is permuted.
@@ -88,7 +85,7 @@ impl Flash<'_> {
             }
             let query = match kept {
                 Some(kept) => kept[depth].clone(),
-                None => self.query(f, addresses, depth),
+                None => self.query(f, &addresses, depth),
             };
             for eight in 0..eights {
                 let block = eight / 4 * 2 * self.attend.half_bytes;
@@ -111,8 +108,9 @@ impl Flash<'_> {
 
     /// Lets positions that a row does not see have no weight. Which rows the lane has is found anew: there is no register to
     /// spare for what does not change from chunk to chunk.
-    pub(super) fn hide(&self, f: &mut FunctionText, segment: &Segment, chunk: &Value, scores: &mut [Value]) {
+    pub(super) fn hide(&self, f: &mut FunctionText, chunk: &Value, scores: &mut [Value]) {
         let Place { first, warp, g, t, .. } = self.place(f);
+        let SegmentRows { begin, after, shift, .. } = self.segment_rows(f);
         let group = self.attend.group() as i64;
         let warp = f.scale(&warp, rows_per_warp(self.attend) as i64);
         let own = f.add(&warp, &g);
@@ -125,10 +123,10 @@ impl Flash<'_> {
             let token = f.binary("udiv", &number, &int(group));
             let token = f.add(&first, &token);
             let token = f.cast("trunc", &token, I32);
-            let not_before = f.compare("icmp sge", &token, &segment.begin);
-            let not_after = f.compare("icmp slt", &token, &segment.after);
+            let not_before = f.compare("icmp sge", &token, &begin);
+            let not_after = f.compare("icmp slt", &token, &after);
             let is_own = f.binary("and", &not_before, &not_after);
-            let position = f.add(&token, &segment.shift);
+            let position = f.add(&token, &shift);
             let limit = f.select(&is_own, &position, &int_of(I32, -1));
             // Relative to this lane's first position.
             let newest = f.binary("sub", &limit, &start);
@@ -149,13 +147,13 @@ impl Flash<'_> {
     pub(super) fn weigh(
         &self,
         f: &mut FunctionText,
-        place: &Place,
         stage: &Value,
         weights: &[Value],
         factors: &[Value],
         outputs: &[Value],
     ) -> Vec<Value> {
         let rows = factors.len();
+        let place = self.place(f);
         let factors = self.for_columns(f, &place.t, factors);
         let mut outputs: Vec<Value> = outputs.to_vec();
         for (at, output) in outputs.iter_mut().enumerate() {
@@ -164,11 +162,11 @@ impl Flash<'_> {
         let columns = matrix::place_of_columns(f, &place.g, &place.t);
         let values = f.offset(stage, &columns);
         for depth in 0..CHUNK / DEPTH {
-            let pairs: Vec<[Value; 2]> = (0..rows)
+            let pairs: Vec<[[Value; 2]; 2]> = (0..rows)
                 .map(|row| {
                     [0, 1].map(|half| {
                         let at = (row / 2 * (CHUNK / 8) + 2 * depth + half) * 4 + row % 2 * 2;
-                        pack(f, &weights[at], &weights[at + 1])
+                        matrix::pack_in_parts(f, &weights[at], &weights[at + 1])
                     })
                 })
                 .collect();
@@ -179,8 +177,10 @@ impl Flash<'_> {
                 for (row, b) in pairs.iter().enumerate() {
                     let at = (tile * rows + row) * 4;
                     let a = [&a[0], &a[1], &a[2], &a[3]];
-                    let next = matrix::multiply(f, a, [&b[0], &b[1]], &outputs[at..at + 4]);
-                    outputs.splice(at..at + 4, next);
+                    for (first, second) in b[0].iter().zip(&b[1]) {
+                        let next = matrix::multiply(f, a, [first, second], &outputs[at..at + 4]);
+                        outputs.splice(at..at + 4, next);
+                    }
                 }
             }
         }

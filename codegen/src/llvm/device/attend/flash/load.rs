@@ -1,10 +1,13 @@
 //! What a block brings to shared memory: its queries once, then chunk after chunk of the cache.
 
-use super::{BLOCKS, Flash, Place, STAGES, Segment, THREADS, WARPS, query_stride, rows_per_block, rows_per_warp};
+use super::{
+    BLOCKS, BLOCKS_BYTES, Flash, MAXIMA, Place, STAGES, TABLE, THREADS, WARPS, query_stride, rows_per_block,
+    rows_per_warp,
+};
 use crate::llvm::device::copy;
 use crate::llvm::device::matrix::{self, DEPTH};
 use crate::llvm::device::thread::WARP;
-use crate::llvm::text::{FunctionText, I16, I32, I64, Value, int, int_of};
+use crate::llvm::text::{F32, FunctionText, GLOBAL, I16, I32, I64, Value, int, int_of};
 
 /// Elements that a thread brings at once.
 const PIECE: usize = 8;
@@ -30,6 +33,31 @@ impl Flash<'_> {
                 f.element(&row, &half, 8)
             }
         }
+    }
+
+    /// Where a warp keeps the maxima of this lane's rows, which the lanes of those rows share.
+    fn maxima(&self, f: &mut FunctionText, place: &Place) -> Value {
+        let rows = 2 * self.row_tiles() as i64;
+        let maxima = self.kept_at(f, MAXIMA);
+        let number = f.binary("lshr", &place.thread, &int(2));
+        f.element(&maxima, &number, 4 * rows)
+    }
+
+    /// The maxima of this lane's rows. All lanes have them when it returns.
+    pub(super) fn kept_maxima(&self, f: &mut FunctionText) -> Value {
+        let rows = 2 * self.row_tiles();
+        let place = self.place(f);
+        let from = self.maxima(f, &place);
+        let maxima = f.load_anew(F32.with_lanes(rows), &from, 4 * rows);
+        f.call("llvm.nvvm.bar.warp.sync", None, &[int_of(I32, -1)]);
+        maxima
+    }
+
+    /// Keeps the maxima until the block's next barrier.
+    pub(super) fn keep_maxima(&self, f: &mut FunctionText, place: &Place, maxima: &Value) {
+        let to = self.maxima(f, place);
+        let first = f.compare("icmp eq", &place.t, &int(0));
+        f.when(&first, |f| f.store(maxima, &to, 4 * maxima.ty.lanes));
     }
 
     /// Brings the block's queries to shared memory, zeros behind the head's elements. Neighbouring threads take neighbouring
@@ -103,7 +131,7 @@ impl Flash<'_> {
         f.add(&source, &center)
     }
 
-    pub(super) fn target(&self, f: &mut FunctionText, place: &Place) -> Value {
+    pub(super) fn target(&self, f: &mut FunctionText, place: &Place, stage: &Value) -> Value {
         let quarter = f.scale(&place.warp, (2 * self.attend.half_bytes / WARPS) as i64);
         let bit = f.binary("lshr", &place.lane, &int(3));
         let bit = f.binary("and", &bit, &int(1));
@@ -111,31 +139,55 @@ impl Flash<'_> {
         let piece = f.binary("xor", &place.lane, &bit);
         let piece = f.scale(&piece, copy::BYTES as i64);
         let target = f.add(&quarter, &piece);
-        f.offset(&self.stages, &target)
+        f.offset(stage, &target)
+    }
+
+    /// Where the stage of a chunk starts: chunks take turns.
+    pub(super) fn stage(&self, f: &mut FunctionText, chunk: &Value) -> Value {
+        let turn = f.binary("and", chunk, &int_of(I32, STAGES as i64 - 1));
+        let turn = f.cast("zext", &turn, I64);
+        f.element(&self.stages, &turn, self.stage_bytes as i64)
+    }
+
+    /// Where the stage of a chunk has the numbers of the pool's blocks of the next one.
+    fn next_blocks(&self, f: &mut FunctionText, chunk: &Value) -> Value {
+        let stage = self.stage(f, chunk);
+        f.offset(&stage, &int((self.stage_bytes - BLOCKS_BYTES) as i64))
+    }
+
+    /// The pool's blocks of the chunk after one that has come.
+    pub(super) fn blocks_after(&self, f: &mut FunctionText, chunk: &Value) -> Vec<Value> {
+        let from = self.next_blocks(f, chunk);
+        let blocks = f.load_anew(I32.with_lanes(BLOCKS), &from, 4 * BLOCKS);
+        (0..BLOCKS).map(|block| f.extract(&blocks, block)).collect()
     }
 
     /// The pool's blocks of a chunk; behind the last one that one.
-    pub(super) fn chunk_blocks(
-        &self,
-        f: &mut FunctionText,
-        table: &Value,
-        segment: &Segment,
-        chunk: &Value,
-    ) -> Vec<Value> {
-        let first = f.scale(chunk, BLOCKS as i64);
+    pub(super) fn chunk_blocks(&self, f: &mut FunctionText, chunk: &Value) -> Vec<Value> {
         let block = |number| {
-            let block = f.add(&first, &int_of(I32, number as i64));
-            let block = f.min(&block, &segment.last_block);
-            let block = f.cast("zext", &block, I64);
-            let address = f.element(table, &block, 4);
+            let address = self.table_entry(f, chunk, &int_of(I32, number as i64));
             f.load(I32, &address, 4)
         };
         (0..BLOCKS).map(block).collect()
     }
 
-    pub(super) fn copy(&self, f: &mut FunctionText, segment: &Segment, blocks: &[Value], stage: &Value) {
-        let target = f.offset(&segment.target, stage);
+    /// Where the sequence's table has a block of a chunk; behind the last one that one.
+    fn table_entry(&self, f: &mut FunctionText, chunk: &Value, number: &Value) -> Value {
+        let block = f.scale(chunk, BLOCKS as i64);
+        let block = f.add(&block, number);
+        let last_block = self.segment_rows(f).last_block;
+        let block = f.min(&block, &last_block);
+        let block = f.cast("zext", &block, I64);
+        let table = self.kept_at(f, TABLE);
+        let table = f.load_anew(GLOBAL, &table, 8);
+        f.element(&table, &block, 4)
+    }
+
+    /// Brings a chunk, whose blocks in the pool are known, and the numbers of the next one's blocks.
+    pub(super) fn copy(&self, f: &mut FunctionText, blocks: &[Value], chunk: &Value) {
         let place = self.place(f);
+        let stage = self.stage(f, chunk);
+        let target = self.target(f, &place, &stage);
         let own = self.source(f, &place);
         let pieces = 2 * self.attend.half_bytes / copy::BYTES / THREADS;
         let line = (WARP * copy::BYTES) as i64;
@@ -150,6 +202,15 @@ impl Flash<'_> {
                 copy::start(f, (&target, to), (&source, offset - copy::CENTER));
             }
         }
+        let brings = f.compare("icmp slt", &place.thread, &int(BLOCKS as i64));
+        f.when(&brings, |f| {
+            let thread = f.cast("trunc", &place.thread, I32);
+            let next = f.add(chunk, &int_of(I32, 1));
+            let from = self.table_entry(f, &next, &thread);
+            let to = self.next_blocks(f, chunk);
+            let to = f.element(&to, &place.thread, 4);
+            copy::start_word(f, &to, &from);
+        });
         copy::commit(f);
     }
 }

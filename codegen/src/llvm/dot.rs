@@ -105,6 +105,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
     let rounded = f.add(&rows, &int(blocking.rows as i64 - 1));
     let row_blocks = f.binary("sdiv", &rounded, &int(blocking.rows as i64));
+    let block_rows = even_rows(f, context, &blocking, &operand, [&rows, &row_blocks]);
     let items = f.scale(&row_blocks, column_blocks as i64);
     let (first, last) = share(f, &items, &params.thread, &params.threads);
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
@@ -129,7 +130,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
             Source::Computed(computed, f.offset(&params.scratch, &int(offset as i64)))
         }
     };
-    let left = LeftRows { blocking: &blocking, dtype: operand.dtype, source, copy, rows };
+    let left = LeftRows { blocking: &blocking, block_rows, dtype: operand.dtype, source, copy, rows };
     if context.method == DotMethod::SplitK {
         return split::emit(f, context, params, &left, &sections, &row_blocks);
     }
@@ -168,6 +169,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
 /// The rows of the left operand.
 struct LeftRows<'b> {
     blocking: &'b Blocking,
+    /// Rows of all blocks but the last.
+    block_rows: Value,
     dtype: DType,
     source: Source<'b>,
     /// The thread's working memory for copies.
@@ -193,9 +196,9 @@ impl LeftRows<'_> {
         row_block: &Value,
     ) -> Result<(Value, Value, Value), String> {
         let blocking = self.blocking;
-        let row = f.scale(row_block, blocking.rows as i64);
+        let row = f.binary("mul nsw", row_block, &self.block_rows);
         let left = f.binary("sub nsw", &self.rows, &row);
-        let count = f.min(&left, &int(blocking.rows as i64));
+        let count = f.min(&left, &self.block_rows);
         let row_bytes = (blocking.k * self.dtype.bytes()) as i64;
         let from = match &self.source {
             Source::Memory(address) => f.element(address, &row, row_bytes),
@@ -255,6 +258,26 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
     let most_rows = context.bounds.max_of(operand.rows).min(rows);
     Blocking { k, rows, most_rows, a_stride, left }
+}
+
+/// Rows per block, so that all blocks have about as many: threads get equal numbers of blocks. No block is empty.
+fn even_rows(
+    f: &mut FunctionText,
+    context: &KernelContext<'_>,
+    blocking: &Blocking,
+    operand: &LeftOperand,
+    [rows, row_blocks]: [&Value; 2],
+) -> Value {
+    if context.bounds.max_of(operand.rows) <= blocking.rows {
+        return int(blocking.rows as i64);
+    }
+    let unit = if blocking.left == Left::Tiles { super::amx::GROUP } else { 1 };
+    let row_blocks = f.max(row_blocks, &int(1));
+    let units = f.scale(&row_blocks, unit as i64);
+    let rounded = f.add(rows, &units);
+    let rounded = f.add(&rounded, &int(-1));
+    let even = f.binary("sdiv", &rounded, &units);
+    f.scale(&even, unit as i64)
 }
 
 /// Copies rows into working memory as f32, padded with zeros to whole blocks of k.

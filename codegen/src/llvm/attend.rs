@@ -8,12 +8,12 @@
 mod combine;
 mod tiles;
 
-use super::math::{bf16_bits, bf16_to_f32, exp2, floats, fma, max_lanes, round_to_bf16, sum_lanes};
+use super::math::{bf16_bits, bf16_to_f32, exp2_of_nonpositive, floats, fma, max_lanes, round_to_bf16, sum_lanes};
 use super::memory::load_index;
-use super::multiply::{Shape, TILE, Tiles};
+use super::multiply::{Rows, Shape, TILE, Tiles};
 use super::rows::LANES;
 use super::step_args::{barrier, integer, pointer};
-use super::text::{F32, FunctionText, I16, I32, Value, float_of, int, int_of};
+use super::text::{F32, FunctionText, I16, I32, I64, Value, float_of, int, int_of};
 use super::{KernelContext, KernelParams, MatrixUnit};
 use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
 use llmc_ir::abi::StepArgs;
@@ -39,6 +39,8 @@ struct Attend {
     padded: usize,
     /// Tokens per item.
     tokens: usize,
+    /// How many query rows items have.
+    rows: Rows,
     query_stride: usize,
     score_stride: usize,
     queries: Value,
@@ -83,7 +85,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         MatrixUnit::Vectors => (QUERY_ROWS.div_ceil(group), CHUNK, (padded + LANES) * 4),
         MatrixUnit::Tiles => (tiles::tokens(group), tiles::chunk(attention.method), tiles::query_stride(padded)),
     };
-    let tokens = if split { 1 } else { tokens };
+    let tokens = if context.bounds.one_token_per_sequence { 1 } else { tokens };
     let rows = match unit {
         MatrixUnit::Vectors => tokens * group,
         MatrixUnit::Tiles => tiles::whole_groups(tokens * group),
@@ -99,6 +101,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         head_dim,
         padded,
         tokens,
+        rows: Rows { unit: group, most: tokens * group },
         query_stride,
         score_stride,
         queries: working(f, rows * query_stride),
@@ -150,6 +153,15 @@ struct Item {
     row_count: Value,
     unit: Value,
     kv_head: Value,
+    /// The thread's next item, if it is of the same sequence.
+    next: NextItem,
+}
+
+/// Whose keys are prefetched at the end of an item.
+struct NextItem {
+    exists: Value,
+    unit: Value,
+    kv_head: Value,
 }
 
 impl Attend {
@@ -190,8 +202,14 @@ impl Attend {
                 let number = f.add(&before[0], &local);
                 let unit = f.binary("sdiv", &local, &heads);
                 let kv_head = f.binary("srem", &local, &heads);
+                let next = f.add(&local, &params.threads);
+                let next = NextItem {
+                    exists: f.compare("icmp slt", &next, &count),
+                    unit: f.binary("sdiv", &next, &heads),
+                    kv_head: f.binary("srem", &next, &heads),
+                };
                 let (sequence, first_row, row_count) = (sequence.clone(), first_row.clone(), row_count.clone());
-                body(f, &Item { number, sequence, first_row, row_count, unit, kv_head });
+                body(f, &Item { number, sequence, first_row, row_count, unit, kv_head, next });
             });
             vec![f.add(&before[0], &count)]
         });
@@ -241,7 +259,7 @@ impl Attend {
             }
             self.soften(f, context, chunk, &blocks, &position, &count);
             match &self.by_tiles {
-                None => self.weigh(f, context, item, chunk, &blocks, &rows),
+                None => self.weigh(f, context, item, (chunk, &end), &blocks, &rows),
                 Some(memory) => self.weigh_by_tiles(f, memory, &blocks, &rows),
             }
         });
@@ -322,22 +340,22 @@ impl Attend {
         });
     }
 
-    /// The address of keys (and behind them values) of one block and the item's head.
+    /// The address of keys (and behind them values) of one block of a chunk and one head.
     fn block(
         &self,
         f: &mut FunctionText,
         context: &KernelContext<'_>,
-        item: &Item,
+        (sequence, kv_head): (&Value, &Value),
         chunk: &Value,
         block: &Value,
     ) -> Value {
         let first = f.binary("sdiv", chunk, &int(KV_BLOCK_POSITIONS as i64));
         let number = f.add(&first, block);
-        let table = f.binary("mul nsw", &item.sequence, &self.table_stride);
+        let table = f.binary("mul nsw", sequence, &self.table_stride);
         let entry = f.add(&table, &number);
         let block = load_index(f, &self.tables, &entry);
         let address = f.element(&self.kv, &block, context.kv.block_bytes() as i64);
-        f.element(&address, &item.kv_head, 2 * context.kv.half_bytes() as i64)
+        f.element(&address, kv_head, 2 * context.kv.half_bytes() as i64)
     }
 
     /// Scores of all rows with the positions of a chunk.
@@ -354,13 +372,12 @@ impl Attend {
             DType::F32 => Tiles::F32 { tile_stride: self.padded * 64, k_stride: 64 },
             _ => Tiles::Bf16 { tile_stride: self.padded / 32 * 1024, block_stride: 1024 },
         };
-        let tile_bytes = context.kv.half_bytes() / 2;
-        let tiles = context.tiles();
+        let tiles = KV_BLOCK_POSITIONS / TILE;
         let (a_stride, c_stride) = (self.query_stride, self.score_stride);
-        let shape = Shape { k: self.padded, tiles, layout, a_stride, c_stride, prefetch: 0 };
+        let shape = Shape { k: self.padded, tiles, layout, a_stride, c_stride, rows: self.rows, prefetch: true };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
-            let keys = self.block(f, context, item, chunk, block);
+            let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);
             let scores = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
             f.for_each(&int(0), rows, 1, |f, row| {
                 let at = f.element(&scores, row, self.score_stride as i64);
@@ -369,11 +386,8 @@ impl Attend {
                     f.store(&float_of(floats(LANES), 0.0), &at, 64);
                 }
             });
-            for pass in 0..2 / tiles {
-                let keys = f.offset(&keys, &int((pass * tile_bytes) as i64));
-                let scores = f.offset(&scores, &int((pass * TILE * 4) as i64));
-                f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone()]);
-            }
+            let to_values = int(context.kv.half_bytes() as i64);
+            f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone(), to_values]);
         });
     }
 
@@ -419,7 +433,9 @@ impl Attend {
                     }
                     let score = f.select(&visible, &score, &minimum);
                     f.store(&score, &address, 64);
-                    vec![f.intrinsic("maxnum", &[largest[0].clone(), score])]
+                    // NaN is not larger; it reaches the sum through its weight.
+                    let larger = f.compare("fcmp ogt", &score, &largest[0]);
+                    vec![f.select(&larger, &score, &largest[0])]
                 });
                 let at_maximum = f.offset(&state, &int((self.padded * 4) as i64));
                 let at_sum = f.offset(&state, &int((self.padded * 4 + 4) as i64));
@@ -427,14 +443,14 @@ impl Attend {
                 let largest = max_lanes(f, &masked[0]);
                 let maximum = f.intrinsic("maxnum", &[before.clone(), largest]);
                 let lowered = f.binary("fsub", &before, &maximum);
-                let factor = exp2(f, fused, &lowered);
+                let factor = exp2_of_nonpositive(f, fused, &lowered);
                 let maximum_lanes = f.splat(&maximum, LANES);
                 let zero = float_of(floats(LANES), 0.0);
                 let sums = f.fold(&int(0), &width, LANES as i64, &[zero], |f, column, sums| {
                     let address = f.element(&scores, column, 4);
                     let score = f.load(floats(LANES), &address, 64);
                     let lowered = f.binary("fsub", &score, &maximum_lanes);
-                    let weight = exp2(f, fused, &lowered);
+                    let weight = exp2_of_nonpositive(f, fused, &lowered);
                     match &self.by_tiles {
                         None => f.store(&weight, &address, 64),
                         Some(memory) => memory.store_weights(f, &row, column, &weight),
@@ -463,7 +479,7 @@ impl Attend {
         f: &mut FunctionText,
         context: &mut KernelContext<'_>,
         item: &Item,
-        chunk: &Value,
+        (chunk, end): (&Value, &Value),
         blocks: &Value,
         rows: &Value,
     ) {
@@ -471,22 +487,48 @@ impl Attend {
             DType::F32 => Tiles::F32 { tile_stride: KV_BLOCK_POSITIONS * 64, k_stride: 64 },
             _ => Tiles::Bf16 { tile_stride: 1024, block_stride: 1024 },
         };
-        let tile_bytes = KV_BLOCK_POSITIONS * TILE * context.kv.dtype.bytes();
-        let tiles = context.tiles();
+        let tiles = self.padded / TILE;
         let (a_stride, c_stride) = (self.score_stride, self.state_stride);
-        let shape = Shape { k: KV_BLOCK_POSITIONS, tiles, layout, a_stride, c_stride, prefetch: 0 };
+        let shape = Shape { k: KV_BLOCK_POSITIONS, tiles, layout, a_stride, c_stride, rows: self.rows, prefetch: true };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
-            let keys = self.block(f, context, item, chunk, block);
+            let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);
             let values = f.offset(&keys, &int(context.kv.half_bytes() as i64));
             let weights = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
-            let passes = int((self.padded / TILE / tiles) as i64);
-            f.for_each(&int(0), &passes, 1, |f, pass| {
-                let values = f.element(&values, pass, (tiles * tile_bytes) as i64);
-                let sums = f.element(&self.state, pass, (tiles * TILE * 4) as i64);
-                f.call_local(&multiply, &[weights.clone(), values, sums, rows.clone()]);
-            });
+            let to_keys = self.to_next_keys(f, context, item, (chunk, block, end), &values);
+            f.call_local(&multiply, &[weights, values, self.state.clone(), rows.clone(), to_keys]);
         });
+    }
+
+    /// The distance from the values of a block to the keys that are needed next: of that block in the next chunk, or in
+    /// the first chunk of the thread's next item. 0 where there are none.
+    fn to_next_keys(
+        &self,
+        f: &mut FunctionText,
+        context: &KernelContext<'_>,
+        item: &Item,
+        (chunk, block, end): (&Value, &Value, &Value),
+        values: &Value,
+    ) -> Value {
+        let next = f.add(chunk, &int(self.chunk as i64));
+        let skipped = f.scale(block, KV_BLOCK_POSITIONS as i64);
+        let first = f.add(&next, &skipped);
+        let is_own = f.compare("icmp slt", &first, end);
+        let (start, length) = match self.attention.method {
+            AttendMethod::Whole => (int(0), end.clone()),
+            AttendMethod::Split => (f.scale(&item.next.unit, SPLIT as i64), self.position_after(f, &item.first_row)),
+        };
+        let first_of_next = f.add(&start, &skipped);
+        let is_next = f.compare("icmp slt", &first_of_next, &length);
+        let is_next = f.binary("and", &is_next, &item.next.exists);
+        let exists = f.binary("or", &is_own, &is_next);
+        let kv_head = f.select(&is_own, &item.kv_head, &item.next.kv_head);
+        let next = f.select(&is_own, &next, &start);
+        let next = f.select(&exists, &next, chunk);
+        let keys = self.block(f, context, (&item.sequence, &kv_head), &next, block);
+        let [keys, values] = [&keys, values].map(|address| f.cast("ptrtoint", address, I64));
+        let distance = f.binary("sub", &keys, &values);
+        f.select(&exists, &distance, &int(0))
     }
 
     /// Divides by the sums and writes the item's rows to the output.

@@ -10,7 +10,7 @@ mod tiles;
 
 use super::expression::Tile;
 use super::math::{bf16_to_f32, floats};
-use super::multiply::{Shape, TILE, Tiles};
+use super::multiply::{Rows, Shape, TILE, Tiles};
 use super::rows::{Columns, LANES, Outputs, emit_rows};
 use super::step_args::{share, size};
 use super::text::{F32, FunctionText, I16, Value, float_of, int};
@@ -27,7 +27,7 @@ const ROW_BLOCK_BYTES: usize = 512 << 10;
 const LONGEST_SUM: usize = 1536;
 /// Length of the parts of a cut sum.
 const SUM_PART: usize = 1024;
-/// How far ahead weights are prefetched when a step is bound by reading them, in bytes.
+/// How far ahead weights are prefetched, in bytes.
 const PREFETCH: usize = 8 << 10;
 
 /// The sizes that all parts of a dot region share.
@@ -105,6 +105,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
     let rounded = f.add(&rows, &int(blocking.rows as i64 - 1));
     let row_blocks = f.binary("sdiv", &rounded, &int(blocking.rows as i64));
+    let block_rows = even_rows(f, context, &blocking, &operand, [&rows, &row_blocks]);
     let items = f.scale(&row_blocks, column_blocks as i64);
     let (first, last) = share(f, &items, &params.thread, &params.threads);
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
@@ -129,7 +130,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
             Source::Computed(computed, f.offset(&params.scratch, &int(offset as i64)))
         }
     };
-    let left = LeftRows { blocking: &blocking, dtype: operand.dtype, source, copy, rows };
+    let left = LeftRows { blocking: &blocking, block_rows, dtype: operand.dtype, source, copy, rows };
     if context.method == DotMethod::SplitK {
         return split::emit(f, context, params, &left, &sections, &row_blocks);
     }
@@ -168,6 +169,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
 /// The rows of the left operand.
 struct LeftRows<'b> {
     blocking: &'b Blocking,
+    /// Rows of all blocks but the last.
+    block_rows: Value,
     dtype: DType,
     source: Source<'b>,
     /// The thread's working memory for copies.
@@ -193,9 +196,9 @@ impl LeftRows<'_> {
         row_block: &Value,
     ) -> Result<(Value, Value, Value), String> {
         let blocking = self.blocking;
-        let row = f.scale(row_block, blocking.rows as i64);
+        let row = f.binary("mul nsw", row_block, &self.block_rows);
         let left = f.binary("sub nsw", &self.rows, &row);
-        let count = f.min(&left, &int(blocking.rows as i64));
+        let count = f.min(&left, &self.block_rows);
         let row_bytes = (blocking.k * self.dtype.bytes()) as i64;
         let from = match &self.source {
             Source::Memory(address) => f.element(address, &row, row_bytes),
@@ -251,9 +254,30 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
         Left::InPlace => k * 4,
         _ => (k.next_multiple_of(32) + LANES) * 4,
     };
-    let block = context.registers.rows[context.tiles() - 1] * 2;
+    let block = context.registers.rows[0];
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
-    Blocking { k, rows, most_rows: rows, a_stride, left }
+    let most_rows = context.bounds.max_of(operand.rows).min(rows);
+    Blocking { k, rows, most_rows, a_stride, left }
+}
+
+/// Rows per block, so that all blocks have about as many: threads get equal numbers of blocks. No block is empty.
+fn even_rows(
+    f: &mut FunctionText,
+    context: &KernelContext<'_>,
+    blocking: &Blocking,
+    operand: &LeftOperand,
+    [rows, row_blocks]: [&Value; 2],
+) -> Value {
+    if context.bounds.max_of(operand.rows) <= blocking.rows {
+        return int(blocking.rows as i64);
+    }
+    let unit = if blocking.left == Left::Tiles { super::amx::GROUP } else { 1 };
+    let row_blocks = f.max(row_blocks, &int(1));
+    let units = f.scale(&row_blocks, unit as i64);
+    let rounded = f.add(rows, &units);
+    let rounded = f.add(&rounded, &int(-1));
+    let even = f.binary("sdiv", &rounded, &units);
+    f.scale(&even, unit as i64)
 }
 
 /// Copies rows into working memory as f32, padded with zeros to whole blocks of k.
@@ -360,15 +384,15 @@ fn multiply_part(
     (column_block, start, length): (&Value, &Value, usize),
 ) {
     let panel_bytes = weight.k * PANEL * weight.dtype.bytes();
-    // Bytes of a panel per k, and of a tile of 16 columns from one k (or block of k) to the next tile.
-    let (k_bytes, tile_bytes, layout) = match weight.dtype {
-        DType::BF16 => (64, 1024, Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }),
-        _ => (128, 64, Tiles::F32 { tile_stride: 64, k_stride: 128 }),
+    // Bytes of a panel per k.
+    let (k_bytes, layout) = match weight.dtype {
+        DType::BF16 => (64, Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }),
+        _ => (128, Tiles::F32 { tile_stride: 64, k_stride: 128 }),
     };
-    let tiles = context.tiles();
-    let prefetch = if context.method == DotMethod::Gemm { 0 } else { PREFETCH };
     let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
-    let shape = Shape { k: length, tiles, layout, a_stride, c_stride, prefetch };
+    let rows_of_call = Rows { unit: 1, most: blocking.most_rows };
+    let tiles = PANEL / TILE;
+    let shape = Shape { k: length, tiles, layout, a_stride, c_stride, rows: rows_of_call, prefetch: true };
     let multiply = context.multiplies.get(context.module, context.registers, &shape);
     let [first_panel, panels] = section.panels(f, column_block);
     let a = f.element(a, start, 4);
@@ -377,11 +401,7 @@ fn multiply_part(
         let b = f.element(&weight.address, &number, panel_bytes as i64);
         let b = f.element(&b, start, k_bytes);
         let c = f.element(c, panel, (PANEL * 4) as i64);
-        for pass in 0..PANEL / TILE / tiles {
-            let b = f.offset(&b, &int((pass * tiles * tile_bytes) as i64));
-            let c = f.offset(&c, &int((pass * tiles * TILE * 4) as i64));
-            f.call_local(&multiply, &[a.clone(), b, c, rows.clone()]);
-        }
+        f.call_local(&multiply, &[a.clone(), b, c, rows.clone(), int(PREFETCH as i64)]);
     });
 }
 

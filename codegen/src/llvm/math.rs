@@ -32,16 +32,19 @@ fn polynomial(f: &mut FunctionText, fused: Fma, x: &Value, coefficients: &[f64])
     sum
 }
 
-/// `2^x` for f32, exactly 0 below 2^-126 and infinity from 2^128 up; relative error below 3e-7.
-/// `2^x = 2^n 2^r`, `n = round(x)`; `2^r` by its Taylor series in `r ln 2`.
-pub fn exp2(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
-    let ln2 = std::f64::consts::LN_2;
+/// `2^x` for f32 that are not above 0, exactly 0 below 2^-126; relative error below 3e-7, and NaN stays NaN.
+/// `2^x = 2^n 2^r`, `n = round(x)`; `2^r` by its Taylor series in `r ln 2`. Adding 1.5 * 2^23 rounds, and leaves n in the lowest
+/// bits.
+pub fn exp2_of_nonpositive(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
+    let ints = x.ty.with_scalar(Scalar::I32);
     let low = float_of(x.ty, -126.0);
-    let high = float_of(x.ty, 128.0);
-    let above = f.intrinsic("maxnum", &[x.clone(), low.clone()]);
-    let clamped = f.intrinsic("minnum", &[above, float_of(x.ty, 127.999_99)]);
-    let n = f.intrinsic("rint", std::slice::from_ref(&clamped));
+    let underflow = f.compare("fcmp olt", x, &low);
+    let clamped = f.select(&underflow, &low, x);
+    let rounder = float_of(x.ty, 12_582_912.0);
+    let rounded = f.binary("fadd", &clamped, &rounder);
+    let n = f.binary("fsub", &rounded, &rounder);
     let r = f.binary("fsub", &clamped, &n);
+    let ln2 = std::f64::consts::LN_2;
     let mut factorial = 1.0;
     let mut coefficients = vec![1.0];
     for power in 1..=7 {
@@ -50,13 +53,12 @@ pub fn exp2(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
     }
     coefficients.reverse();
     let fraction = polynomial(f, fused, &r, &coefficients);
-    let scaled = scale_by_power(f, &fraction, &n);
-    let nan = f.compare("fcmp uno", x, x);
-    let scaled = f.select(&nan, x, &scaled);
-    let underflow = f.compare("fcmp olt", x, &low);
-    let scaled = f.select(&underflow, &float_of(x.ty, 0.0), &scaled);
-    let overflow = f.compare("fcmp oge", x, &high);
-    f.select(&overflow, &float_of(x.ty, f64::INFINITY), &scaled)
+    let bits = f.cast("bitcast", &rounded, ints);
+    let biased = f.binary("add", &bits, &int_of(ints, 127));
+    let exponent = f.binary("shl", &biased, &int_of(ints, 23));
+    let factor = f.cast("bitcast", &exponent, x.ty);
+    let result = f.binary("fmul", &fraction, &factor);
+    f.select(&underflow, &float_of(x.ty, 0.0), &result)
 }
 
 /// `e^x` for f32: `x = n ln 2 + r` with ln 2 in two parts (Cody and Waite, 1980), then `2^n e^r`.

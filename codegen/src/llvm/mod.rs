@@ -98,11 +98,11 @@ pub fn kernel_symbol(program: &str, kernel: &str) -> String {
 /// What the registers of a target allow; see [`multiply`].
 fn registers(target: &HostTarget) -> Registers {
     if target.has("avx512f") {
-        Registers { rows: [24, 12], fma: Fma::Fused }
+        Registers { rows: [24, 12, 5], fma: Fma::Fused }
     } else if target.has("fma") {
-        Registers { rows: [6, 3], fma: Fma::Fused }
+        Registers { rows: [6, 3, 0], fma: Fma::Fused }
     } else {
-        Registers { rows: [2, 1], fma: Fma::Separate }
+        Registers { rows: [2, 1, 0], fma: Fma::Separate }
     }
 }
 
@@ -164,11 +164,6 @@ impl KernelContext<'_> {
             lanes: LANES,
             known: HashMap::new(),
         }
-    }
-
-    /// Tiles of 16 columns per inner call: where memory bounds, a whole panel, so that it is read in order.
-    fn tiles(&self) -> usize {
-        if self.method == DotMethod::Gemm { self.registers.tiles() } else { 2 }
     }
 }
 

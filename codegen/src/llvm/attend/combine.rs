@@ -1,7 +1,7 @@
 //! Split attention's partial results: each item leaves its own in the shared workspace, and behind a barrier those of a
 //! sequence and head are combined in ascending order of positions.
 
-use super::super::math::{exp2, floats, fma};
+use super::super::math::{exp2_of_nonpositive, floats, fma};
 use super::super::memory::load_index;
 use super::super::rows::LANES;
 use super::super::step_args::{integer, share};
@@ -73,7 +73,7 @@ impl Attend {
                     let address = f.offset(&state, &int((self.padded * 4) as i64));
                     let value = f.load(F32, &address, 4);
                     let lowered = f.binary("fsub", &value, &maximum[0]);
-                    let factor = exp2(f, fused, &lowered);
+                    let factor = exp2_of_nonpositive(f, fused, &lowered);
                     let address = f.offset(&state, &int((self.padded * 4 + 4) as i64));
                     let part = f.load(F32, &address, 4);
                     let mut next = vec![fma(f, fused, &part, &factor, &sums[0])];

@@ -107,7 +107,7 @@ impl Attend {
         };
         let products = [1, 2].map(|row_tiles| context.tile_products.get(context.module, &shape(row_tiles)));
         f.for_each(&int(0), blocks, 1, |f, block| {
-            let keys = self.block(f, context, item, chunk, block);
+            let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);
             let values = f.offset(&keys, &int(context.kv.half_bytes() as i64));
             let at = f.element(&memory.values, block, 8);
             f.store(&values, &at, 8);

@@ -357,7 +357,7 @@ impl Attend {
         let tile_bytes = context.kv.half_bytes() / 2;
         let tiles = context.tiles();
         let (a_stride, c_stride) = (self.query_stride, self.score_stride);
-        let shape = Shape { k: self.padded, tiles, layout, a_stride, c_stride, prefetch: 0 };
+        let shape = Shape { k: self.padded, tiles, layout, a_stride, c_stride, prefetch: 0, next: 0 };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, item, chunk, block);
@@ -372,7 +372,7 @@ impl Attend {
             for pass in 0..2 / tiles {
                 let keys = f.offset(&keys, &int((pass * tile_bytes) as i64));
                 let scores = f.offset(&scores, &int((pass * TILE * 4) as i64));
-                f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone()]);
+                f.call_local(&multiply, &[self.queries.clone(), keys.clone(), scores, keys, rows.clone()]);
             }
         });
     }
@@ -474,7 +474,7 @@ impl Attend {
         let tile_bytes = KV_BLOCK_POSITIONS * TILE * context.kv.dtype.bytes();
         let tiles = context.tiles();
         let (a_stride, c_stride) = (self.score_stride, self.state_stride);
-        let shape = Shape { k: KV_BLOCK_POSITIONS, tiles, layout, a_stride, c_stride, prefetch: 0 };
+        let shape = Shape { k: KV_BLOCK_POSITIONS, tiles, layout, a_stride, c_stride, prefetch: 0, next: 0 };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, item, chunk, block);
@@ -484,7 +484,7 @@ impl Attend {
             f.for_each(&int(0), &passes, 1, |f, pass| {
                 let values = f.element(&values, pass, (tiles * tile_bytes) as i64);
                 let sums = f.element(&self.state, pass, (tiles * TILE * 4) as i64);
-                f.call_local(&multiply, &[weights.clone(), values, sums, rows.clone()]);
+                f.call_local(&multiply, &[weights.clone(), values.clone(), sums, values, rows.clone()]);
             });
         });
     }

@@ -5,6 +5,7 @@
 //! in the register block: this is why results depend neither on a row's neighbours nor on the thread count.
 
 use super::math::{Fma, floats, fma, ints};
+use super::step_args::share;
 use super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, int, int_of};
 use std::collections::BTreeSet;
 
@@ -45,6 +46,8 @@ pub struct Shape {
     pub c_stride: usize,
     /// How far ahead of the loads B is prefetched when few rows make the call bound by memory; 0: never.
     pub prefetch: usize,
+    /// Bytes that a call prefetches for the next one, from its argument `next` on; for f32.
+    pub next: usize,
 }
 
 /// What the target's registers allow.
@@ -52,6 +55,8 @@ pub struct Shape {
 pub struct Registers {
     /// Rows of the largest register block for one and for two tiles.
     pub rows: [usize; 2],
+    /// Whether they cannot hold columns in bf16 and in f32 beside such a block.
+    pub are_few: bool,
     /// Fused multiply-add or not.
     pub fma: Fma,
 }
@@ -70,15 +75,20 @@ pub struct Multiplies {
 }
 
 impl Multiplies {
-    /// The name of a function `(a: ptr, b: ptr, c: ptr, rows: i64)` for `shape`, emitted on first use.
+    /// Whether a function of that name has yet to be emitted, which the caller then does.
+    pub fn is_new(&mut self, name: &str) -> bool {
+        self.emitted.insert(name.to_owned())
+    }
+
+    /// The name of a function `(a: ptr, b: ptr, c: ptr, next: ptr, rows: i64)` for `shape`, emitted on first use.
     pub fn get(&mut self, module: &mut ModuleText, registers: &Registers, shape: &Shape) -> String {
         let layout = match shape.layout {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
             Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
         };
-        let Shape { k, tiles, a_stride, c_stride, prefetch, .. } = shape;
-        let name = format!("multiply_k{k}_t{tiles}_{layout}_a{a_stride}_c{c_stride}_p{prefetch}");
-        if self.emitted.insert(name.clone()) {
+        let Shape { k, tiles, a_stride, c_stride, prefetch, next, .. } = shape;
+        let name = format!("multiply_k{k}_t{tiles}_{layout}_a{a_stride}_c{c_stride}_p{prefetch}_n{next}");
+        if self.is_new(&name) {
             emit(module, registers, shape, &name);
         }
         name
@@ -86,28 +96,81 @@ impl Multiplies {
 }
 
 fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
-    let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows")];
+    let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (PTR, "next"), (I64, "rows")];
     let (mut f, values) = FunctionText::new(Role::Inner, name, &params);
-    let [a, b, c, rows] = values.try_into().expect("four parameters");
-    let largest = registers.rows[shape.tiles - 1];
-    let whole = f.binary("sdiv", &rows, &int(largest as i64));
-    let whole = f.scale(&whole, largest as i64);
-    f.for_each(&int(0), &whole, largest as i64, |f, row| block(f, registers, shape, largest, [&a, &b, &c], row));
-    let mut done = whole;
-    let mut size = if largest > 1 { largest.next_power_of_two() / 2 } else { 0 };
-    while size > 0 {
-        let left = f.binary("sub nsw", &rows, &done);
-        let enough = f.compare("icmp sge", &left, &int(size as i64));
-        f.when(&enough, |f| block(f, registers, shape, size, [&a, &b, &c], &done));
-        let advance = f.select(&enough, &int(size as i64), &int(0));
-        done = f.add(&done, &advance);
-        size /= 2;
+    let [a, b, c, next, rows] = values.try_into().expect("five parameters");
+    if registers.are_few {
+        deal_out(&mut f, registers, shape, [&a, &b, &c], &next, &rows);
+    } else {
+        largest_first(&mut f, registers, shape, [&a, &b, &c], &rows);
     }
     module.add(f.finish());
 }
 
-/// One register block: `rows` rows from `row` on.
-fn block(f: &mut FunctionText, registers: &Registers, shape: &Shape, rows: usize, abc: [&Value; 3], row: &Value) {
+/// Rows in as few register blocks as there can be, all of about the same size: one of few rows takes as long as one of more,
+/// since its sums wait for themselves.
+fn deal_out(f: &mut FunctionText, registers: &Registers, shape: &Shape, abc: [&Value; 3], next: &Value, rows: &Value) {
+    let largest = registers.rows[shape.tiles - 1];
+    let counts: Vec<usize> = (1..=largest).collect();
+    let rounded = f.add(rows, &int(largest as i64 - 1));
+    let blocks = f.binary("sdiv", &rounded, &int(largest as i64));
+    // Each k of each block prefetches as much.
+    let all = f.scale(&blocks, shape.k as i64);
+    let above = f.add(&all, &int(shape.next as i64 - 1));
+    let step = f.binary("sdiv", &above, &all);
+    let bytes = f.scale(&step, shape.k as i64);
+    f.for_each(&int(0), &blocks, 1, |f, number| {
+        let (start, end) = share(f, rows, number, &blocks);
+        let count = f.binary("sub nsw", &end, &start);
+        let skipped = f.binary("mul nsw", number, &bytes);
+        let next = f.offset(next, &skipped);
+        block_of(f, &counts, &count, &|f, count| {
+            block(f, registers, shape, count, abc, Some((&next, &step)), &start);
+        });
+    });
+}
+
+/// Code for the one of `counts` that `count` is.
+fn block_of(f: &mut FunctionText, counts: &[usize], count: &Value, body: &dyn Fn(&mut FunctionText, usize)) {
+    if let &[count] = counts {
+        body(f, count);
+        return;
+    }
+    let (fewer, more) = counts.split_at(counts.len() / 2);
+    for (predicate, counts) in [("icmp slt", fewer), ("icmp sge", more)] {
+        let is_among = f.compare(predicate, count, &int(more[0] as i64));
+        f.when(&is_among, |f| block_of(f, counts, count, body));
+    }
+}
+
+/// Register blocks of the largest size, then one of each power of two that is needed.
+fn largest_first(f: &mut FunctionText, registers: &Registers, shape: &Shape, abc: [&Value; 3], rows: &Value) {
+    let largest = registers.rows[shape.tiles - 1];
+    let whole = f.binary("sdiv", rows, &int(largest as i64));
+    let whole = f.scale(&whole, largest as i64);
+    f.for_each(&int(0), &whole, largest as i64, |f, row| block(f, registers, shape, largest, abc, None, row));
+    let mut done = whole;
+    let mut size = if largest > 1 { largest.next_power_of_two() / 2 } else { 0 };
+    while size > 0 {
+        let left = f.binary("sub nsw", rows, &done);
+        let enough = f.compare("icmp sge", &left, &int(size as i64));
+        f.when(&enough, |f| block(f, registers, shape, size, abc, None, &done));
+        let advance = f.select(&enough, &int(size as i64), &int(0));
+        done = f.add(&done, &advance);
+        size /= 2;
+    }
+}
+
+/// One register block: `rows` rows from `row` on. `next` is what it prefetches, and how much of that for each k.
+fn block(
+    f: &mut FunctionText,
+    registers: &Registers,
+    shape: &Shape,
+    rows: usize,
+    abc: [&Value; 3],
+    next: Option<(&Value, &Value)>,
+    row: &Value,
+) {
     let [a, b, c] = abc;
     let a = f.element(a, row, shape.a_stride as i64);
     let c = f.element(c, row, shape.c_stride as i64);
@@ -140,6 +203,11 @@ fn block(f: &mut FunctionText, registers: &Registers, shape: &Shape, rows: usize
         Tiles::F32 { tile_stride, k_stride } => f.fold(&int(0), &int(shape.k as i64), 1, &sums, |f, k, sums| {
             let a = f.element(&a, k, 4);
             let b = f.element(b, k, k_stride as i64);
+            if let (Some((next, step)), 1..) = (next, shape.next) {
+                let skipped = f.binary("mul nsw", k, step);
+                let next = f.offset(next, &skipped);
+                f.prefetch(&next);
+            }
             let mut columns = Vec::new();
             for tile in 0..shape.tiles {
                 let at = f.offset(&b, &int((tile * tile_stride) as i64));

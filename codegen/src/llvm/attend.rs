@@ -10,10 +10,10 @@ mod tiles;
 
 use super::math::{bf16_bits, bf16_to_f32, exp2, floats, fma, max_lanes, round_to_bf16, sum_lanes};
 use super::memory::load_index;
-use super::multiply::{Shape, TILE, Tiles};
+use super::multiply::{Rows, Shape, TILE, Tiles};
 use super::rows::LANES;
 use super::step_args::{barrier, integer, pointer};
-use super::text::{F32, FunctionText, I16, I32, Value, float_of, int, int_of};
+use super::text::{F32, FunctionText, I16, I32, I64, Value, float_of, int, int_of};
 use super::{KernelContext, KernelParams, MatrixUnit};
 use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
 use llmc_ir::abi::StepArgs;
@@ -39,6 +39,8 @@ struct Attend {
     padded: usize,
     /// Tokens per item.
     tokens: usize,
+    /// How many query rows items have.
+    rows: Rows,
     query_stride: usize,
     score_stride: usize,
     queries: Value,
@@ -83,7 +85,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         MatrixUnit::Vectors => (QUERY_ROWS.div_ceil(group), CHUNK, (padded + LANES) * 4),
         MatrixUnit::Tiles => (tiles::tokens(group), tiles::chunk(attention.method), tiles::query_stride(padded)),
     };
-    let tokens = if split { 1 } else { tokens };
+    let tokens = if context.bounds.one_token_per_sequence { 1 } else { tokens };
     let rows = match unit {
         MatrixUnit::Vectors => tokens * group,
         MatrixUnit::Tiles => tiles::whole_groups(tokens * group),
@@ -99,6 +101,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         head_dim,
         padded,
         tokens,
+        rows: Rows { unit: group, most: tokens * group },
         query_stride,
         score_stride,
         queries: working(f, rows * query_stride),
@@ -241,7 +244,7 @@ impl Attend {
             }
             self.soften(f, context, chunk, &blocks, &position, &count);
             match &self.by_tiles {
-                None => self.weigh(f, context, item, chunk, &blocks, &rows),
+                None => self.weigh(f, context, item, (chunk, &end), &blocks, &rows),
                 Some(memory) => self.weigh_by_tiles(f, memory, &blocks, &rows),
             }
         });
@@ -354,10 +357,9 @@ impl Attend {
             DType::F32 => Tiles::F32 { tile_stride: self.padded * 64, k_stride: 64 },
             _ => Tiles::Bf16 { tile_stride: self.padded / 32 * 1024, block_stride: 1024 },
         };
-        let tile_bytes = context.kv.half_bytes() / 2;
-        let tiles = context.tiles();
+        let tiles = KV_BLOCK_POSITIONS / TILE;
         let (a_stride, c_stride) = (self.query_stride, self.score_stride);
-        let shape = Shape { k: self.padded, tiles, layout, a_stride, c_stride, prefetch: 0, next: 0 };
+        let shape = Shape { k: self.padded, tiles, layout, a_stride, c_stride, rows: self.rows, prefetch: true };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, item, chunk, block);
@@ -369,11 +371,8 @@ impl Attend {
                     f.store(&float_of(floats(LANES), 0.0), &at, 64);
                 }
             });
-            for pass in 0..2 / tiles {
-                let keys = f.offset(&keys, &int((pass * tile_bytes) as i64));
-                let scores = f.offset(&scores, &int((pass * TILE * 4) as i64));
-                f.call_local(&multiply, &[self.queries.clone(), keys.clone(), scores, keys, rows.clone()]);
-            }
+            let to_values = int(context.kv.half_bytes() as i64);
+            f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone(), to_values]);
         });
     }
 
@@ -463,7 +462,7 @@ impl Attend {
         f: &mut FunctionText,
         context: &mut KernelContext<'_>,
         item: &Item,
-        chunk: &Value,
+        (chunk, end): (&Value, &Value),
         blocks: &Value,
         rows: &Value,
     ) {
@@ -471,22 +470,37 @@ impl Attend {
             DType::F32 => Tiles::F32 { tile_stride: KV_BLOCK_POSITIONS * 64, k_stride: 64 },
             _ => Tiles::Bf16 { tile_stride: 1024, block_stride: 1024 },
         };
-        let tile_bytes = KV_BLOCK_POSITIONS * TILE * context.kv.dtype.bytes();
-        let tiles = context.tiles();
+        let tiles = self.padded / TILE;
         let (a_stride, c_stride) = (self.score_stride, self.state_stride);
-        let shape = Shape { k: KV_BLOCK_POSITIONS, tiles, layout, a_stride, c_stride, prefetch: 0, next: 0 };
+        let shape = Shape { k: KV_BLOCK_POSITIONS, tiles, layout, a_stride, c_stride, rows: self.rows, prefetch: true };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, item, chunk, block);
             let values = f.offset(&keys, &int(context.kv.half_bytes() as i64));
             let weights = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
-            let passes = int((self.padded / TILE / tiles) as i64);
-            f.for_each(&int(0), &passes, 1, |f, pass| {
-                let values = f.element(&values, pass, (tiles * tile_bytes) as i64);
-                let sums = f.element(&self.state, pass, (tiles * TILE * 4) as i64);
-                f.call_local(&multiply, &[weights.clone(), values.clone(), sums, values, rows.clone()]);
-            });
+            let to_keys = self.to_next_keys(f, context, item, (chunk, block, end), &values);
+            f.call_local(&multiply, &[weights, values, self.state.clone(), rows.clone(), to_keys]);
         });
+    }
+
+    /// The distance from the values of a block to the keys of that block in the next chunk, or 0 where there is none.
+    fn to_next_keys(
+        &self,
+        f: &mut FunctionText,
+        context: &KernelContext<'_>,
+        item: &Item,
+        (chunk, block, end): (&Value, &Value, &Value),
+        values: &Value,
+    ) -> Value {
+        let next = f.add(chunk, &int(self.chunk as i64));
+        let skipped = f.scale(block, KV_BLOCK_POSITIONS as i64);
+        let first = f.add(&next, &skipped);
+        let exists = f.compare("icmp slt", &first, end);
+        let next = f.select(&exists, &next, chunk);
+        let keys = self.block(f, context, item, &next, block);
+        let [keys, values] = [&keys, values].map(|address| f.cast("ptrtoint", address, I64));
+        let distance = f.binary("sub", &keys, &values);
+        f.select(&exists, &distance, &int(0))
     }
 
     /// Divides by the sums and writes the item's rows to the output.

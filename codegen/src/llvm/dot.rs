@@ -11,7 +11,7 @@ mod widened;
 
 use super::expression::Tile;
 use super::math::{bf16_to_f32, floats};
-use super::multiply::{Shape, TILE, Tiles};
+use super::multiply::{Rows, Shape, TILE, Tiles};
 use super::rows::{Columns, LANES, Outputs, emit_rows};
 use super::step_args::{share, size};
 use super::text::{F32, FunctionText, I16, Value, float_of, int};
@@ -30,7 +30,7 @@ const ROW_UNIT: usize = 2;
 const LONGEST_SUM: usize = 1536;
 /// Length of the parts of a cut sum.
 const SUM_PART: usize = 1024;
-/// How far ahead weights are prefetched when a step is bound by reading them, in bytes.
+/// How far ahead weights are prefetched, in bytes.
 const PREFETCH: usize = 8 << 10;
 
 /// The sizes that all parts of a dot region share.
@@ -281,9 +281,10 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
         Left::InPlace => k * 4,
         _ => (k.next_multiple_of(32) + LANES) * 4,
     };
-    let block = context.registers.rows[context.tiles() - 1] * 2;
+    let block = context.registers.rows[0];
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
-    Blocking { k, rows, most_rows: rows, row_unit: ROW_UNIT, a_stride, left, widened: None }
+    let most_rows = context.bounds.max_of(operand.rows).min(rows);
+    Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, widened: None }
 }
 
 /// Copies rows into working memory as f32, padded with zeros to whole blocks of k.
@@ -390,12 +391,15 @@ fn multiply_part(
     (column_block, start, length): (&Value, &Value, usize),
 ) {
     let panel_bytes = weight.k * PANEL * weight.dtype.bytes();
-    // Bytes of a panel per k, and of a tile of 16 columns from one k (or block of k) to the next tile.
-    let (k_bytes, tile_bytes, layout) = match weight.dtype {
-        DType::BF16 => (64, 1024, Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }),
-        _ => (128, 64, Tiles::F32 { tile_stride: 64, k_stride: 128 }),
+    // Bytes of a panel per k.
+    let (k_bytes, layout) = match weight.dtype {
+        DType::BF16 => (64, Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }),
+        _ => (128, Tiles::F32 { tile_stride: 64, k_stride: 128 }),
     };
     let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
+    let rows_of_call = Rows { unit: 1, most: blocking.most_rows };
+    let tiles = PANEL / TILE;
+    let shape = Shape { k: length, tiles, layout, a_stride, c_stride, rows: rows_of_call, prefetch: true };
     let [first_panel, panels] = section.panels(f, column_block);
     let a = f.element(a, start, 4);
     f.for_each(&int(0), &panels, 1, |f, panel| {
@@ -404,18 +408,11 @@ fn multiply_part(
         let b = f.element(&b, start, k_bytes);
         let c = f.element(c, panel, (PANEL * 4) as i64);
         if let (Some(memory), DType::BF16) = (&blocking.widened, weight.dtype) {
-            widened::multiply_panel(f, context, memory, [&a, &b, &c], rows, (length, a_stride, c_stride));
+            widened::multiply_panel(f, context, memory, [&a, &b, &c], rows, &shape);
             return;
         }
-        let tiles = context.tiles();
-        let prefetch = if context.method == DotMethod::Gemm { 0 } else { PREFETCH };
-        let shape = Shape { k: length, tiles, layout, a_stride, c_stride, prefetch, next: 0 };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        for pass in 0..PANEL / TILE / tiles {
-            let b = f.offset(&b, &int((pass * tiles * tile_bytes) as i64));
-            let c = f.offset(&c, &int((pass * tiles * TILE * 4) as i64));
-            f.call_local(&multiply, &[a.clone(), b.clone(), c, b, rows.clone()]);
-        }
+        f.call_local(&multiply, &[a.clone(), b, c, rows.clone(), int(PREFETCH as i64)]);
     });
 }
 

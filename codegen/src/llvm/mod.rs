@@ -96,11 +96,11 @@ pub fn kernel_symbol(program: &str, kernel: &str) -> String {
 /// What the registers of a target allow; see [`multiply`].
 fn registers(target: &HostTarget) -> Registers {
     if target.has("avx512f") {
-        Registers { rows: [24, 12], are_few: false, fma: Fma::Fused }
+        Registers { rows: [24, 12, 5], are_few: false, fma: Fma::Fused }
     } else if target.has("fma") {
-        Registers { rows: [6, 2], are_few: true, fma: Fma::Fused }
+        Registers { rows: [6, 2, 0], are_few: true, fma: Fma::Fused }
     } else {
-        Registers { rows: [2, 1], are_few: true, fma: Fma::Separate }
+        Registers { rows: [2, 1, 0], are_few: true, fma: Fma::Separate }
     }
 }
 
@@ -162,11 +162,6 @@ impl KernelContext<'_> {
             lanes: LANES,
             known: HashMap::new(),
         }
-    }
-
-    /// Tiles of 16 columns per inner call: where memory bounds, a whole panel, so that it is read in order.
-    fn tiles(&self) -> usize {
-        if self.method == DotMethod::Gemm { self.registers.tiles() } else { 2 }
     }
 }
 

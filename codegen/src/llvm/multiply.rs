@@ -1,16 +1,19 @@
-//! The inner kernel of everything that is a matrix product: `C += A B` for rows of A in f32 and one or two tiles of
-//! B, 16 columns each. Dots use it over weight panels, attention over key and value blocks.
+//! The inner kernel of everything that is a matrix product: `C += A B` for rows of A in f32 and some tiles of B, 16
+//! columns each. Dots use it over weight panels, attention over key and value blocks.
 //!
 //! Every element of C is summed over k in ascending order by one chain of multiply-adds, whatever the number of rows
 //! in the register block: this is why results depend neither on a row's neighbours nor on the thread count.
 
 use super::math::{Fma, floats, fma, ints};
 use super::step_args::share;
-use super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, int, int_of};
+use super::text::{F32, FunctionText, I64, ModuleText, PTR, Role, Ty, Value, int, int_of};
 use std::collections::BTreeSet;
 
 /// Columns of a tile of B.
 pub const TILE: usize = 16;
+
+/// Bytes of a tile's columns for one k in bf16.
+const NARROW_LINE: i64 = TILE as i64 * 2;
 
 /// How B lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +32,19 @@ pub enum Tiles {
         /// Bytes from one k to the next.
         k_stride: usize,
     },
+    /// f32, `[k][2 tiles][16 columns]`, made of bf16 for this call. What lies `ahead` of it is made f32 for the next one, and
+    /// takes half the bytes: the turns of the call prefetch it evenly.
+    Widened,
+}
+
+impl Tiles {
+    /// Bytes from a tile to the next one of the same k.
+    fn tile_stride(self) -> usize {
+        match self {
+            Tiles::Bf16 { tile_stride, .. } | Tiles::F32 { tile_stride, .. } => tile_stride,
+            Tiles::Widened => TILE * 4,
+        }
+    }
 }
 
 /// What a multiply function is specialised for.
@@ -36,7 +52,7 @@ pub enum Tiles {
 pub struct Shape {
     /// Length of the sum; a multiple of 32 for bf16.
     pub k: usize,
-    /// Tiles of B per call, 1 or 2.
+    /// Tiles of B per call.
     pub tiles: usize,
     /// Layout of B.
     pub layout: Tiles,
@@ -44,17 +60,26 @@ pub struct Shape {
     pub a_stride: usize,
     /// Bytes between rows of C (f32).
     pub c_stride: usize,
-    /// How far ahead of the loads B is prefetched when few rows make the call bound by memory; 0: never.
-    pub prefetch: usize,
-    /// Bytes that a call prefetches for the next one, from its argument `next` on; for f32.
-    pub next: usize,
+    /// How many rows a call brings.
+    pub rows: Rows,
+    /// Whether what B is followed by comes from memory: a call is told how far ahead.
+    pub prefetch: bool,
+}
+
+/// The numbers of rows that a function is called with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rows {
+    /// All of them are multiples of this.
+    pub unit: usize,
+    /// The largest one.
+    pub most: usize,
 }
 
 /// What the target's registers allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registers {
-    /// Rows of the largest register block for one and for two tiles.
-    pub rows: [usize; 2],
+    /// Rows of the largest register block for one, two and four tiles.
+    pub rows: [usize; 3],
     /// Whether they cannot hold columns in bf16 and in f32 beside such a block.
     pub are_few: bool,
     /// Fused multiply-add or not.
@@ -62,9 +87,10 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// Tiles per call that use the registers best.
-    pub fn tiles(&self) -> usize {
-        if self.rows[1] * 2 >= self.rows[0] { 2 } else { 1 }
+    /// Tiles of the widest register block for so many rows, of which a call with `tiles` takes a whole number.
+    fn tiles(&self, rows: usize, tiles: usize) -> usize {
+        let fits = |&(tiles_of_block, most): &(usize, usize)| rows <= most && tiles.is_multiple_of(tiles_of_block);
+        [(4, self.rows[2]), (2, self.rows[1])].into_iter().find(fits).map_or(1, |(tiles, _)| tiles)
     }
 }
 
@@ -80,14 +106,24 @@ impl Multiplies {
         self.emitted.insert(name.to_owned())
     }
 
-    /// The name of a function `(a: ptr, b: ptr, c: ptr, next: ptr, rows: i64)` for `shape`, emitted on first use.
+    /// The name of a function `(a: ptr, b: ptr, c: ptr, rows: i64, ahead: i64)` for `shape`, emitted on first use. `ahead`
+    /// is the distance in bytes from what is loaded of B to what is prefetched.
     pub fn get(&mut self, module: &mut ModuleText, registers: &Registers, shape: &Shape) -> String {
         let layout = match shape.layout {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
             Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
+            Tiles::Widened => "widened".to_owned(),
         };
-        let Shape { k, tiles, a_stride, c_stride, prefetch, next, .. } = shape;
-        let name = format!("multiply_k{k}_t{tiles}_{layout}_a{a_stride}_c{c_stride}_p{prefetch}_n{next}");
+        let tallest = registers.rows[0];
+        let rows = if shape.rows.most > tallest { Rows { unit: 1, most: tallest + 1 } } else { shape.rows };
+        let shape = &Shape { rows, ..shape.clone() };
+        let Shape { k, tiles, a_stride, c_stride, .. } = shape;
+        let counts = match rows {
+            Rows { most, .. } if most > tallest => "any".to_owned(),
+            Rows { unit, most } => format!("{unit}_{most}"),
+        };
+        let prefetch = if shape.prefetch { "_prefetch" } else { "" };
+        let name = format!("multiply_k{k}_t{tiles}_{layout}_a{a_stride}_c{c_stride}_rows_{counts}{prefetch}");
         if self.is_new(&name) {
             emit(module, registers, shape, &name);
         }
@@ -95,183 +131,249 @@ impl Multiplies {
     }
 }
 
+/// Rows in excess of the tallest register block are taken in blocks of two tiles; the rest, or all where there are fewer,
+/// are one block of exactly that many rows, so that B is read once for them.
 fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
-    let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (PTR, "next"), (I64, "rows")];
+    let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows"), (I64, "ahead")];
     let (mut f, values) = FunctionText::new(Role::Inner, name, &params);
-    let [a, b, c, next, rows] = values.try_into().expect("five parameters");
-    if registers.are_few {
-        deal_out(&mut f, registers, shape, [&a, &b, &c], &next, &rows);
+    let [a, b, c, rows, ahead] = values.try_into().expect("five parameters");
+    let tallest = registers.rows[0];
+    let call = Call { registers, shape, a, b, c };
+    let Rows { unit, most } = shape.rows;
+    if most <= tallest {
+        let counts: Vec<usize> = (unit..=most).step_by(unit).collect();
+        call.rest(&mut f, &counts, &int(0), &rows, &Share::whole(&ahead));
+    } else if registers.are_few {
+        call.deal_out(&mut f, tallest, &rows, &ahead);
     } else {
-        largest_first(&mut f, registers, shape, [&a, &b, &c], &rows);
+        let size = registers.rows[1];
+        let excess = f.add(&rows, &int(size as i64 - 1 - tallest as i64));
+        let excess = f.max(&excess, &int(0));
+        let whole = f.binary("sdiv", &excess, &int(size as i64));
+        let whole = f.scale(&whole, size as i64);
+        // The first block brings what follows B; behind it that is there.
+        let ahead_of = |f: &mut FunctionText, row: &Value| {
+            let is_first = f.compare("icmp eq", row, &int(0));
+            f.select(&is_first, &ahead, &int(0))
+        };
+        f.for_each(&int(0), &whole, size as i64, |f, row| {
+            let ahead = ahead_of(f, row);
+            call.block(f, size, row, &Share::whole(&ahead));
+        });
+        let left = f.binary("sub nsw", &rows, &whole);
+        let ahead = ahead_of(&mut f, &whole);
+        let counts: Vec<usize> = (1..=tallest).collect();
+        call.rest(&mut f, &counts, &whole, &left, &Share::whole(&ahead));
     }
     module.add(f.finish());
 }
 
-/// Rows in as few register blocks as there can be, all of about the same size: one of few rows takes as long as one of more,
-/// since its sums wait for themselves.
-fn deal_out(f: &mut FunctionText, registers: &Registers, shape: &Shape, abc: [&Value; 3], next: &Value, rows: &Value) {
-    let largest = registers.rows[shape.tiles - 1];
-    let counts: Vec<usize> = (1..=largest).collect();
-    let rounded = f.add(rows, &int(largest as i64 - 1));
-    let blocks = f.binary("sdiv", &rounded, &int(largest as i64));
-    // Each k of each block prefetches as much.
-    let all = f.scale(&blocks, shape.k as i64);
-    let above = f.add(&all, &int(shape.next as i64 - 1));
-    let step = f.binary("sdiv", &above, &all);
-    let bytes = f.scale(&step, shape.k as i64);
-    f.for_each(&int(0), &blocks, 1, |f, number| {
-        let (start, end) = share(f, rows, number, &blocks);
-        let count = f.binary("sub nsw", &end, &start);
-        let skipped = f.binary("mul nsw", number, &bytes);
-        let next = f.offset(next, &skipped);
-        block_of(f, &counts, &count, &|f, count| {
-            block(f, registers, shape, count, abc, Some((&next, &step)), &start);
+/// A function while it is written.
+struct Call<'s> {
+    registers: &'s Registers,
+    shape: &'s Shape,
+    a: Value,
+    b: Value,
+    c: Value,
+}
+
+/// What a register block prefetches of what a call does.
+struct Share {
+    ahead: Value,
+    /// The number of the block in the call, and how many it has.
+    number: Value,
+    blocks: Value,
+}
+
+impl Share {
+    fn whole(ahead: &Value) -> Share {
+        Share { ahead: ahead.clone(), number: int(0), blocks: int(1) }
+    }
+}
+
+impl Call<'_> {
+    /// All rows in as few blocks of at most `tallest` as there can be, all of about the same size: one of few rows takes as
+    /// long as one of more, since its sums wait for themselves.
+    fn deal_out(&self, f: &mut FunctionText, tallest: usize, rows: &Value, ahead: &Value) {
+        let counts: Vec<usize> = (1..=tallest).collect();
+        let rounded = f.add(rows, &int(tallest as i64 - 1));
+        let blocks = f.binary("sdiv", &rounded, &int(tallest as i64));
+        f.for_each(&int(0), &blocks, 1, |f, number| {
+            let (start, end) = share(f, rows, number, &blocks);
+            let count = f.binary("sub nsw", &end, &start);
+            let share = Share { ahead: ahead.clone(), number: number.clone(), blocks: blocks.clone() };
+            self.rest(f, &counts, &start, &count, &share);
         });
-    });
-}
-
-/// Code for the one of `counts` that `count` is.
-fn block_of(f: &mut FunctionText, counts: &[usize], count: &Value, body: &dyn Fn(&mut FunctionText, usize)) {
-    if let &[count] = counts {
-        body(f, count);
-        return;
     }
-    let (fewer, more) = counts.split_at(counts.len() / 2);
-    for (predicate, counts) in [("icmp slt", fewer), ("icmp sge", more)] {
-        let is_among = f.compare(predicate, count, &int(more[0] as i64));
-        f.when(&is_among, |f| block_of(f, counts, count, body));
-    }
-}
 
-/// Register blocks of the largest size, then one of each power of two that is needed.
-fn largest_first(f: &mut FunctionText, registers: &Registers, shape: &Shape, abc: [&Value; 3], rows: &Value) {
-    let largest = registers.rows[shape.tiles - 1];
-    let whole = f.binary("sdiv", rows, &int(largest as i64));
-    let whole = f.scale(&whole, largest as i64);
-    f.for_each(&int(0), &whole, largest as i64, |f, row| block(f, registers, shape, largest, abc, None, row));
-    let mut done = whole;
-    let mut size = if largest > 1 { largest.next_power_of_two() / 2 } else { 0 };
-    while size > 0 {
-        let left = f.binary("sub nsw", rows, &done);
-        let enough = f.compare("icmp sge", &left, &int(size as i64));
-        f.when(&enough, |f| block(f, registers, shape, size, abc, None, &done));
-        let advance = f.select(&enough, &int(size as i64), &int(0));
-        done = f.add(&done, &advance);
-        size /= 2;
-    }
-}
-
-/// One register block: `rows` rows from `row` on. `next` is what it prefetches, and how much of that for each k.
-fn block(
-    f: &mut FunctionText,
-    registers: &Registers,
-    shape: &Shape,
-    rows: usize,
-    abc: [&Value; 3],
-    next: Option<(&Value, &Value)>,
-    row: &Value,
-) {
-    let [a, b, c] = abc;
-    let a = f.element(a, row, shape.a_stride as i64);
-    let c = f.element(c, row, shape.c_stride as i64);
-    let c_at =
-        |f: &mut FunctionText, r: usize, tile: usize| f.offset(&c, &int((r * shape.c_stride + tile * TILE * 4) as i64));
-    let mut sums = Vec::new();
-    for r in 0..rows {
-        for tile in 0..shape.tiles {
-            let at = c_at(f, r, tile);
-            sums.push(f.load(floats(TILE), &at, 64));
+    /// One block of `rows` rows, which are one of `counts`, from `row` on.
+    fn rest(&self, f: &mut FunctionText, counts: &[usize], row: &Value, rows: &Value, share: &Share) {
+        if let &[count] = counts {
+            self.block(f, count, row, share);
+            return;
         }
+        let (fewer, more) = counts.split_at(counts.len() / 2);
+        let is_more = f.compare("icmp sge", rows, &int(more[0] as i64));
+        let is_fewer = f.compare("icmp slt", rows, &int(more[0] as i64));
+        f.when(&is_fewer, |f| self.rest(f, fewer, row, rows, share));
+        f.when(&is_more, |f| self.rest(f, more, row, rows, share));
     }
-    let sums = match shape.layout {
-        Tiles::Bf16 { tile_stride, block_stride } => {
-            let prefetch = if rows <= 4 { shape.prefetch } else { 0 };
-            f.fold(&int(0), &int((shape.k / 32) as i64), 1, &sums, |f, k32, sums| {
-                let a = f.element(&a, k32, 128);
-                let b = f.element(b, k32, block_stride as i64);
-                f.fold(&int(0), &int(16), 4, sums, |f, pair, sums| {
-                    let a = f.element(&a, pair, 8);
-                    let b = f.element(&b, pair, 64);
-                    let mut sums = sums.to_vec();
-                    for step in 0..4 {
-                        bf16_pair(f, registers.fma, shape, tile_stride, prefetch, [&a, &b], step, &mut sums);
+
+    /// `rows` rows from `row` on, with as many tiles at a time as registers hold.
+    fn block(&self, f: &mut FunctionText, rows: usize, row: &Value, share: &Share) {
+        let shape = self.shape;
+        let tiles = self.registers.tiles(rows, shape.tiles);
+        let tile_stride = shape.layout.tile_stride();
+        let a = f.element(&self.a, row, shape.a_stride as i64);
+        let c = f.element(&self.c, row, shape.c_stride as i64);
+        f.for_each(&int(0), &int(shape.tiles as i64), tiles as i64, |f, tile| {
+            let b = f.element(&self.b, tile, tile_stride as i64);
+            let c = f.element(&c, tile, (TILE * 4) as i64);
+            let block = Block { registers: self.registers, shape, rows, tiles };
+            match shape.layout {
+                Tiles::Widened => {
+                    let turns = self.turns(f, tiles, tile, share);
+                    block.emit(f, [&a, &b, &c], &turns);
+                }
+                _ => block.emit(f, [&a, &b, &c], &Ahead::OfLines(share.ahead.clone())),
+            }
+        });
+    }
+
+    /// What each k of a block prefetches for the next call, from tile number `tile` on and `tiles` at a time.
+    fn turns(&self, f: &mut FunctionText, tiles: usize, tile: &Value, share: &Share) -> Ahead {
+        let passes = (self.shape.tiles / tiles) as i64;
+        let all = f.scale(&share.blocks, passes);
+        let above = f.add(&all, &int(self.shape.tiles as i64 * NARROW_LINE - 1));
+        let step = f.binary("sdiv", &above, &all);
+        let pass = f.binary("sdiv", tile, &int(tiles as i64));
+        let before = f.scale(&share.number, passes);
+        let before = f.add(&before, &pass);
+        let before = f.scale(&before, self.shape.k as i64);
+        let before = f.binary("mul nsw", &before, &step);
+        let from = f.offset(&self.b, &share.ahead);
+        Ahead::OfTurns { from: f.offset(&from, &before), step }
+    }
+}
+
+/// Where a block prefetches.
+enum Ahead {
+    /// At this distance from each line that it loads.
+    OfLines(Value),
+    /// From an address on, so many bytes further for each k.
+    OfTurns { from: Value, step: Value },
+}
+
+/// A register block.
+struct Block<'s> {
+    registers: &'s Registers,
+    shape: &'s Shape,
+    rows: usize,
+    tiles: usize,
+}
+
+impl Block<'_> {
+    fn emit(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], ahead: &Ahead) {
+        let c_at = |f: &mut FunctionText, row: usize, tile: usize| {
+            f.offset(c, &int((row * self.shape.c_stride + tile * TILE * 4) as i64))
+        };
+        let mut sums = Vec::new();
+        for row in 0..self.rows {
+            for tile in 0..self.tiles {
+                let at = c_at(f, row, tile);
+                sums.push(f.load(floats(TILE), &at, 64));
+            }
+        }
+        let sums = match self.shape.layout {
+            Tiles::Bf16 { tile_stride, block_stride } => {
+                // Few rows leave little work between the turns of a loop.
+                let pairs = if self.rows * self.tiles <= 8 { 4 } else { 1 };
+                let blocks = int((self.shape.k / 32) as i64);
+                f.fold(&int(0), &blocks, 1, &sums, |f, k32, sums| {
+                    let a = f.element(a, k32, 128);
+                    let b = f.element(b, k32, block_stride as i64);
+                    f.fold(&int(0), &int(16), pairs as i64, sums, |f, pair, sums| {
+                        let a = f.element(&a, pair, 8);
+                        let b = f.element(&b, pair, 64);
+                        let mut sums = sums.to_vec();
+                        for step in 0..pairs {
+                            self.bf16_pair(f, tile_stride, [&a, &b], step, ahead, &mut sums);
+                        }
+                        sums
+                    })
+                })
+            }
+            Tiles::F32 { .. } | Tiles::Widened => {
+                let (tile_stride, k_stride) = match self.shape.layout {
+                    Tiles::F32 { tile_stride, k_stride } => (tile_stride, k_stride),
+                    _ => (TILE * 4, self.shape.tiles * TILE * 4),
+                };
+                f.fold(&int(0), &int(self.shape.k as i64), 1, &sums, |f, k, sums| {
+                    let a = f.element(a, k, 4);
+                    let b = f.element(b, k, k_stride as i64);
+                    if let Ahead::OfTurns { from, step } = ahead {
+                        let skipped = f.binary("mul nsw", k, step);
+                        let at = f.offset(from, &skipped);
+                        f.prefetch(&at);
                     }
+                    let line = |tile| self.line(f, floats(TILE), &b, tile * tile_stride, ahead);
+                    let columns: Vec<Value> = (0..self.tiles).map(line).collect();
+                    let mut sums = sums.to_vec();
+                    self.accumulate(f, &a, 0, &columns, &mut sums);
                     sums
                 })
-            })
-        }
-        Tiles::F32 { tile_stride, k_stride } => f.fold(&int(0), &int(shape.k as i64), 1, &sums, |f, k, sums| {
-            let a = f.element(&a, k, 4);
-            let b = f.element(b, k, k_stride as i64);
-            if let (Some((next, step)), 1..) = (next, shape.next) {
-                let skipped = f.binary("mul nsw", k, step);
-                let next = f.offset(next, &skipped);
-                f.prefetch(&next);
             }
-            let mut columns = Vec::new();
-            for tile in 0..shape.tiles {
-                let at = f.offset(&b, &int((tile * tile_stride) as i64));
-                columns.push(f.load(floats(TILE), &at, 64));
+        };
+        for (row, row_sums) in sums.chunks(self.tiles).enumerate() {
+            for (tile, sum) in row_sums.iter().enumerate() {
+                let at = c_at(f, row, tile);
+                f.store(sum, &at, 64);
             }
-            let mut sums = sums.to_vec();
-            accumulate(f, registers.fma, shape, &a, 0, &columns, &mut sums);
-            sums
-        }),
-    };
-    for r in 0..rows {
-        for tile in 0..shape.tiles {
-            let at = c_at(f, r, tile);
-            f.store(&sums[r * shape.tiles + tile], &at, 64);
         }
     }
-}
 
-/// Two consecutive k of all rows: one line of B per tile holds both.
-#[allow(clippy::too_many_arguments)]
-fn bf16_pair(
-    f: &mut FunctionText,
-    fused: Fma,
-    shape: &Shape,
-    tile_stride: usize,
-    prefetch: usize,
-    [a, b]: [&Value; 2],
-    step: usize,
-    sums: &mut [Value],
-) {
-    let mut even = Vec::new();
-    let mut odd = Vec::new();
-    for tile in 0..shape.tiles {
-        let at = f.offset(b, &int((tile * tile_stride + step * 64) as i64));
-        if prefetch > 0 {
-            let ahead = f.offset(&at, &int(prefetch as i64));
-            f.prefetch(&ahead);
+    /// A line of B, `offset` bytes behind `b`.
+    fn line(&self, f: &mut FunctionText, ty: Ty, b: &Value, offset: usize, ahead: &Ahead) -> Value {
+        let at = f.offset(b, &int(offset as i64));
+        if let (true, Ahead::OfLines(ahead)) = (self.shape.prefetch, ahead) {
+            let next = f.offset(&at, ahead);
+            f.prefetch(&next);
         }
-        let line = f.load(ints(TILE), &at, 64);
-        let low = f.binary("shl", &line, &int_of(ints(TILE), 16));
-        even.push(f.cast("bitcast", &low, floats(TILE)));
-        let high = f.binary("and", &line, &int_of(ints(TILE), -0x1_0000));
-        odd.push(f.cast("bitcast", &high, floats(TILE)));
+        f.load(ty, &at, 64)
     }
-    accumulate(f, fused, shape, a, step * 8, &even, sums);
-    accumulate(f, fused, shape, a, step * 8 + 4, &odd, sums);
-}
 
-/// `sums[row][tile] += a[row] * columns[tile]` for one k, `a` being `a_offset` bytes into each row.
-fn accumulate(
-    f: &mut FunctionText,
-    fused: Fma,
-    shape: &Shape,
-    a: &Value,
-    a_offset: usize,
-    columns: &[Value],
-    sums: &mut [Value],
-) {
-    for (r, row_sums) in sums.chunks_mut(shape.tiles).enumerate() {
-        let at = f.offset(a, &int((r * shape.a_stride + a_offset) as i64));
-        let x = f.load(super::text::F32, &at, 4);
-        let x = f.splat(&x, TILE);
-        for (sum, column) in row_sums.iter_mut().zip(columns) {
-            *sum = fma(f, fused, &x, column, sum);
+    /// Two consecutive k of all rows: one line of B per tile holds both.
+    fn bf16_pair(
+        &self,
+        f: &mut FunctionText,
+        tile_stride: usize,
+        [a, b]: [&Value; 2],
+        step: usize,
+        ahead: &Ahead,
+        sums: &mut [Value],
+    ) {
+        let mut even = Vec::new();
+        let mut odd = Vec::new();
+        for tile in 0..self.tiles {
+            let line = self.line(f, ints(TILE), b, tile * tile_stride + step * 64, ahead);
+            let low = f.binary("shl", &line, &int_of(ints(TILE), 16));
+            even.push(f.cast("bitcast", &low, floats(TILE)));
+            let high = f.binary("and", &line, &int_of(ints(TILE), -0x1_0000));
+            odd.push(f.cast("bitcast", &high, floats(TILE)));
+        }
+        self.accumulate(f, a, step * 8, &even, sums);
+        self.accumulate(f, a, step * 8 + 4, &odd, sums);
+    }
+
+    /// `sums[row][tile] += a[row] * columns[tile]` for one k, `a` being `a_offset` bytes into each row.
+    fn accumulate(&self, f: &mut FunctionText, a: &Value, a_offset: usize, columns: &[Value], sums: &mut [Value]) {
+        for (row, row_sums) in sums.chunks_mut(self.tiles).enumerate() {
+            let at = f.offset(a, &int((row * self.shape.a_stride + a_offset) as i64));
+            let x = f.load(F32, &at, 4);
+            let x = f.splat(&x, TILE);
+            for (sum, column) in row_sums.iter_mut().zip(columns) {
+                *sum = fma(f, self.registers.fma, &x, column, sum);
+            }
         }
     }
 }

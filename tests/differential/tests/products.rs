@@ -94,6 +94,20 @@ fn widened_weights() {
 }
 
 #[test]
+fn every_number_of_rows() {
+    // A register block of its own for each, and several blocks for the last ones.
+    let sizes = Sizes { inputs: 40, inner: 35, outputs: 33 };
+    let decode: Vec<Vec<usize>> = (1..=28).map(|rows| vec![1; rows]).collect();
+    let prefill: Vec<Vec<usize>> = (2..=40).map(|rows| vec![rows]).collect();
+    let counts: Vec<&[usize]> = decode.iter().chain(&prefill).map(Vec::as_slice).collect();
+    for target in targets::runnable().into_iter().filter(|target| !target.has_matrix_unit()) {
+        for numerics in NUMERICS {
+            run(sizes, numerics, target.clone(), MANY, &counts).assert(numerics.matrix, sizes.inputs, 5e-3);
+        }
+    }
+}
+
+#[test]
 fn tiles() {
     let Some(target) = targets::tiles() else { return };
     let odd = [

@@ -5,7 +5,7 @@
 use super::super::KernelContext;
 use super::super::math::{floats, ints};
 use super::super::multiply::{Shape, TILE, Tiles};
-use super::super::text::{FunctionText, PTR, Role, Value, int, int_of};
+use super::super::text::{FunctionText, I64, PTR, Role, Value, int, int_of};
 use crate::kernel::dot::{LeftOperand, PANEL, Products};
 use llmc_ir::dtype::DType;
 
@@ -31,35 +31,31 @@ pub fn bytes(k: usize) -> usize {
     k.next_multiple_of(32).min(LONGEST_PART) * WIDE
 }
 
-/// `C += A B` for a panel of B from some k on, `length` of them: a multiple of 32.
+/// `C += A B` for a panel of B from some k on. `shape` says how it would be multiplied without working memory.
 pub fn multiply_panel(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     memory: &Value,
     [a, b, c]: [&Value; 3],
     rows: &Value,
-    (length, a_stride, c_stride): (usize, usize, usize),
+    shape: &Shape,
 ) {
-    let part = length.div_ceil(length.div_ceil(LONGEST_PART)).next_multiple_of(32);
-    let whole = int((length / part) as i64);
+    let part = shape.k.div_ceil(shape.k.div_ceil(LONGEST_PART)).next_multiple_of(32);
+    let whole = int((shape.k / part) as i64);
     let mut multiply_part = |f: &mut FunctionText, number: &Value, k: usize| {
         let a = f.element(a, number, (part * 4) as i64);
         let b = f.element(b, number, (part * NARROW) as i64);
         let widen = widen(context, k);
         f.call_local(&widen, &[b.clone(), memory.clone()]);
-        let layout = Tiles::F32 { tile_stride: TILE * 4, k_stride: WIDE };
-        // Each pass brings its half of what is widened next.
-        let next = k * NARROW / (PANEL / TILE);
-        let shape = Shape { k, tiles: 1, layout, a_stride, c_stride, prefetch: 0, next };
+        let shape = Shape { k, layout: Tiles::Widened, ..shape.clone() };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        for tile in 0..PANEL / TILE {
-            let next = f.offset(&b, &int((k * NARROW + tile * next) as i64));
-            let [b, c] = [memory, c].map(|base| f.offset(base, &int((tile * TILE * 4) as i64)));
-            f.call_local(&multiply, &[a.clone(), b, c, next, rows.clone()]);
-        }
+        let next = f.offset(&b, &int((k * NARROW) as i64));
+        let [next, from] = [&next, memory].map(|address| f.cast("ptrtoint", address, I64));
+        let ahead = f.binary("sub", &next, &from);
+        f.call_local(&multiply, &[a, memory.clone(), c.clone(), rows.clone(), ahead]);
     };
     f.for_each(&int(0), &whole, 1, |f, number| multiply_part(f, number, part));
-    let rest = length % part;
+    let rest = shape.k % part;
     if rest > 0 {
         multiply_part(f, &whole, rest);
     }

@@ -7,6 +7,7 @@
 
 mod split;
 mod tiles;
+mod widened;
 
 use super::expression::Tile;
 use super::math::{bf16_to_f32, floats};
@@ -23,6 +24,8 @@ use llmc_ir::region::Part;
 
 /// Left-operand bytes that a row block may take, so that it stays in the second-level cache.
 const ROW_BLOCK_BYTES: usize = 512 << 10;
+/// Rows of a block are a multiple of this: few, so that blocks are about equal.
+const ROW_UNIT: usize = 2;
 /// Sums longer than this are cut, so that a panel's part stays in cache while all row groups use it.
 const LONGEST_SUM: usize = 1536;
 /// Length of the parts of a cut sum.
@@ -33,11 +36,14 @@ const PREFETCH: usize = 8 << 10;
 /// The sizes that all parts of a dot region share.
 struct Blocking {
     k: usize,
-    /// Rows of a block, and how many of them there can be.
+    /// Rows of a block at most, how many of them there can be, and what all blocks but the last are multiples of.
     rows: usize,
     most_rows: usize,
+    row_unit: usize,
     a_stride: usize,
     left: Left,
+    /// Where a part of a weight in bf16 is widened, unless the inner kernel does that.
+    widened: Option<Value>,
 }
 
 /// Where the inner kernel reads the left operand.
@@ -97,15 +103,16 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         DotMethod::Gemm => 2 * PANEL,
         DotMethod::Gemv | DotMethod::SplitK => PANEL,
     };
+    let widened = !by_tiles && widened::suit(context, &operand, &all);
     let mut sections: Vec<Section<'_>> =
         parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns)).collect();
-    let blocking = if by_tiles { tiles::blocking(context, &operand) } else { blocking(context, &operand, &sections) };
+    let mut blocking =
+        if by_tiles { tiles::blocking(context, &operand) } else { blocking(context, &operand, &sections) };
 
     let rows = size(f, &params.args, sections.first().ok_or("a region without outputs")?.domain.rows)?;
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
-    let rounded = f.add(&rows, &int(blocking.rows as i64 - 1));
-    let row_blocks = f.binary("sdiv", &rounded, &int(blocking.rows as i64));
-    let block_rows = even_rows(f, context, &blocking, &operand, [&rows, &row_blocks]);
+    let row_block = row_block(f, &blocking, &rows, context.bounds.max_of(operand.rows));
+    let row_blocks = ceil_div(f, &rows, &row_block);
     let items = f.scale(&row_blocks, column_blocks as i64);
     let (first, last) = share(f, &items, &params.thread, &params.threads);
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
@@ -114,6 +121,10 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
 
     let copy = context.scratch(blocking.rows * blocking.a_stride);
     let copy = f.offset(&params.scratch, &int(copy as i64));
+    if widened {
+        let memory = context.scratch(widened::bytes(blocking.k));
+        blocking.widened = Some(f.offset(&params.scratch, &int(memory as i64)));
+    }
     // Sections take turns, so they share the memory for results.
     let results = sections.iter().map(|section| section.products.len() * blocking.rows * section.c_stride).max();
     let results = context.scratch(results.unwrap_or(0));
@@ -130,7 +141,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
             Source::Computed(computed, f.offset(&params.scratch, &int(offset as i64)))
         }
     };
-    let left = LeftRows { blocking: &blocking, block_rows, dtype: operand.dtype, source, copy, rows };
+    let left = LeftRows { blocking: &blocking, dtype: operand.dtype, source, copy, rows, row_block };
     if context.method == DotMethod::SplitK {
         return split::emit(f, context, params, &left, &sections, &row_blocks);
     }
@@ -166,16 +177,35 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     result
 }
 
+/// Rows of a block, so that blocks are about equal and threads can share them evenly.
+fn row_block(f: &mut FunctionText, blocking: &Blocking, rows: &Value, most_rows: usize) -> Value {
+    if most_rows <= blocking.rows {
+        return int(blocking.rows as i64);
+    }
+    let fewest = ceil_div(f, rows, &int(blocking.rows as i64));
+    let fewest = f.max(&fewest, &int(1));
+    let each = ceil_div(f, rows, &fewest);
+    let units = ceil_div(f, &each, &int(blocking.row_unit as i64));
+    let units = f.max(&units, &int(1));
+    f.scale(&units, blocking.row_unit as i64)
+}
+
+fn ceil_div(f: &mut FunctionText, a: &Value, b: &Value) -> Value {
+    let above = f.add(a, b);
+    let above = f.add(&above, &int(-1));
+    f.binary("sdiv", &above, b)
+}
+
 /// The rows of the left operand.
 struct LeftRows<'b> {
     blocking: &'b Blocking,
-    /// Rows of all blocks but the last.
-    block_rows: Value,
     dtype: DType,
     source: Source<'b>,
     /// The thread's working memory for copies.
     copy: Value,
     rows: Value,
+    /// Rows of each block but the last.
+    row_block: Value,
 }
 
 /// Where rows of the left operand come from.
@@ -196,9 +226,9 @@ impl LeftRows<'_> {
         row_block: &Value,
     ) -> Result<(Value, Value, Value), String> {
         let blocking = self.blocking;
-        let row = f.binary("mul nsw", row_block, &self.block_rows);
+        let row = f.binary("mul nsw", row_block, &self.row_block);
         let left = f.binary("sub nsw", &self.rows, &row);
-        let count = f.min(&left, &self.block_rows);
+        let count = f.min(&left, &self.row_block);
         let row_bytes = (blocking.k * self.dtype.bytes()) as i64;
         let from = match &self.source {
             Source::Memory(address) => f.element(address, &row, row_bytes),
@@ -257,27 +287,7 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
     let block = context.registers.rows[0];
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
     let most_rows = context.bounds.max_of(operand.rows).min(rows);
-    Blocking { k, rows, most_rows, a_stride, left }
-}
-
-/// Rows per block, so that all blocks have about as many: threads get equal numbers of blocks. No block is empty.
-fn even_rows(
-    f: &mut FunctionText,
-    context: &KernelContext<'_>,
-    blocking: &Blocking,
-    operand: &LeftOperand,
-    [rows, row_blocks]: [&Value; 2],
-) -> Value {
-    if context.bounds.max_of(operand.rows) <= blocking.rows {
-        return int(blocking.rows as i64);
-    }
-    let unit = if blocking.left == Left::Tiles { super::amx::GROUP } else { 1 };
-    let row_blocks = f.max(row_blocks, &int(1));
-    let units = f.scale(&row_blocks, unit as i64);
-    let rounded = f.add(rows, &units);
-    let rounded = f.add(&rounded, &int(-1));
-    let even = f.binary("sdiv", &rounded, &units);
-    f.scale(&even, unit as i64)
+    Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, widened: None }
 }
 
 /// Copies rows into working memory as f32, padded with zeros to whole blocks of k.
@@ -393,7 +403,6 @@ fn multiply_part(
     let rows_of_call = Rows { unit: 1, most: blocking.most_rows };
     let tiles = PANEL / TILE;
     let shape = Shape { k: length, tiles, layout, a_stride, c_stride, rows: rows_of_call, prefetch: true };
-    let multiply = context.multiplies.get(context.module, context.registers, &shape);
     let [first_panel, panels] = section.panels(f, column_block);
     let a = f.element(a, start, 4);
     f.for_each(&int(0), &panels, 1, |f, panel| {
@@ -401,6 +410,11 @@ fn multiply_part(
         let b = f.element(&weight.address, &number, panel_bytes as i64);
         let b = f.element(&b, start, k_bytes);
         let c = f.element(c, panel, (PANEL * 4) as i64);
+        if let (Some(memory), DType::BF16) = (&blocking.widened, weight.dtype) {
+            widened::multiply_panel(f, context, memory, [&a, &b, &c], rows, &shape);
+            return;
+        }
+        let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.call_local(&multiply, &[a.clone(), b, c, rows.clone(), int(PREFETCH as i64)]);
     });
 }

@@ -98,11 +98,11 @@ pub fn kernel_symbol(program: &str, kernel: &str) -> String {
 /// What the registers of a target allow; see [`multiply`].
 fn registers(target: &HostTarget) -> Registers {
     if target.has("avx512f") {
-        Registers { rows: [24, 12, 5], fma: Fma::Fused }
+        Registers { rows: [24, 12, 5], are_few: false, fma: Fma::Fused }
     } else if target.has("fma") {
-        Registers { rows: [6, 3, 0], fma: Fma::Fused }
+        Registers { rows: [6, 2, 0], are_few: true, fma: Fma::Fused }
     } else {
-        Registers { rows: [2, 1, 0], fma: Fma::Separate }
+        Registers { rows: [2, 1, 0], are_few: true, fma: Fma::Separate }
     }
 }
 

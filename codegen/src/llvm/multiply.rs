@@ -5,11 +5,15 @@
 //! in the register block: this is why results depend neither on a row's neighbours nor on the thread count.
 
 use super::math::{Fma, floats, fma, ints};
+use super::step_args::share;
 use super::text::{F32, FunctionText, I64, ModuleText, PTR, Role, Ty, Value, int, int_of};
 use std::collections::BTreeSet;
 
 /// Columns of a tile of B.
 pub const TILE: usize = 16;
+
+/// Bytes of a tile's columns for one k in bf16.
+const NARROW_LINE: i64 = TILE as i64 * 2;
 
 /// How B lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +32,19 @@ pub enum Tiles {
         /// Bytes from one k to the next.
         k_stride: usize,
     },
+    /// f32, `[k][2 tiles][16 columns]`, made of bf16 for this call. What lies `ahead` of it is made f32 for the next one, and
+    /// takes half the bytes: the turns of the call prefetch it evenly.
+    Widened,
+}
+
+impl Tiles {
+    /// Bytes from a tile to the next one of the same k.
+    fn tile_stride(self) -> usize {
+        match self {
+            Tiles::Bf16 { tile_stride, .. } | Tiles::F32 { tile_stride, .. } => tile_stride,
+            Tiles::Widened => TILE * 4,
+        }
+    }
 }
 
 /// What a multiply function is specialised for.
@@ -63,6 +80,8 @@ pub struct Rows {
 pub struct Registers {
     /// Rows of the largest register block for one, two and four tiles.
     pub rows: [usize; 3],
+    /// Whether they cannot hold columns in bf16 and in f32 beside such a block.
+    pub are_few: bool,
     /// Fused multiply-add or not.
     pub fma: Fma,
 }
@@ -82,12 +101,18 @@ pub struct Multiplies {
 }
 
 impl Multiplies {
+    /// Whether a function of that name has yet to be emitted, which the caller then does.
+    pub fn is_new(&mut self, name: &str) -> bool {
+        self.emitted.insert(name.to_owned())
+    }
+
     /// The name of a function `(a: ptr, b: ptr, c: ptr, rows: i64, ahead: i64)` for `shape`, emitted on first use. `ahead`
     /// is the distance in bytes from what is loaded of B to what is prefetched.
     pub fn get(&mut self, module: &mut ModuleText, registers: &Registers, shape: &Shape) -> String {
         let layout = match shape.layout {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
             Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
+            Tiles::Widened => "widened".to_owned(),
         };
         let tallest = registers.rows[0];
         let rows = if shape.rows.most > tallest { Rows { unit: 1, most: tallest + 1 } } else { shape.rows };
@@ -99,7 +124,7 @@ impl Multiplies {
         };
         let prefetch = if shape.prefetch { "_prefetch" } else { "" };
         let name = format!("multiply_k{k}_t{tiles}_{layout}_a{a_stride}_c{c_stride}_rows_{counts}{prefetch}");
-        if self.emitted.insert(name.clone()) {
+        if self.is_new(&name) {
             emit(module, registers, shape, &name);
         }
         name
@@ -117,7 +142,9 @@ fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &st
     let Rows { unit, most } = shape.rows;
     if most <= tallest {
         let counts: Vec<usize> = (unit..=most).step_by(unit).collect();
-        call.rest(&mut f, &counts, &int(0), &rows, &ahead);
+        call.rest(&mut f, &counts, &int(0), &rows, &Share::whole(&ahead));
+    } else if registers.are_few {
+        call.deal_out(&mut f, tallest, &rows, &ahead);
     } else {
         let size = registers.rows[1];
         let excess = f.add(&rows, &int(size as i64 - 1 - tallest as i64));
@@ -131,12 +158,12 @@ fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &st
         };
         f.for_each(&int(0), &whole, size as i64, |f, row| {
             let ahead = ahead_of(f, row);
-            call.block(f, size, row, &ahead);
+            call.block(f, size, row, &Share::whole(&ahead));
         });
         let left = f.binary("sub nsw", &rows, &whole);
         let ahead = ahead_of(&mut f, &whole);
         let counts: Vec<usize> = (1..=tallest).collect();
-        call.rest(&mut f, &counts, &whole, &left, &ahead);
+        call.rest(&mut f, &counts, &whole, &left, &Share::whole(&ahead));
     }
     module.add(f.finish());
 }
@@ -150,35 +177,91 @@ struct Call<'s> {
     c: Value,
 }
 
+/// What a register block prefetches of what a call does.
+struct Share {
+    ahead: Value,
+    /// The number of the block in the call, and how many it has.
+    number: Value,
+    blocks: Value,
+}
+
+impl Share {
+    fn whole(ahead: &Value) -> Share {
+        Share { ahead: ahead.clone(), number: int(0), blocks: int(1) }
+    }
+}
+
 impl Call<'_> {
+    /// All rows in as few blocks of at most `tallest` as there can be, all of about the same size: one of few rows takes as
+    /// long as one of more, since its sums wait for themselves.
+    fn deal_out(&self, f: &mut FunctionText, tallest: usize, rows: &Value, ahead: &Value) {
+        let counts: Vec<usize> = (1..=tallest).collect();
+        let rounded = f.add(rows, &int(tallest as i64 - 1));
+        let blocks = f.binary("sdiv", &rounded, &int(tallest as i64));
+        f.for_each(&int(0), &blocks, 1, |f, number| {
+            let (start, end) = share(f, rows, number, &blocks);
+            let count = f.binary("sub nsw", &end, &start);
+            let share = Share { ahead: ahead.clone(), number: number.clone(), blocks: blocks.clone() };
+            self.rest(f, &counts, &start, &count, &share);
+        });
+    }
+
     /// One block of `rows` rows, which are one of `counts`, from `row` on.
-    fn rest(&self, f: &mut FunctionText, counts: &[usize], row: &Value, rows: &Value, ahead: &Value) {
+    fn rest(&self, f: &mut FunctionText, counts: &[usize], row: &Value, rows: &Value, share: &Share) {
         if let &[count] = counts {
-            self.block(f, count, row, ahead);
+            self.block(f, count, row, share);
             return;
         }
         let (fewer, more) = counts.split_at(counts.len() / 2);
         let is_more = f.compare("icmp sge", rows, &int(more[0] as i64));
         let is_fewer = f.compare("icmp slt", rows, &int(more[0] as i64));
-        f.when(&is_fewer, |f| self.rest(f, fewer, row, rows, ahead));
-        f.when(&is_more, |f| self.rest(f, more, row, rows, ahead));
+        f.when(&is_fewer, |f| self.rest(f, fewer, row, rows, share));
+        f.when(&is_more, |f| self.rest(f, more, row, rows, share));
     }
 
     /// `rows` rows from `row` on, with as many tiles at a time as registers hold.
-    fn block(&self, f: &mut FunctionText, rows: usize, row: &Value, ahead: &Value) {
+    fn block(&self, f: &mut FunctionText, rows: usize, row: &Value, share: &Share) {
         let shape = self.shape;
         let tiles = self.registers.tiles(rows, shape.tiles);
-        let tile_stride = match shape.layout {
-            Tiles::Bf16 { tile_stride, .. } | Tiles::F32 { tile_stride, .. } => tile_stride,
-        };
+        let tile_stride = shape.layout.tile_stride();
         let a = f.element(&self.a, row, shape.a_stride as i64);
         let c = f.element(&self.c, row, shape.c_stride as i64);
         f.for_each(&int(0), &int(shape.tiles as i64), tiles as i64, |f, tile| {
             let b = f.element(&self.b, tile, tile_stride as i64);
             let c = f.element(&c, tile, (TILE * 4) as i64);
-            Block { registers: self.registers, shape, rows, tiles }.emit(f, [&a, &b, &c], ahead);
+            let block = Block { registers: self.registers, shape, rows, tiles };
+            match shape.layout {
+                Tiles::Widened => {
+                    let turns = self.turns(f, tiles, tile, share);
+                    block.emit(f, [&a, &b, &c], &turns);
+                }
+                _ => block.emit(f, [&a, &b, &c], &Ahead::OfLines(share.ahead.clone())),
+            }
         });
     }
+
+    /// What each k of a block prefetches for the next call, from tile number `tile` on and `tiles` at a time.
+    fn turns(&self, f: &mut FunctionText, tiles: usize, tile: &Value, share: &Share) -> Ahead {
+        let passes = (self.shape.tiles / tiles) as i64;
+        let all = f.scale(&share.blocks, passes);
+        let above = f.add(&all, &int(self.shape.tiles as i64 * NARROW_LINE - 1));
+        let step = f.binary("sdiv", &above, &all);
+        let pass = f.binary("sdiv", tile, &int(tiles as i64));
+        let before = f.scale(&share.number, passes);
+        let before = f.add(&before, &pass);
+        let before = f.scale(&before, self.shape.k as i64);
+        let before = f.binary("mul nsw", &before, &step);
+        let from = f.offset(&self.b, &share.ahead);
+        Ahead::OfTurns { from: f.offset(&from, &before), step }
+    }
+}
+
+/// Where a block prefetches.
+enum Ahead {
+    /// At this distance from each line that it loads.
+    OfLines(Value),
+    /// From an address on, so many bytes further for each k.
+    OfTurns { from: Value, step: Value },
 }
 
 /// A register block.
@@ -190,7 +273,7 @@ struct Block<'s> {
 }
 
 impl Block<'_> {
-    fn emit(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], ahead: &Value) {
+    fn emit(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], ahead: &Ahead) {
         let c_at = |f: &mut FunctionText, row: usize, tile: usize| {
             f.offset(c, &int((row * self.shape.c_stride + tile * TILE * 4) as i64))
         };
@@ -220,10 +303,19 @@ impl Block<'_> {
                     })
                 })
             }
-            Tiles::F32 { tile_stride, k_stride } => {
+            Tiles::F32 { .. } | Tiles::Widened => {
+                let (tile_stride, k_stride) = match self.shape.layout {
+                    Tiles::F32 { tile_stride, k_stride } => (tile_stride, k_stride),
+                    _ => (TILE * 4, self.shape.tiles * TILE * 4),
+                };
                 f.fold(&int(0), &int(self.shape.k as i64), 1, &sums, |f, k, sums| {
                     let a = f.element(a, k, 4);
                     let b = f.element(b, k, k_stride as i64);
+                    if let Ahead::OfTurns { from, step } = ahead {
+                        let skipped = f.binary("mul nsw", k, step);
+                        let at = f.offset(from, &skipped);
+                        f.prefetch(&at);
+                    }
                     let line = |tile| self.line(f, floats(TILE), &b, tile * tile_stride, ahead);
                     let columns: Vec<Value> = (0..self.tiles).map(line).collect();
                     let mut sums = sums.to_vec();
@@ -241,9 +333,9 @@ impl Block<'_> {
     }
 
     /// A line of B, `offset` bytes behind `b`.
-    fn line(&self, f: &mut FunctionText, ty: Ty, b: &Value, offset: usize, ahead: &Value) -> Value {
+    fn line(&self, f: &mut FunctionText, ty: Ty, b: &Value, offset: usize, ahead: &Ahead) -> Value {
         let at = f.offset(b, &int(offset as i64));
-        if self.shape.prefetch {
+        if let (true, Ahead::OfLines(ahead)) = (self.shape.prefetch, ahead) {
             let next = f.offset(&at, ahead);
             f.prefetch(&next);
         }
@@ -257,7 +349,7 @@ impl Block<'_> {
         tile_stride: usize,
         [a, b]: [&Value; 2],
         step: usize,
-        ahead: &Value,
+        ahead: &Ahead,
         sums: &mut [Value],
     ) {
         let mut even = Vec::new();

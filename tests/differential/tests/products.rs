@@ -81,6 +81,19 @@ fn many_sequences() {
 }
 
 #[test]
+fn widened_weights() {
+    // CPUs of few registers widen a part of a sum's weights first: several parts, and a shorter one behind them.
+    let all = [Sizes { inputs: 540, inner: 40, outputs: 33 }, Sizes { inputs: 1537, inner: 30, outputs: 10 }];
+    let has_few = |target: &Target| matches!(target.name(), "x86-64" | "x86-64-v3");
+    for target in targets::runnable().into_iter().filter(has_few) {
+        for (sizes, numerics) in all.iter().flat_map(|&sizes| [(sizes, NUMERICS[1]), (sizes, NUMERICS[2])]) {
+            let counts: [&[usize]; 5] = [&[1], &[1; 3], &[1; 13], &[1; 40], &[190, 1]];
+            run(sizes, numerics, target.clone(), MANY, &counts).assert(numerics.matrix, sizes.inputs, 0.2);
+        }
+    }
+}
+
+#[test]
 fn every_number_of_rows() {
     // A register block of its own for each, and several blocks for the last ones.
     let sizes = Sizes { inputs: 40, inner: 35, outputs: 33 };

@@ -53,7 +53,7 @@ pub fn blocking(context: &KernelContext<'_>, operand: &LeftOperand) -> Blocking 
     let rows = most_rows.next_multiple_of(GROUP);
     let parts = Parts::of(operand.k);
     let a_stride = (parts.whole + 1) * parts.depth() * ROW_BYTES;
-    Blocking { k: operand.k, rows, most_rows, a_stride, left: Left::Tiles }
+    Blocking { k: operand.k, rows, most_rows, row_unit: GROUP, a_stride, left: Left::Tiles, widened: None }
 }
 
 /// Copies rows of bf16 into tiles, with zeros to the end of a tile of k. Rows to the end of the last tile are left as

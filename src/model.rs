@@ -1,7 +1,7 @@
 //! A model's files, read and checked against each other: everything that a compilation starts from.
 
 use crate::error::CompileError;
-use llmc_artifact::{GenerationDefaults, TokenizerFacts};
+use llmc_artifact::{GenerationDefaults, TokenizerFacts, Vocabulary};
 use llmc_ir::builder::Numerics;
 use llmc_ir::dtype::DType;
 use llmc_ir::module::Module;
@@ -44,8 +44,10 @@ pub struct Definition<'a> {
 /// A tokenizer as it goes into the artifact.
 #[derive(Debug)]
 pub struct Tokenizer {
-    /// tokenizer.json.
+    /// tokenizer.json, without what is in `vocabulary`.
     pub json: Vec<u8>,
+    /// Tokens and merges as a table; `None`: they stay in tokenizer.json.
+    pub vocabulary: Option<Vec<u8>>,
     /// What it needs besides.
     pub facts: TokenizerFacts,
 }
@@ -121,7 +123,11 @@ fn read_tokenizer(
         pad_token: facts.pad,
         unk_token: facts.unk,
     };
-    Ok(Some(Tokenizer { json, facts }))
+    let (json, vocabulary) = match Vocabulary::split(&json) {
+        Some((vocabulary, rest)) => (rest, Some(vocabulary.to_bytes())),
+        None => (json, None),
+    };
+    Ok(Some(Tokenizer { json, vocabulary, facts }))
 }
 
 /// What generation_config.json says, completed with what config.json says.

@@ -4,8 +4,8 @@ use crate::error::CompileError;
 use crate::model::Model;
 use crate::recipe::compute;
 use llmc_artifact::{
-    ArtifactWriter, CudaCode, Entry, FORMAT_VERSION, HostCode, Manifest, PASSES, TOKENIZER, code_tensor_name,
-    ir_tensor_name,
+    ArtifactWriter, CudaCode, Entry, FORMAT_VERSION, HostCode, Manifest, PASSES, TOKENIZER, VOCABULARY,
+    code_tensor_name, ir_tensor_name,
 };
 use llmc_codegen::GpuModule;
 use llmc_codegen::gpu::GpuTarget;
@@ -52,7 +52,10 @@ impl Package<'_> {
         let mut small: Vec<(String, &[u8])> = Vec::new();
         small.extend(self.codes.iter().map(|(target, code)| (code_tensor_name(&target.name), &code.shared_object[..])));
         small.extend(self.gpu_codes.iter().map(|(target, code)| (code_tensor_name(&target.name), code.ptx.as_bytes())));
-        small.extend(self.model.tokenizer.iter().map(|tokenizer| (TOKENIZER.to_owned(), &tokenizer.json[..])));
+        if let Some(tokenizer) = &self.model.tokenizer {
+            small.push((TOKENIZER.to_owned(), &tokenizer.json));
+            small.extend(tokenizer.vocabulary.iter().map(|bytes| (VOCABULARY.to_owned(), &bytes[..])));
+        }
         small.extend(self.ir.iter().map(|(program, text)| (ir_tensor_name(program), text.as_bytes())));
         small.push((PASSES.to_owned(), self.passes.as_bytes()));
         let mut entries: Vec<Entry> = small.iter().map(|(name, bytes)| Entry::raw(name, bytes.len())).collect();

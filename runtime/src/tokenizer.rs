@@ -1,7 +1,17 @@
 //! Text to token ids and back, whole or as it streams.
 
+mod model;
+
+use llmc_artifact::Vocabulary;
+use model::{Model, TableBpe};
+use serde::Deserialize;
 use std::collections::BTreeSet;
-use tokenizers::Tokenizer as Inner;
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    TokenizerImpl,
+};
+
+type Inner = TokenizerImpl<Model, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// What stands for bytes that are not UTF-8.
 const REPLACEMENT: char = '\u{fffd}';
@@ -12,6 +22,9 @@ pub enum TokenizerError {
     /// Not a tokenizer.json that the `tokenizers` crate reads.
     #[error("the artifact's tokenizer.json cannot be read ({0}); compile the model again")]
     Load(String),
+    /// Not the vocabulary that belongs to a tokenizer.json.
+    #[error("the artifact's tokenizer vocabulary is damaged ({0}); compile the model again")]
+    Vocabulary(String),
     /// The tokenizer's own pipeline failed.
     #[error("the text cannot be tokenized: {0}")]
     Encode(String),
@@ -38,6 +51,39 @@ pub enum ShowSpecial {
     Show,
 }
 
+/// What counts in a tokenizer.json, with its model or what is left of it.
+#[derive(Deserialize)]
+struct File<M> {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    normalizer: Option<NormalizerWrapper>,
+    pre_tokenizer: Option<PreTokenizerWrapper>,
+    post_processor: Option<PostProcessorWrapper>,
+    decoder: Option<DecoderWrapper>,
+    model: M,
+}
+
+impl<'a, M: Deserialize<'a>> File<M> {
+    fn read(json: &'a [u8]) -> Result<Self, TokenizerError> {
+        serde_json::from_slice(json).map_err(|error| TokenizerError::Load(error.to_string()))
+    }
+
+    fn tokenizer(self, model: impl FnOnce(M) -> Model) -> Result<Tokenizer, TokenizerError> {
+        let load = |error: tokenizers::Error| TokenizerError::Load(error.to_string());
+        let mut inner = Inner::new(model(self.model));
+        inner.with_normalizer(self.normalizer).map_err(load)?;
+        inner
+            .with_pre_tokenizer(self.pre_tokenizer)
+            .with_post_processor(self.post_processor)
+            .with_decoder(self.decoder);
+        // Ids that the model lacks are counted up from its own.
+        inner.add_tokens(self.added_tokens).map_err(load)?;
+        let added = inner.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        Ok(Tokenizer { inner, special })
+    }
+}
+
 /// A loaded tokenizer.json.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -51,14 +97,17 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When the bytes are not a tokenizer.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let load = |error: tokenizers::Error| TokenizerError::Load(error.to_string());
-        let mut inner = Inner::from_bytes(bytes).map_err(load)?;
-        inner.with_truncation(None).map_err(load)?;
-        inner.with_padding(None);
-        let added = inner.get_added_tokens_decoder();
-        let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
-        Ok(Tokenizer { inner, special })
+    pub fn from_bytes(json: &[u8]) -> Result<Self, TokenizerError> {
+        File::<ModelWrapper>::read(json)?.tokenizer(Model::Parsed)
+    }
+
+    /// Reads a tokenizer.json whose vocabulary was taken out of it ([`Vocabulary::split`]), and that vocabulary.
+    ///
+    /// # Errors
+    /// When either cannot be read.
+    pub fn from_parts(json: &[u8], vocabulary: &[u8]) -> Result<Self, TokenizerError> {
+        let vocabulary = Vocabulary::from_bytes(vocabulary).map_err(TokenizerError::Vocabulary)?;
+        File::read(json)?.tokenizer(|options| Model::Table(TableBpe::new(vocabulary, options)))
     }
 
     /// The token ids of `text`. The names of special tokens in it become those tokens.

@@ -4,8 +4,10 @@ use super::support::binaries::{ids, json, llmrt};
 use super::support::golden::{self, Prompt, assert_continues, floats};
 use super::support::logits::{executor, logits, relative_error};
 use super::support::models::{artifact, fixtures, smollm2};
+use llmc_artifact::Vocabulary;
 use llmrt::executor::Executor;
 use llmrt::sampler::argmax;
+use llmrt::tokenizer::{AddSpecial, Tokenizer};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -141,4 +143,34 @@ fn f32_perplexity_is_the_reference_s() {
     let expected = (windows[0] + windows[1]) / 2.0;
     let found = json(&mut command)["nll"].as_f64().unwrap();
     assert!((found / expected - 1.0).abs() <= 1e-5, "{found}, expected {expected}");
+}
+
+/// The vocabulary is taken out of tokenizer.json when it goes into the artifact.
+#[test]
+fn a_vocabulary_in_parts_gives_the_same_tokens() {
+    let json = std::fs::read(smollm2().join("tokenizer.json")).unwrap();
+    let (vocabulary, rest) = Vocabulary::split(&json).expect("SmolLM2's tokenizer is plain BPE");
+    let vocabulary = vocabulary.to_bytes();
+    let parts = || Tokenizer::from_parts(&rest, &vocabulary).unwrap();
+    let whole = Tokenizer::from_bytes(&json).unwrap();
+    let same = |parts: &Tokenizer, text: &str| {
+        for special in [AddSpecial::AsConfigured, AddSpecial::Never] {
+            assert_eq!(parts.encode(text, special).unwrap(), whole.encode(text, special).unwrap(), "{text}");
+        }
+    };
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["README.md", "ARCHITECTURE.md", "src/model.rs", "x", "tests/fixtures/golden/README.md"];
+    for file in files {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        // At once, and in pieces that are few words to a new tokenizer.
+        same(&parts(), &text);
+        for lines in text.split_inclusive('\n').collect::<Vec<_>>().chunks(16) {
+            same(&parts(), &lines.concat());
+        }
+    }
+    let odd = "<|im_start|>user\nGrüße, 日本語 🙂 \u{0} \t\t    12345<|im_end|><|endoftext|>";
+    let long = ["=".repeat(500), "supercalifragilisticexpialidocious".repeat(3), " ".repeat(31), " ".repeat(200)];
+    for text in long.iter().map(String::as_str).chain([odd, "", " ", "a"]) {
+        same(&parts(), text);
+    }
 }

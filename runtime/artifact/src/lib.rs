@@ -5,8 +5,8 @@
 //! - the manifest ([`manifest`]): the plan, what code there is for which CPU and GPU, tokenizer facts,
 //!   defaults for generation and the hash of every tensor, as a string in `__metadata__`;
 //! - the packed weights, [`names`]: `weights/0000/model.embed_tokens.weight`, ...;
-//! - `tokenizer.json`, code (`code/x86-64-v4`: an ELF shared object, `code/cuda:sm_80`: PTX text) and the programs' IR
-//!   (`ir/decode`: text);
+//! - `tokenizer.json` and its `vocabulary`, if that could be taken out of it ([`vocabulary`]);
+//! - code (`code/x86-64-v4`: an ELF shared object, `code/cuda:sm_80`: PTX text) and the programs' IR (`ir/decode`: text);
 //! - what the passes started from (`ir/imported`) and were told (`passes.json`), so that they can be run again.
 //!
 //! Every tensor starts on a page, so that a mapping of the file serves as the weights' memory
@@ -24,13 +24,15 @@ pub mod names;
 mod reader;
 mod temporary;
 mod verify;
+pub mod vocabulary;
 mod writer;
 
 pub use error::ArtifactError;
 pub use manifest::{CudaCode, FORMAT_VERSION, GenerationDefaults, HostCode, Manifest, TokenizerFacts};
-pub use names::{IMPORTED, PASSES, TOKENIZER, code_tensor_name, ir_tensor_name, weight_tensor_name};
+pub use names::{IMPORTED, PASSES, TOKENIZER, VOCABULARY, code_tensor_name, ir_tensor_name, weight_tensor_name};
 pub use reader::Artifact;
 pub use safetensors::Dtype;
 pub use temporary::{check_writable, write_file};
 pub use verify::VerifySummary;
+pub use vocabulary::Vocabulary;
 pub use writer::{ArtifactWriter, Entry};

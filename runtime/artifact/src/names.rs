@@ -7,6 +7,9 @@ use safetensors::Dtype;
 /// The tensor that holds tokenizer.json.
 pub const TOKENIZER: &str = "tokenizer.json";
 
+/// The tensor that holds the [`Vocabulary`](crate::Vocabulary) that was taken out of tokenizer.json, if it was.
+pub const VOCABULARY: &str = "vocabulary";
+
 /// The tensor that says what the passes were told, as JSON.
 pub const PASSES: &str = "passes.json";
 

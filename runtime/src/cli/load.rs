@@ -1,7 +1,7 @@
 //! Opening a model: the tokenizer is read while the executor gets ready.
 
 use super::options::ModelFlags;
-use llmc_artifact::{Artifact, TOKENIZER, TokenizerFacts};
+use llmc_artifact::{Artifact, TOKENIZER, TokenizerFacts, VOCABULARY};
 use llmc_console::{CliError, output};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
 use llmrt::chat::ChatTemplate;
@@ -112,8 +112,13 @@ pub fn executor(
 fn read_text(artifact: &Artifact) -> Result<Option<Text>, CliError> {
     let Some(facts) = &artifact.manifest().tokenizer else { return Ok(None) };
     let bytes = artifact.checked_tensor(TOKENIZER).map_err(CliError::failure)?;
-    let tokenizer = Tokenizer::from_bytes(bytes).map_err(CliError::failure)?;
-    // Reading it takes several times the memory that it keeps; weights come next and need room.
+    let vocabulary = artifact.tensor(VOCABULARY).map(|_| artifact.checked_tensor(VOCABULARY));
+    let tokenizer = match vocabulary.transpose().map_err(CliError::failure)? {
+        Some(vocabulary) => Tokenizer::from_parts(bytes, vocabulary),
+        None => Tokenizer::from_bytes(bytes),
+    };
+    let tokenizer = tokenizer.map_err(CliError::failure)?;
+    // Reading JSON takes several times the memory that it keeps; weights come next and need room.
     host::give_back_freed();
     Ok(Some(Text { tokenizer, facts: facts.clone() }))
 }

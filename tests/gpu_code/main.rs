@@ -83,7 +83,9 @@ fn check_products(kernels: &[Kernel], model: &str) {
     for kernel in kernels.iter().filter(|kernel| kernel.name.ends_with("__stream")).filter(multiplies) {
         let loads = count(&kernel.hot, "LDG");
         assert!(loads >= 8, "{}: {loads} loads", kernel.name);
-        assert_eq!(loads, count_with(&kernel.hot, "LDG", "128"), "{}: narrow loads", kernel.name);
+        // Weights by 128 bits. Of the row of a single token the assembler may load a half at a time.
+        let narrow = loads - count_with(&kernel.hot, "LDG", "128");
+        assert!(loads - narrow >= 8 && narrow <= 2, "{}: {narrow} of {loads} loads are narrow", kernel.name);
         // Half the registers' worth of warps, each with 8 loads of 512 bytes of weights under way; in f32 all whole blocks.
         let warps = REGISTERS / (kernel.registers.next_multiple_of(8) * 32);
         let warps = if model == "f32" { warps / 8 * 8 } else { warps / 2 };

@@ -15,6 +15,7 @@ use crate::llvm::memory::load_index;
 use crate::llvm::step_args::{integer, pointer, size, step_input};
 use crate::llvm::text::{F32, FunctionText, I16, I32, Value, float_of, int, int_of};
 use llmc_ir::gpu::GpuStepArgs;
+use llmc_ir::op::AttendMethod;
 use llmc_ir::plan::StepInput;
 use std::mem::offset_of;
 
@@ -40,7 +41,11 @@ pub fn takes(attend: &Attend) -> bool {
 /// Emits the kernels.
 pub fn emit(context: &mut DeviceContext<'_>, attend: &Attend) -> Result<(), String> {
     let longest = context.bounds.max.context;
-    let positions = longest.div_ceil(MOST_SPLITS).next_multiple_of(WARPS * POSITIONS).max(LEAST_POSITIONS);
+    let wanted = match attend.attention.method {
+        AttendMethod::Whole => longest,
+        AttendMethod::Split => longest.div_ceil(MOST_SPLITS).max(LEAST_POSITIONS),
+    };
+    let positions = wanted.next_multiple_of(WARPS * POSITIONS);
     let splits = longest.div_ceil(positions).max(1);
     let heads = attend.attention.heads;
     let partial_bytes = (attend.padded + 4) * 4;

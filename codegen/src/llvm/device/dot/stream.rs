@@ -88,7 +88,11 @@ pub fn emit(
     let threads = warps * WARP;
     let shared_bytes = result_bytes + prologue::shared_bytes(context, left, threads);
     // Left to itself the assembler spills for the sake of more warps than loads under way need.
-    let resident = (warps == most && left.dtype != DType::F32).then_some(1);
+    let resident = match left.dtype {
+        DType::F32 => (rows > 1).then_some(1),
+        _ if warps == most => Some(1),
+        _ => (rows > COLUMNS).then_some(2),
+    };
     let geometry =
         Geometry { blocks: blocks(left.rows, rows, column_blocks * parts.len())?, threads, shared_bytes, resident };
     context.launch("stream", &geometry, |context, f, params| {

@@ -9,7 +9,6 @@ use crate::explain::{Watched, text};
 use crate::model::Definition;
 use llmc_ir::builder::Numerics;
 use llmc_ir::dtype::DType;
-use llmc_ir::machine::Machines;
 use llmc_ir::module::Module;
 use llmc_models::config::ModelConfig;
 use llmc_passes::phase::Phase;
@@ -48,8 +47,6 @@ pub struct Study {
     pub report: Report,
     /// The run that it is about.
     watched: Watched,
-    /// What it was priced for.
-    machines: Machines,
 }
 
 impl Shapes {
@@ -87,7 +84,7 @@ impl Shapes {
             .report(self.name.clone(), &context, &kept, &[])
             .map_err(|error| PipelineError::Pass { pass: "eqsat", message: error.to_string() })?;
         report.notes.insert(0, "no weights were read, no code was made, no artifact was written".to_owned());
-        Ok(Outcome::Planned(Box::new(Study { report, watched, machines: kept.machines })))
+        Ok(Outcome::Planned(Box::new(Study { report, watched })))
     }
 }
 
@@ -99,7 +96,7 @@ impl Study {
     pub fn text(&self) -> Result<String, fmt::Error> {
         let text = text::text(&self.report)?;
         match self.watched.around_saturation() {
-            Some(around) => Ok(format!("{text}\nFORMS\n{}", forms(around, &self.machines)?)),
+            Some(around) => Ok(format!("{text}\nFORMS\n{}", forms(around, &self.report.machines)?)),
             None => Ok(text),
         }
     }

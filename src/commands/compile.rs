@@ -231,7 +231,7 @@ fn add<T: PartialEq>(targets: &mut Vec<T>, target: T) {
 
 /// The machines to weigh costs for: those named, and others for targets of a kind that none of them is.
 fn machines(arguments: &CompileArguments, hosts: &[HostTarget], gpus: &[GpuTarget]) -> Result<Machines, CliError> {
-    let mut machines = arguments.machine.iter().map(|name| machine::read(name)).collect::<Result<Vec<_>, _>>()?;
+    let mut machines = machine::read_each(&arguments.machine)?;
     let host = (!hosts.is_empty()).then_some((Processor::Cpu, "host"));
     let gpu = gpus.first().map(|gpu| (Processor::Gpu, machine_like(gpu)));
     // Shapes alone are studied on the machines that are named, if any.
@@ -241,7 +241,7 @@ fn machines(arguments: &CompileArguments, hosts: &[HostTarget], gpus: &[GpuTarge
             machines.push(machine::read(name)?);
         }
     }
-    Machines::new(machines).map_err(|error| CliError::Usage(format!("--machine: {error}")))
+    machine::together(machines)
 }
 
 /// The machine that code for a GPU architecture is likeliest to run on.

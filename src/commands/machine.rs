@@ -12,6 +12,15 @@ pub fn read(name: &str) -> Result<Machine, CliError> {
 
 /// The machines that names mean, one for each kind of processor at most.
 pub fn read_all(names: &[String]) -> Result<Machines, CliError> {
-    let machines = names.iter().map(|name| read(name)).collect::<Result<Vec<_>, _>>()?;
+    together(read_each(names)?)
+}
+
+/// The machine that each name means.
+pub fn read_each(names: &[String]) -> Result<Vec<Machine>, CliError> {
+    names.iter().map(|name| read(name)).collect()
+}
+
+/// Machines of which there may be one for each kind of processor.
+pub fn together(machines: Vec<Machine>) -> Result<Machines, CliError> {
     Machines::new(machines).map_err(|error| CliError::Usage(format!("--machine: {error}")))
 }

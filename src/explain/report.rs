@@ -2,7 +2,7 @@
 //! are in [`Timing`], so that everything else is the same in every run.
 
 use llmc_ir::dim::Bindings;
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::Machines;
 use llmc_ir::plan::{KvLayout, ModelFacts};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub struct Report {
     /// How the cache lies in memory; `None` before there is a plan.
     pub kv: Option<KvLayout>,
     /// The machines that forms were priced for, one for each kind of processor.
-    pub machines: Vec<Machine>,
+    pub machines: Machines,
     /// Passes that were left out.
     pub without: Vec<String>,
     /// What the reader should know, a sentence each.

@@ -162,7 +162,7 @@ impl Watched {
             targets: Vec::new(),
             gpus: Vec::new(),
             timing: timing(&self.passes),
-            machines: kept.machines.iter().cloned().collect(),
+            machines: kept.machines.clone(),
             without: kept.without.clone(),
             phases,
             graphs: Vec::new(),

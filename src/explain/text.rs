@@ -38,7 +38,7 @@ fn head(out: &mut String, report: &Report) -> fmt::Result {
         model.hidden,
         model.vocab
     )?;
-    for machine in machines {
+    for machine in machines.iter() {
         writeln!(
             out,
             "machine  {}: {}/s memory, {}/s bf16 and {}/s f32 products, {}/s elementwise, {} per launch",

@@ -5,7 +5,7 @@ use super::domain::Domain;
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::NodeId;
-use llmc_ir::op::{AttendMethod, Attention, DotMethod, Op};
+use llmc_ir::op::{DotMethod, Op};
 use llmc_ir::plan::WeightLayout;
 use llmc_ir::region::{Kernel, Part, Region};
 use llmc_ir::shape::TensorType;
@@ -135,13 +135,11 @@ fn tensor(region: &Region, node: NodeId) -> Result<&TensorType, String> {
     region.body.ty(node).as_tensor().ok_or_else(|| "products are of tensors".to_owned())
 }
 
-/// How a region takes its inner products: as was chosen for all its dots, or for its attention. Where choices differ, none
-/// of them is followed.
+/// How a region takes its products: as was chosen for all of them. Where choices differ, none of them is followed.
 pub fn method(region: &Region) -> DotMethod {
     let body = &region.body;
     let chosen = body.topological().into_iter().filter_map(|node| match body.op(node) {
         Op::Dot { method, .. } => Some(*method),
-        Op::Attend(Attention { method: AttendMethod::Split, .. }) => Some(DotMethod::Gemv),
         _ => None,
     });
     let chosen: Vec<DotMethod> = chosen.collect();

@@ -112,12 +112,11 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let rows = size(f, &params.args, sections.first().ok_or("a region without outputs")?.domain.rows)?;
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
     let row_block = row_block(f, &blocking, &rows, context.bounds.max_of(operand.rows));
-    let row_blocks = ceil_div(f, &rows, &row_block);
+    let row_blocks = f.div_ceil(&rows, &row_block);
     let items = f.scale(&row_blocks, column_blocks as i64);
     let (first, last) = share(f, &items, &params.thread, &params.threads);
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
-    let rounded = f.add(&last, &int(column_blocks as i64 - 1));
-    let end_block = f.binary("sdiv", &rounded, &int(column_blocks as i64));
+    let end_block = f.div_ceil(&last, &int(column_blocks as i64));
 
     let copy = context.scratch(blocking.rows * blocking.a_stride);
     let copy = f.offset(&params.scratch, &int(copy as i64));
@@ -182,18 +181,12 @@ fn row_block(f: &mut FunctionText, blocking: &Blocking, rows: &Value, most_rows:
     if most_rows <= blocking.rows {
         return int(blocking.rows as i64);
     }
-    let fewest = ceil_div(f, rows, &int(blocking.rows as i64));
+    let fewest = f.div_ceil(rows, &int(blocking.rows as i64));
     let fewest = f.max(&fewest, &int(1));
-    let each = ceil_div(f, rows, &fewest);
-    let units = ceil_div(f, &each, &int(blocking.row_unit as i64));
+    let each = f.div_ceil(rows, &fewest);
+    let units = f.div_ceil(&each, &int(blocking.row_unit as i64));
     let units = f.max(&units, &int(1));
     f.scale(&units, blocking.row_unit as i64)
-}
-
-fn ceil_div(f: &mut FunctionText, a: &Value, b: &Value) -> Value {
-    let above = f.add(a, b);
-    let above = f.add(&above, &int(-1));
-    f.binary("sdiv", &above, b)
 }
 
 /// The rows of the left operand.

@@ -266,6 +266,14 @@ pub fn bf16_to_f32(f: &mut FunctionText, bits: &Value) -> Value {
     f.cast("bitcast", &shifted, bits.ty.with_scalar(Scalar::F32))
 }
 
+/// The even and the odd elements as f32 of pairs of bf16, the even one in the lower half of each `i32`.
+pub fn bf16_pairs_to_f32(f: &mut FunctionText, pairs: &Value) -> [Value; 2] {
+    [("shl", 16), ("and", -0x1_0000)].map(|(operation, by)| {
+        let bits = f.binary(operation, pairs, &int_of(pairs.ty, by));
+        f.cast("bitcast", &bits, pairs.ty.with_scalar(Scalar::F32))
+    })
+}
+
 /// Sum of all lanes in a fixed order: halves are added until one lane is left.
 pub fn sum_lanes(f: &mut FunctionText, vector: &Value) -> Value {
     fold_lanes(f, vector, |f, a, b| f.binary("fadd", a, b))

@@ -135,7 +135,7 @@ struct KernelContext<'a> {
     kernel: &'a Kernel,
     kv: &'a KvLayout,
     bounds: &'a Bounds,
-    /// How inner products are taken.
+    /// How the products of a dot region are taken.
     method: DotMethod,
     /// Working memory of each thread.
     scratch_bytes: usize,

@@ -4,9 +4,9 @@
 //! Every element of C is summed over k in ascending order by one chain of multiply-adds, whatever the number of rows
 //! in the register block: this is why results depend neither on a row's neighbours nor on the thread count.
 
-use super::math::{Fma, floats, fma, ints};
+use super::math::{Fma, bf16_pairs_to_f32, floats, fma, ints};
 use super::step_args::share;
-use super::text::{F32, FunctionText, I64, ModuleText, PTR, Role, Ty, Value, int, int_of};
+use super::text::{F32, FunctionText, I64, ModuleText, PTR, Role, Ty, Value, int};
 use std::collections::BTreeSet;
 
 /// Columns of a tile of B.
@@ -196,8 +196,7 @@ impl Call<'_> {
     /// long as one of more, since its sums wait for themselves.
     fn deal_out(&self, f: &mut FunctionText, tallest: usize, rows: &Value, ahead: &Value) {
         let counts: Vec<usize> = (1..=tallest).collect();
-        let rounded = f.add(rows, &int(tallest as i64 - 1));
-        let blocks = f.binary("sdiv", &rounded, &int(tallest as i64));
+        let blocks = f.div_ceil(rows, &int(tallest as i64));
         f.for_each(&int(0), &blocks, 1, |f, number| {
             let (start, end) = share(f, rows, number, &blocks);
             let count = f.binary("sub nsw", &end, &start);
@@ -356,10 +355,9 @@ impl Block<'_> {
         let mut odd = Vec::new();
         for tile in 0..self.tiles {
             let line = self.line(f, ints(TILE), b, tile * tile_stride + step * 64, ahead);
-            let low = f.binary("shl", &line, &int_of(ints(TILE), 16));
-            even.push(f.cast("bitcast", &low, floats(TILE)));
-            let high = f.binary("and", &line, &int_of(ints(TILE), -0x1_0000));
-            odd.push(f.cast("bitcast", &high, floats(TILE)));
+            let [low, high] = bf16_pairs_to_f32(f, &line);
+            even.push(low);
+            odd.push(high);
         }
         self.accumulate(f, a, step * 8, &even, sums);
         self.accumulate(f, a, step * 8 + 4, &odd, sums);

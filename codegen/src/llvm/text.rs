@@ -400,6 +400,13 @@ impl FunctionText {
         }
     }
 
+    /// `a / b` rounded up, of numbers that are not negative.
+    pub fn div_ceil(&mut self, a: &Value, b: &Value) -> Value {
+        let less = self.add(b, &int_of(b.ty, -1));
+        let above = self.add(a, &less);
+        self.binary("sdiv", &above, b)
+    }
+
     /// `a * factor`, folded where it can be.
     pub fn scale(&mut self, a: &Value, factor: i64) -> Value {
         match (literal(a), factor) {

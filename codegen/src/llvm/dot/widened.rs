@@ -3,9 +3,9 @@
 //! forms would take the registers of sums, and every block of rows would widen them again.
 
 use super::super::KernelContext;
-use super::super::math::{floats, ints};
+use super::super::math::{bf16_pairs_to_f32, ints};
 use super::super::multiply::{Shape, TILE, Tiles};
-use super::super::text::{FunctionText, I64, PTR, Role, Value, int, int_of};
+use super::super::text::{FunctionText, I64, PTR, Role, Value, int};
 use crate::kernel::dot::{LeftOperand, PANEL, Products};
 use llmc_ir::dtype::DType;
 
@@ -78,12 +78,9 @@ fn widen(context: &mut KernelContext<'_>, k: usize) -> String {
             for tile in 0..PANEL / TILE {
                 let from = f.offset(&from, &int((tile * 1024) as i64));
                 let line = f.load(ints(TILE), &from, 64);
-                let even = f.binary("shl", &line, &int_of(ints(TILE), 16));
-                let odd = f.binary("and", &line, &int_of(ints(TILE), -0x1_0000));
-                for (number, bits) in [even, odd].iter().enumerate() {
-                    let value = f.cast("bitcast", bits, floats(TILE));
+                for (number, value) in bf16_pairs_to_f32(f, &line).iter().enumerate() {
                     let to = f.offset(&to, &int((number * WIDE + tile * TILE * 4) as i64));
-                    f.store(&value, &to, 64);
+                    f.store(value, &to, 64);
                 }
             }
         });

@@ -1,6 +1,7 @@
 //! Fused attention over the paged KV cache: scores, online softmax and the weighted sum of values, one chunk of
 //! positions at a time (Dao et al., "FlashAttention", 2022; running maximum after Milakov and Gimelshein, 2018). Vector
-//! instructions multiply, or a matrix unit ([`tiles`]).
+//! instructions multiply, or a matrix unit ([`tiles`]). Those that multiply pairs of bf16 take scores only: weights of
+//! positions are f32.
 //!
 //! Chunks start at multiples of their length in the sequence, and splits at multiples of [`SPLIT`]; neither
 //! depends on the batch or on the number of threads. A chunk that a row does not see changes nothing in it, bit for bit.
@@ -11,7 +12,7 @@ mod tiles;
 
 use super::math::{bf16_bits, bf16_to_f32, floats, round_to_bf16};
 use super::memory::load_index;
-use super::multiply::Rows;
+use super::multiply::{LeftForm, Rows};
 use super::rows::LANES;
 use super::step_args::{barrier, integer, pointer};
 use super::text::{F32, FunctionText, I16, Value, float_of, int, int_of};
@@ -42,6 +43,8 @@ struct Attend {
     tokens: usize,
     /// How many query rows items have.
     rows: Rows,
+    /// Form of the queries in working memory.
+    query_form: LeftForm,
     query_stride: usize,
     score_stride: usize,
     queries: Value,
@@ -82,13 +85,16 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     }
     let unit = tiles::unit(context, &attention, ty.dtype);
     context.used = context.used.max(unit);
-    let (tokens, chunk, query_stride) = match unit {
-        MatrixUnit::Vectors => (QUERY_ROWS.div_ceil(group), CHUNK, (padded + LANES) * 4),
-        MatrixUnit::Tiles => (tiles::tokens(group), tiles::chunk(attention.method), tiles::query_stride(padded)),
+    let (tokens, chunk) = match unit {
+        MatrixUnit::Vectors | MatrixUnit::Pairs => (QUERY_ROWS.div_ceil(group), CHUNK),
+        MatrixUnit::Tiles => (tiles::tokens(group), tiles::chunk(attention.method)),
     };
+    let query_form = if unit == MatrixUnit::Vectors { LeftForm::Wide } else { LeftForm::Pairs };
+    // Rows start at cache lines that are not all alike.
+    let query_stride = padded * query_form.bytes() + 64;
     let tokens = if context.bounds.one_token_per_sequence { 1 } else { tokens };
     let rows = match unit {
-        MatrixUnit::Vectors => tokens * group,
+        MatrixUnit::Vectors | MatrixUnit::Pairs => tokens * group,
         MatrixUnit::Tiles => tiles::whole_groups(tokens * group),
     };
     let score_stride = (chunk + LANES) * 4;
@@ -103,6 +109,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         padded,
         tokens,
         rows: Rows { unit: group, most: tokens * group },
+        query_form,
         query_stride,
         score_stride,
         queries: working(f, rows * query_stride),
@@ -271,12 +278,13 @@ impl Attend {
         }
     }
 
-    /// Copies the queries of the item's rows and heads into working memory: for vectors as f32, for tiles as they are.
+    /// Copies the queries of the item's rows and heads into working memory.
     fn load_queries(&self, f: &mut FunctionText, item: &Item, row: &Value, count: &Value) {
         let bytes = self.dtype.bytes();
-        let (to_bytes, zero) = match self.by_tiles {
-            None => (4, float_of(floats(LANES), 0.0)),
-            Some(_) => (2, int_of(I16.with_lanes(LANES), 0)),
+        let to_bytes = self.query_form.bytes();
+        let zero = match self.query_form {
+            LeftForm::Wide => float_of(floats(LANES), 0.0),
+            LeftForm::Pairs => int_of(I16.with_lanes(LANES), 0),
         };
         self.for_query_heads(f, item, row, count, |f, local, element| {
             let to = f.element(&self.queries, local, self.query_stride as i64);
@@ -291,11 +299,12 @@ impl Attend {
                 for lane in 0..times {
                     let from = f.offset(&from, &int(((dim + lane) * bytes) as i64));
                     let to = f.offset(&to, &int((lane * to_bytes) as i64));
-                    let value = match (self.dtype, &self.by_tiles) {
+                    let value = match (self.dtype, self.query_form) {
                         (DType::F32, _) => f.load(floats(lanes), &from, 4),
-                        (_, by_tiles) => {
+                        (_, LeftForm::Pairs) => f.load(I16.with_lanes(lanes), &from, 2),
+                        (_, LeftForm::Wide) => {
                             let bits = f.load(I16.with_lanes(lanes), &from, 2);
-                            if by_tiles.is_some() { bits } else { bf16_to_f32(f, &bits) }
+                            bf16_to_f32(f, &bits)
                         }
                     };
                     f.store(&value, &to, to_bytes);

@@ -3,21 +3,23 @@
 //!
 //! Work items are blocks of rows times blocks of columns, fixed by the shapes alone; a thread takes a contiguous range
 //! of them. Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
-//! block: f32, or tiles of bf16 where the CPU has a matrix unit ([`tiles`]).
+//! block: f32, or bf16 where the CPU multiplies that faster, in tiles if it has a matrix unit ([`tiles`]).
 
+mod left;
 mod split;
 mod tiles;
 mod widened;
 
 use super::expression::Tile;
-use super::math::{bf16_to_f32, floats};
+use super::math::floats;
 use super::multiply::{Rows, Shape, TILE, Tiles};
 use super::rows::{Columns, LANES, Outputs, emit_rows};
 use super::step_args::{share, size};
-use super::text::{F32, FunctionText, I16, Value, float_of, int};
-use super::{KernelContext, KernelParams};
+use super::text::{FunctionText, Value, float_of, int};
+use super::{KernelContext, KernelParams, MatrixUnit};
 use crate::kernel::domain::Domain;
-use crate::kernel::dot::{ComputedRows, LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
+use crate::kernel::dot::{LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
+use left::{Left, LeftRows, Source};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
 use llmc_ir::region::Part;
@@ -44,17 +46,6 @@ struct Blocking {
     left: Left,
     /// Where a part of a weight in bf16 is widened, unless the inner kernel does that.
     widened: Option<Value>,
-}
-
-/// Where the inner kernel reads the left operand.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
-    /// Where it lies: it is f32, and no weight has more k than it.
-    InPlace,
-    /// In working memory: f32 rows of f32 or bf16, with zeros to the end of a block of k.
-    Copied(DType),
-    /// In working memory: bf16 tiles of 16 rows and 32 k, with zeros to the end of a tile of k.
-    Tiles,
 }
 
 /// The length of rows of a packed weight.
@@ -97,7 +88,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let parts = region.parts();
     let operand = left_operand(region)?;
     let all = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
-    let by_tiles = tiles::suit(context, &operand, &all);
+    let narrow = are_narrow(&operand, &all);
+    let by_tiles = narrow && tiles::suit(context, &operand);
     let least_columns = match context.method {
         _ if by_tiles => tiles::columns(operand.k),
         DotMethod::Gemm => 2 * PANEL,
@@ -106,8 +98,10 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let widened = !by_tiles && widened::suit(context, &operand, &all);
     let mut sections: Vec<Section<'_>> =
         parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns)).collect();
-    let mut blocking =
-        if by_tiles { tiles::blocking(context, &operand) } else { blocking(context, &operand, &sections) };
+    let mut blocking = match by_tiles {
+        true => tiles::blocking(context, &operand),
+        false => blocking(context, &operand, &sections, narrow && context.unit == MatrixUnit::Pairs),
+    };
 
     let rows = size(f, &params.args, sections.first().ok_or("a region without outputs")?.domain.rows)?;
     let column_blocks: usize = sections.iter().map(Section::blocks).sum();
@@ -189,78 +183,6 @@ fn row_block(f: &mut FunctionText, blocking: &Blocking, rows: &Value, most_rows:
     f.scale(&units, blocking.row_unit as i64)
 }
 
-/// The rows of the left operand.
-struct LeftRows<'b> {
-    blocking: &'b Blocking,
-    dtype: DType,
-    source: Source<'b>,
-    /// The thread's working memory for copies.
-    copy: Value,
-    rows: Value,
-    /// Rows of each block but the last.
-    row_block: Value,
-}
-
-/// Where rows of the left operand come from.
-enum Source<'b> {
-    /// From memory: the address of the first one.
-    Memory(Value),
-    /// A thread computes those of a block, into working memory of its own at that address.
-    Computed(&'b ComputedRows, Value),
-}
-
-impl LeftRows<'_> {
-    /// The first row of a block, how many there are, and where the inner kernel reads them.
-    fn block(
-        &self,
-        f: &mut FunctionText,
-        context: &mut KernelContext<'_>,
-        params: &KernelParams,
-        row_block: &Value,
-    ) -> Result<(Value, Value, Value), String> {
-        let blocking = self.blocking;
-        let row = f.binary("mul nsw", row_block, &self.row_block);
-        let left = f.binary("sub nsw", &self.rows, &row);
-        let count = f.min(&left, &self.row_block);
-        let row_bytes = (blocking.k * self.dtype.bytes()) as i64;
-        let from = match &self.source {
-            Source::Memory(address) => f.element(address, &row, row_bytes),
-            Source::Computed(computed, address) => {
-                compute_rows(f, context, params, computed, address, (&row, &count))?;
-                address.clone()
-            }
-        };
-        let a = match blocking.left {
-            Left::InPlace => from,
-            Left::Copied(dtype) => {
-                copy_rows(f, blocking, dtype, &from, &self.copy, &count);
-                self.copy.clone()
-            }
-            Left::Tiles => {
-                tiles::pack_rows(f, blocking, &from, &self.copy, &count);
-                self.copy.clone()
-            }
-        };
-        Ok((row, count, a))
-    }
-}
-
-/// Computes `count` rows from `row` on, packed one behind the other from `to` on.
-fn compute_rows(
-    f: &mut FunctionText,
-    context: &mut KernelContext<'_>,
-    params: &KernelParams,
-    computed: &ComputedRows,
-    to: &Value,
-    (row, count): (&Value, &Value),
-) -> Result<(), String> {
-    let outputs = Outputs::of_computed(computed, to, row, context.kv, &params.slots);
-    let end = f.add(row, count);
-    let columns = Columns::Groups(int(0), int(computed.domain.groups as i64));
-    let mut scope = context.scope(params);
-    emit_rows(f, &mut scope, &computed.domain, &outputs, (row, &end), &columns)
-}
-
 /// A part as a section with blocks of whole units of columns.
 fn section(part: &Part, products: Products, least_columns: usize) -> Section<'_> {
     let Products { domain, products, n, unit } = products;
@@ -268,49 +190,29 @@ fn section(part: &Part, products: Products, least_columns: usize) -> Section<'_>
     Section { part, domain, products, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() }
 }
 
-fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Section<'_>]) -> Blocking {
+/// Whether both sides of all products are bf16, so that multiplying them as they are rounds nothing.
+fn are_narrow(operand: &LeftOperand, products: &[Products]) -> bool {
+    let mut products = products.iter().flat_map(|products| &products.products);
+    operand.dtype == DType::BF16 && products.all(|product| product.dtype == DType::BF16)
+}
+
+fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Section<'_>], pairs: bool) -> Blocking {
     let k = operand.k;
     let products = sections.iter().flat_map(|section| &section.products);
     let longest = products.map(|product| padded(k, product.dtype)).max().unwrap_or(k);
-    let left = if operand.dtype == DType::F32 && longest == k { Left::InPlace } else { Left::Copied(operand.dtype) };
+    let left = match operand.dtype {
+        DType::F32 if longest == k => Left::InPlace,
+        DType::BF16 if pairs => Left::Pairs,
+        dtype => Left::Copied(dtype),
+    };
     let a_stride = match left {
         Left::InPlace => k * 4,
-        _ => (k.next_multiple_of(32) + LANES) * 4,
+        _ => k.next_multiple_of(32) * left.form().bytes() + 64,
     };
     let block = context.registers.rows[0];
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
     let most_rows = context.bounds.max_of(operand.rows).min(rows);
     Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, widened: None }
-}
-
-/// Copies rows into working memory as f32, padded with zeros to whole blocks of k.
-fn copy_rows(f: &mut FunctionText, blocking: &Blocking, dtype: DType, from: &Value, to: &Value, count: &Value) {
-    let whole = blocking.k / LANES * LANES;
-    f.for_each(&int(0), count, 1, |f, row| {
-        let from = f.element(from, row, (blocking.k * dtype.bytes()) as i64);
-        let to = f.element(to, row, blocking.a_stride as i64);
-        for (start, end, lanes) in [(0, whole, LANES), (whole, blocking.k, 1)] {
-            if start == end {
-                continue;
-            }
-            f.for_each(&int(start as i64), &int(end as i64), lanes as i64, |f, column| {
-                let address = f.element(&from, column, dtype.bytes() as i64);
-                let value = match dtype {
-                    DType::F32 => f.load(floats(lanes), &address, 4),
-                    _ => {
-                        let bits = f.load(I16.with_lanes(lanes), &address, 2);
-                        bf16_to_f32(f, &bits)
-                    }
-                };
-                let address = f.element(&to, column, 4);
-                f.store(&value, &address, 4);
-            });
-        }
-        for column in blocking.k..blocking.k.next_multiple_of(32) {
-            let address = f.offset(&to, &int((column * 4) as i64));
-            f.store(&float_of(F32, 0.0), &address, 4);
-        }
-    });
 }
 
 /// A weight of a dot, packed in panels.
@@ -392,12 +294,13 @@ fn multiply_part(
         DType::BF16 => (64, Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }),
         _ => (128, Tiles::F32 { tile_stride: 64, k_stride: 128 }),
     };
+    let left = blocking.left.form();
     let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
     let rows_of_call = Rows { unit: 1, most: blocking.most_rows };
     let tiles = PANEL / TILE;
-    let shape = Shape { k: length, tiles, layout, a_stride, c_stride, rows: rows_of_call, prefetch: true };
+    let shape = Shape { k: length, tiles, layout, left, a_stride, c_stride, rows: rows_of_call, prefetch: true };
     let [first_panel, panels] = section.panels(f, column_block);
-    let a = f.element(a, start, 4);
+    let a = f.element(a, start, left.bytes() as i64);
     f.for_each(&int(0), &panels, 1, |f, panel| {
         let number = f.add(&first_panel, panel);
         let b = f.element(&weight.address, &number, panel_bytes as i64);

@@ -109,8 +109,10 @@ fn registers(target: &HostTarget) -> Registers {
 /// What multiplies matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum MatrixUnit {
-    /// Vector instructions.
+    /// Vector instructions, which multiply f32.
     Vectors,
+    /// Vector instructions that multiply pairs of bf16.
+    Pairs,
     /// AMX, for bf16.
     Tiles,
 }
@@ -119,7 +121,11 @@ impl MatrixUnit {
     /// The best that a target has.
     fn of(target: &HostTarget) -> MatrixUnit {
         let has_tiles = ["amx-tile", "amx-bf16", "avx512bw"].iter().all(|feature| target.has(feature));
-        if has_tiles { MatrixUnit::Tiles } else { MatrixUnit::Vectors }
+        match (has_tiles, target.multiplies_pairs) {
+            (true, _) => MatrixUnit::Tiles,
+            (false, true) => MatrixUnit::Pairs,
+            (false, false) => MatrixUnit::Vectors,
+        }
     }
 }
 

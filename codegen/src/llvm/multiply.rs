@@ -1,12 +1,14 @@
-//! The inner kernel of everything that is a matrix product: `C += A B` for rows of A in f32 and some tiles of B, 16
+//! The inner kernel of everything that is a matrix product: `C += A B` for some rows of A and some tiles of B, 16
 //! columns each. Dots use it over weight panels, attention over key and value blocks.
 //!
 //! Every element of C is summed over k in ascending order by one chain of multiply-adds, whatever the number of rows
-//! in the register block: this is why results depend neither on a row's neighbours nor on the thread count.
+//! in the register block: this is why results depend neither on a row's neighbours nor on the thread count. Where CPUs
+//! are fast at it, a link of the chain adds the products of two k in bf16 at once (VDPBF16PS, which takes denormal numbers
+//! as zero).
 
 use super::math::{Fma, bf16_pairs_to_f32, floats, fma, ints};
 use super::step_args::share;
-use super::text::{F32, FunctionText, I64, ModuleText, PTR, Role, Ty, Value, int};
+use super::text::{F32, FunctionText, I32, I64, ModuleText, PTR, Role, Scalar, Ty, Value, int};
 use std::collections::BTreeSet;
 
 /// Columns of a tile of B.
@@ -47,6 +49,25 @@ impl Tiles {
     }
 }
 
+/// How rows of A are given, and so what multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftForm {
+    /// f32: B is made f32 where it is not.
+    Wide,
+    /// bf16, as B is: pairs of k are multiplied at once.
+    Pairs,
+}
+
+impl LeftForm {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            LeftForm::Wide => 4,
+            LeftForm::Pairs => 2,
+        }
+    }
+}
+
 /// What a multiply function is specialised for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shape {
@@ -56,7 +77,9 @@ pub struct Shape {
     pub tiles: usize,
     /// Layout of B.
     pub layout: Tiles,
-    /// Bytes between rows of A (f32).
+    /// Form of A.
+    pub left: LeftForm,
+    /// Bytes between rows of A.
     pub a_stride: usize,
     /// Bytes between rows of C (f32).
     pub c_stride: usize,
@@ -118,12 +141,13 @@ impl Multiplies {
         let rows = if shape.rows.most > tallest { Rows { unit: 1, most: tallest + 1 } } else { shape.rows };
         let shape = &Shape { rows, ..shape.clone() };
         let Shape { k, tiles, a_stride, c_stride, .. } = shape;
+        let left = if shape.left == LeftForm::Pairs { "_pairs" } else { "" };
         let counts = match rows {
             Rows { most, .. } if most > tallest => "any".to_owned(),
             Rows { unit, most } => format!("{unit}_{most}"),
         };
         let prefetch = if shape.prefetch { "_prefetch" } else { "" };
-        let name = format!("multiply_k{k}_t{tiles}_{layout}_a{a_stride}_c{c_stride}_rows_{counts}{prefetch}");
+        let name = format!("multiply_k{k}_t{tiles}_{layout}{left}_a{a_stride}_c{c_stride}_rows_{counts}{prefetch}");
         if self.is_new(&name) {
             emit(module, registers, shape, &name);
         }
@@ -289,10 +313,11 @@ impl Block<'_> {
                 let pairs = if self.rows * self.tiles <= 8 { 4 } else { 1 };
                 let blocks = int((self.shape.k / 32) as i64);
                 f.fold(&int(0), &blocks, 1, &sums, |f, k32, sums| {
-                    let a = f.element(a, k32, 128);
+                    let bytes = self.shape.left.bytes();
+                    let a = f.element(a, k32, 32 * bytes as i64);
                     let b = f.element(b, k32, block_stride as i64);
                     f.fold(&int(0), &int(16), pairs as i64, sums, |f, pair, sums| {
-                        let a = f.element(&a, pair, 8);
+                        let a = f.element(&a, pair, 2 * bytes as i64);
                         let b = f.element(&b, pair, 64);
                         let mut sums = sums.to_vec();
                         for step in 0..pairs {
@@ -351,16 +376,32 @@ impl Block<'_> {
         ahead: &Ahead,
         sums: &mut [Value],
     ) {
-        let mut even = Vec::new();
-        let mut odd = Vec::new();
-        for tile in 0..self.tiles {
-            let line = self.line(f, ints(TILE), b, tile * tile_stride + step * 64, ahead);
-            let [low, high] = bf16_pairs_to_f32(f, &line);
-            even.push(low);
-            odd.push(high);
+        let line = |f: &mut FunctionText, tile| self.line(f, ints(TILE), b, tile * tile_stride + step * 64, ahead);
+        let lines: Vec<Value> = (0..self.tiles).map(|tile| line(f, tile)).collect();
+        if self.shape.left == LeftForm::Pairs {
+            self.accumulate_pairs(f, a, step * 4, &lines, sums);
+            return;
         }
+        let (even, odd): (Vec<Value>, Vec<Value>) =
+            lines.iter().map(|line| bf16_pairs_to_f32(f, line)).map(|[low, high]| (low, high)).unzip();
         self.accumulate(f, a, step * 8, &even, sums);
         self.accumulate(f, a, step * 8 + 4, &odd, sums);
+    }
+
+    /// `sums[row][tile] += a[row] * lines[tile]` for two k, `a` being `a_offset` bytes into each row.
+    fn accumulate_pairs(&self, f: &mut FunctionText, a: &Value, a_offset: usize, lines: &[Value], sums: &mut [Value]) {
+        let pairs = Ty { scalar: Scalar::BF16, lanes: 2 * TILE };
+        let lines: Vec<Value> = lines.iter().map(|line| f.cast("bitcast", line, pairs)).collect();
+        for (row, row_sums) in sums.chunks_mut(self.tiles).enumerate() {
+            let at = f.offset(a, &int((row * self.shape.a_stride + a_offset) as i64));
+            let x = f.load(I32, &at, 4);
+            let x = f.splat(&x, TILE);
+            let x = f.cast("bitcast", &x, pairs);
+            for (sum, line) in row_sums.iter_mut().zip(&lines) {
+                let operands = [sum.clone(), x.clone(), line.clone()];
+                *sum = f.call("llvm.x86.avx512bf16.dpbf16ps.512", Some(sum.ty), &operands).expect("it has a result");
+            }
+        }
     }
 
     /// `sums[row][tile] += a[row] * columns[tile]` for one k, `a` being `a_offset` bytes into each row.

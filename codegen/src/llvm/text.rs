@@ -25,7 +25,7 @@ pub enum Scalar {
     F32,
     /// binary64.
     F64,
-    /// bfloat16, which only device code has as a type.
+    /// bfloat16, the operands of instructions that multiply it.
     BF16,
     /// Address.
     Ptr,

@@ -28,7 +28,11 @@ pub fn unit(context: &KernelContext<'_>, attention: &Attention, dtype: DType) ->
     let group = attention.heads / attention.kv_heads;
     let has_rows =
         !context.bounds.one_token_per_sequence || group >= DECODE_GROUP && context.kv.head_dim >= DECODE_HEAD;
-    if is_bf16 && has_rows { context.unit } else { MatrixUnit::Vectors }
+    match context.unit {
+        MatrixUnit::Pairs if is_bf16 => MatrixUnit::Pairs,
+        MatrixUnit::Tiles if is_bf16 && has_rows => MatrixUnit::Tiles,
+        _ => MatrixUnit::Vectors,
+    }
 }
 
 /// Tokens of an item: as many as fill a block of rows.
@@ -47,11 +51,6 @@ pub fn chunk(method: AttendMethod) -> usize {
 /// Rows that working memory must have room for.
 pub fn whole_groups(rows: usize) -> usize {
     rows.next_multiple_of(GROUP)
-}
-
-/// Bytes between query rows, which start at cache lines that are not all alike.
-pub fn query_stride(padded_head_dim: usize) -> usize {
-    padded_head_dim * 2 + ROW_BYTES
 }
 
 /// Working memory that only tiles need.

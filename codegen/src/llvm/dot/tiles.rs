@@ -12,8 +12,7 @@ use super::super::math::ints;
 use super::super::text::{FunctionText, I16, Value, int, int_of};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
 use super::{Blocking, Left, RowSpan, Section, emit_epilogue};
-use crate::kernel::dot::{LeftOperand, PANEL, Product, Products};
-use llmc_ir::dtype::DType;
+use crate::kernel::dot::{LeftOperand, PANEL, Product};
 use llmc_ir::op::DotMethod;
 
 /// Rows of a program at least: vector instructions read weights as fast for fewer, and need no tiles.
@@ -31,14 +30,11 @@ const LINES: usize = BLOCK * ROWS;
 /// From a tile of a panel to the one of the next k.
 const B_DEPTH: usize = BLOCK * TILE_BYTES;
 
-/// Whether a region's products are taken by tiles: they round nothing only if both sides are bf16. This goes by the
-/// program, not by the step, because sums in tiles have other bits.
-pub fn suit(context: &KernelContext<'_>, operand: &LeftOperand, products: &[Products]) -> bool {
-    let mut products = products.iter().flat_map(|products| &products.products);
+/// Whether products of bf16 rows are taken by tiles. This goes by the program, not by the step, because sums in tiles have
+/// other bits.
+pub fn suit(context: &KernelContext<'_>, operand: &LeftOperand) -> bool {
     context.unit == MatrixUnit::Tiles
         && context.method != DotMethod::SplitK
-        && operand.dtype == DType::BF16
-        && products.all(|product| product.dtype == DType::BF16)
         && context.bounds.max_of(operand.rows) >= FEWEST_ROWS
 }
 

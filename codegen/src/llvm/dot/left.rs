@@ -1,0 +1,143 @@
+//! The rows of a dot's left operand: where they come from, and the form in which the inner kernel reads them.
+
+use super::super::math::{bf16_to_f32, floats};
+use super::super::multiply::LeftForm;
+use super::super::rows::{Columns, LANES, Outputs, emit_rows};
+use super::super::text::{F32, FunctionText, I16, Value, float_of, int, int_of};
+use super::super::{KernelContext, KernelParams};
+use super::{Blocking, tiles};
+use crate::kernel::dot::ComputedRows;
+use llmc_ir::dtype::DType;
+
+/// Where the inner kernel reads the left operand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Where it lies: it is f32, and no weight has more k than it.
+    InPlace,
+    /// In working memory: f32 rows of f32 or bf16, with zeros to the end of a block of k.
+    Copied(DType),
+    /// In working memory: bf16 rows with zeros to the end of a block of k.
+    Pairs,
+    /// In working memory: bf16 tiles of 16 rows and 32 k, with zeros to the end of a tile of k.
+    Tiles,
+}
+
+impl Left {
+    /// How the inner kernel of vector instructions reads it.
+    pub fn form(self) -> LeftForm {
+        match self {
+            Left::InPlace | Left::Copied(_) => LeftForm::Wide,
+            Left::Pairs | Left::Tiles => LeftForm::Pairs,
+        }
+    }
+}
+
+/// The rows of the left operand.
+pub struct LeftRows<'b> {
+    pub blocking: &'b Blocking,
+    pub dtype: DType,
+    pub source: Source<'b>,
+    /// The thread's working memory for copies.
+    pub copy: Value,
+    /// How many there are in the step.
+    pub rows: Value,
+    /// Rows of each block but the last.
+    pub row_block: Value,
+}
+
+/// Where rows of the left operand come from.
+pub enum Source<'b> {
+    /// From memory: the address of the first one.
+    Memory(Value),
+    /// A thread computes those of a block, into working memory of its own at that address.
+    Computed(&'b ComputedRows, Value),
+}
+
+impl LeftRows<'_> {
+    /// The first row of a block, how many there are, and where the inner kernel reads them.
+    pub fn block(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        params: &KernelParams,
+        row_block: &Value,
+    ) -> Result<(Value, Value, Value), String> {
+        let blocking = self.blocking;
+        let row = f.binary("mul nsw", row_block, &self.row_block);
+        let left = f.binary("sub nsw", &self.rows, &row);
+        let count = f.min(&left, &self.row_block);
+        let row_bytes = (blocking.k * self.dtype.bytes()) as i64;
+        let from = match &self.source {
+            Source::Memory(address) => f.element(address, &row, row_bytes),
+            Source::Computed(computed, address) => {
+                compute_rows(f, context, params, computed, address, (&row, &count))?;
+                address.clone()
+            }
+        };
+        let a = match blocking.left {
+            Left::InPlace => from,
+            Left::Copied(_) | Left::Pairs => {
+                copy_rows(f, blocking, &from, &self.copy, &count);
+                self.copy.clone()
+            }
+            Left::Tiles => {
+                tiles::pack_rows(f, blocking, &from, &self.copy, &count);
+                self.copy.clone()
+            }
+        };
+        Ok((row, count, a))
+    }
+}
+
+/// Computes `count` rows from `row` on, packed one behind the other from `to` on.
+fn compute_rows(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    computed: &ComputedRows,
+    to: &Value,
+    (row, count): (&Value, &Value),
+) -> Result<(), String> {
+    let outputs = Outputs::of_computed(computed, to, row, context.kv, &params.slots);
+    let end = f.add(row, count);
+    let columns = Columns::Groups(int(0), int(computed.domain.groups as i64));
+    let mut scope = context.scope(params);
+    emit_rows(f, &mut scope, &computed.domain, &outputs, (row, &end), &columns)
+}
+
+/// Copies rows into working memory as f32, or as bf16 for pairs, padded with zeros to whole blocks of k.
+fn copy_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value, count: &Value) {
+    let whole = blocking.k / LANES * LANES;
+    let dtype = if let Left::Copied(dtype) = blocking.left { dtype } else { DType::BF16 };
+    let to_bytes = blocking.left.form().bytes();
+    f.for_each(&int(0), count, 1, |f, row| {
+        let from = f.element(from, row, (blocking.k * dtype.bytes()) as i64);
+        let to = f.element(to, row, blocking.a_stride as i64);
+        for (start, end, lanes) in [(0, whole, LANES), (whole, blocking.k, 1)] {
+            if start == end {
+                continue;
+            }
+            f.for_each(&int(start as i64), &int(end as i64), lanes as i64, |f, column| {
+                let address = f.element(&from, column, dtype.bytes() as i64);
+                let value = match (dtype, blocking.left.form()) {
+                    (DType::F32, _) => f.load(floats(lanes), &address, 4),
+                    (_, LeftForm::Pairs) => f.load(I16.with_lanes(lanes), &address, 2),
+                    (_, LeftForm::Wide) => {
+                        let bits = f.load(I16.with_lanes(lanes), &address, 2);
+                        bf16_to_f32(f, &bits)
+                    }
+                };
+                let address = f.element(&to, column, to_bytes as i64);
+                f.store(&value, &address, to_bytes);
+            });
+        }
+        let zero = match blocking.left.form() {
+            LeftForm::Wide => float_of(F32, 0.0),
+            LeftForm::Pairs => int_of(I16, 0),
+        };
+        for column in blocking.k..blocking.k.next_multiple_of(32) {
+            let address = f.offset(&to, &int((column * to_bytes) as i64));
+            f.store(&zero, &address, to_bytes);
+        }
+    });
+}

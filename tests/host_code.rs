@@ -1,5 +1,5 @@
-//! The quality of code for AMX, seen without a CPU that has it: the instructions of every loop that multiplies tiles, in a
-//! model of real size.
+//! The quality of code for CPUs that multiply bf16, seen without one: the instructions of the loops that multiply, in a model
+//! of real size.
 //!
 //! A product of tiles takes 16 cycles, so a loop is as fast as it can be if it has little else to do: four products need four
 //! loads, and a few instructions that count and prefetch.
@@ -27,16 +27,16 @@ struct Counts {
 impl Counts {
     fn add(&mut self, instruction: &str) {
         match instruction.split(' ').next().unwrap_or_default() {
-            "tdpbf16ps" => self.products += 1,
-            "tileloadd" | "tileloaddt1" => self.loads += 1,
-            "prefetcht1" => self.prefetches += 1,
+            "tdpbf16ps" | "vdpbf16ps" => self.products += 1,
+            "tileloadd" | "tileloaddt1" | "vbroadcastss" | "vpbroadcastd" | "vmovaps" | "vmovups" => self.loads += 1,
+            "prefetcht0" | "prefetcht1" => self.prefetches += 1,
             _ => self.others += 1,
         }
         self.on_stack += usize::from(instruction.contains("(%rsp"));
     }
 }
 
-/// The innermost loops of a function that multiply tiles, in order.
+/// The innermost loops of a function that multiply, in order.
 fn loops(listing: &str, function: &str) -> Vec<Counts> {
     let lines = listing.lines().skip(1).map(|line| {
         let (offset, text) = line.trim_start().split_once("  ").expect("an offset and an instruction");
@@ -82,4 +82,28 @@ fn loops_over_tiles_do_little_else() {
     }
     assert!(whole_blocks >= 6, "too few loops have four products:\n{table}");
     insta::assert_snapshot!("loops_over_tiles", table);
+}
+
+/// A block of 12 rows and two tiles loads as little as it can: a line of each tile, and a pair of each row, for 24 products.
+/// Nothing goes through the stack, and nothing is made f32.
+#[test]
+fn loops_over_pairs_do_little_else() {
+    let (_, planned) = models::all("host").into_iter().find(|(name, _)| *name == "d64").unwrap();
+    let code = compile_host(&planned, &HostTarget::named("znver4").unwrap()).unwrap().shared_object;
+    let multiplies = |name: &String| name.starts_with("multiply_") && name.contains("_pairs_");
+    let functions: Vec<String> = kernel_sizes(&code).unwrap().into_keys().filter(multiplies).collect();
+    let mut whole_blocks = 0;
+    for function in &functions {
+        let found = loops(&disassemble(&code, function).unwrap(), function);
+        assert!(!found.is_empty(), "{function} multiplies nothing");
+        for counts in found {
+            let Counts { products, loads, prefetches, others, on_stack } = counts;
+            assert!(loads <= products + 4 && others <= 8 && on_stack == 0, "{function}: {counts:?}");
+            if (products, prefetches) == (24, 2) {
+                assert_eq!(loads, 14, "{function}: {counts:?}");
+                whole_blocks += 1;
+            }
+        }
+    }
+    assert!(whole_blocks >= 3, "too few loops have whole blocks: {functions:?}");
 }

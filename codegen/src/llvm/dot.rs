@@ -12,7 +12,7 @@ mod widened;
 
 use super::expression::Tile;
 use super::math::floats;
-use super::multiply::{Rows, Shape, TILE, Tiles};
+use super::multiply::{Level, Rows, Shape, TILE, Tiles};
 use super::rows::{Columns, LANES, Outputs, emit_rows};
 use super::step_args::{share, size};
 use super::text::{FunctionText, Value, float_of, int};
@@ -298,7 +298,8 @@ fn multiply_part(
     let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
     let rows_of_call = Rows { unit: 1, most: blocking.most_rows };
     let tiles = PANEL / TILE;
-    let shape = Shape { k: length, tiles, layout, left, a_stride, c_stride, rows: rows_of_call, prefetch: true };
+    let prefetch = Level::First;
+    let shape = Shape { k: length, tiles, layout, left, a_stride, c_stride, rows: rows_of_call, prefetch };
     let [first_panel, panels] = section.panels(f, column_block);
     let a = f.element(a, start, left.bytes() as i64);
     f.for_each(&int(0), &panels, 1, |f, panel| {

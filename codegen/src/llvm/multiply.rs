@@ -6,13 +6,26 @@
 //! are fast at it, a link of the chain adds the products of two k in bf16 at once (VDPBF16PS, which takes denormal numbers
 //! as zero).
 
-use super::math::{Fma, bf16_pairs_to_f32, floats, fma, ints};
+mod block;
+
+use super::math::Fma;
 use super::step_args::share;
-use super::text::{F32, FunctionText, I32, I64, ModuleText, PTR, Role, Scalar, Ty, Value, int};
+use super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, int};
+use block::{Ahead, Block, Order};
 use std::collections::BTreeSet;
 
 /// Columns of a tile of B.
 pub const TILE: usize = 16;
+
+/// Bytes of a cache line, and of a tile's columns for one k in f32 or two in bf16.
+const LINE: i64 = 64;
+
+/// Rows that read tiles in turn at most, while registers hold sums of all tiles: an element of A is loaded for each tile
+/// then, and more rows would wait for that.
+const MOST_IN_TURN: usize = 8;
+
+/// Bytes of B that the first-level cache has room for beside A and C.
+const FIRST_LEVEL: i64 = 8 << 10;
 
 /// Bytes of a tile's columns for one k in bf16.
 const NARROW_LINE: i64 = TILE as i64 * 2;
@@ -40,6 +53,12 @@ pub enum Tiles {
 }
 
 impl Tiles {
+    /// Bytes of `k` of a tile.
+    fn tile_bytes(self, k: usize) -> i64 {
+        let bytes = if let Tiles::Bf16 { .. } = self { 2 } else { 4 };
+        (k * TILE * bytes) as i64
+    }
+
     /// Bytes from a tile to the next one of the same k.
     fn tile_stride(self) -> usize {
         match self {
@@ -85,8 +104,18 @@ pub struct Shape {
     pub c_stride: usize,
     /// How many rows a call brings.
     pub rows: Rows,
-    /// Whether what B is followed by comes from memory: a call is told how far ahead.
-    pub prefetch: bool,
+    /// Where what follows B is brought.
+    pub prefetch: Level,
+}
+
+/// A level of cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// The nearest one. Streams that go on for long are found by the prefetcher of the second one as well.
+    First,
+    /// The one behind it, which can wait for more lines at once: on Zen 4 two cores read blocks of 4 KiB at 32 GB/s this way,
+    /// and at 24 through the first.
+    Second,
 }
 
 /// The numbers of rows that a function is called with.
@@ -110,6 +139,13 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// Rows of the largest register block that a call has. One that takes the tiles of B one after the other is for what
+    /// is read from memory: where B fits the first-level cache, it is read again instead.
+    fn tallest(&self, shape: &Shape) -> usize {
+        let stays = shape.tiles as i64 * shape.layout.tile_bytes(shape.k) <= FIRST_LEVEL;
+        if stays && !self.are_few { self.rows[1] } else { self.rows[0] }
+    }
+
     /// Tiles of the widest register block for so many rows, of which a call with `tiles` takes a whole number.
     fn tiles(&self, rows: usize, tiles: usize) -> usize {
         let fits = |&(tiles_of_block, most): &(usize, usize)| rows <= most && tiles.is_multiple_of(tiles_of_block);
@@ -130,14 +166,14 @@ impl Multiplies {
     }
 
     /// The name of a function `(a: ptr, b: ptr, c: ptr, rows: i64, ahead: i64)` for `shape`, emitted on first use. `ahead`
-    /// is the distance in bytes from what is loaded of B to what is prefetched.
+    /// is the distance in bytes from B to what is prefetched: as much as B has, in the order of memory.
     pub fn get(&mut self, module: &mut ModuleText, registers: &Registers, shape: &Shape) -> String {
         let layout = match shape.layout {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
             Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
             Tiles::Widened => "widened".to_owned(),
         };
-        let tallest = registers.rows[0];
+        let tallest = registers.tallest(shape);
         let rows = if shape.rows.most > tallest { Rows { unit: 1, most: tallest + 1 } } else { shape.rows };
         let shape = &Shape { rows, ..shape.clone() };
         let Shape { k, tiles, a_stride, c_stride, .. } = shape;
@@ -146,8 +182,8 @@ impl Multiplies {
             Rows { most, .. } if most > tallest => "any".to_owned(),
             Rows { unit, most } => format!("{unit}_{most}"),
         };
-        let prefetch = if shape.prefetch { "_prefetch" } else { "" };
-        let name = format!("multiply_k{k}_t{tiles}_{layout}{left}_a{a_stride}_c{c_stride}_rows_{counts}{prefetch}");
+        let level = if shape.prefetch == Level::Second { "_l2" } else { "" };
+        let name = format!("multiply_k{k}_t{tiles}_{layout}{left}_a{a_stride}_c{c_stride}_rows_{counts}{level}");
         if self.is_new(&name) {
             emit(module, registers, shape, &name);
         }
@@ -155,39 +191,25 @@ impl Multiplies {
     }
 }
 
-/// Rows in excess of the tallest register block are taken in blocks of two tiles; the rest, or all where there are fewer,
-/// are one block of exactly that many rows, so that B is read once for them.
+/// As many rows as the tallest register block has are one block of exactly that many, so that B is read once for them, in
+/// the order of memory. More are blocks of two tiles, of which the first brings B into cache.
 fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
     let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows"), (I64, "ahead")];
     let (mut f, values) = FunctionText::new(Role::Inner, name, &params);
     let [a, b, c, rows, ahead] = values.try_into().expect("five parameters");
-    let tallest = registers.rows[0];
+    let tallest = registers.tallest(shape);
     let call = Call { registers, shape, a, b, c };
     let Rows { unit, most } = shape.rows;
+    let counts = |unit: usize, most: usize| (unit..=most).step_by(unit).collect::<Vec<usize>>();
     if most <= tallest {
-        let counts: Vec<usize> = (unit..=most).step_by(unit).collect();
-        call.rest(&mut f, &counts, &int(0), &rows, &Share::whole(&ahead));
-    } else if registers.are_few {
+        call.one(&mut f, &counts(unit, most), [&int(0), &rows], &Share::whole(&ahead));
+    } else if registers.are_few || tallest == registers.rows[1] {
         call.deal_out(&mut f, tallest, &rows, &ahead);
     } else {
-        let size = registers.rows[1];
-        let excess = f.add(&rows, &int(size as i64 - 1 - tallest as i64));
-        let excess = f.max(&excess, &int(0));
-        let whole = f.binary("sdiv", &excess, &int(size as i64));
-        let whole = f.scale(&whole, size as i64);
-        // The first block brings what follows B; behind it that is there.
-        let ahead_of = |f: &mut FunctionText, row: &Value| {
-            let is_first = f.compare("icmp eq", row, &int(0));
-            f.select(&is_first, &ahead, &int(0))
-        };
-        f.for_each(&int(0), &whole, size as i64, |f, row| {
-            let ahead = ahead_of(f, row);
-            call.block(f, size, row, &Share::whole(&ahead));
-        });
-        let left = f.binary("sub nsw", &rows, &whole);
-        let ahead = ahead_of(&mut f, &whole);
-        let counts: Vec<usize> = (1..=tallest).collect();
-        call.rest(&mut f, &counts, &whole, &left, &Share::whole(&ahead));
+        let fit = f.compare("icmp sle", &rows, &int(tallest as i64));
+        f.when(&fit, |f| call.one(f, &counts(1, tallest), [&int(0), &rows], &Share::whole(&ahead)));
+        let exceed = f.compare("icmp sgt", &rows, &int(tallest as i64));
+        f.when(&exceed, |f| call.deal_out(f, registers.rows[1], &rows, &ahead));
     }
     module.add(f.finish());
 }
@@ -207,11 +229,13 @@ struct Share {
     /// The number of the block in the call, and how many it has.
     number: Value,
     blocks: Value,
+    /// How the block reads B.
+    order: Order,
 }
 
 impl Share {
     fn whole(ahead: &Value) -> Share {
-        Share { ahead: ahead.clone(), number: int(0), blocks: int(1) }
+        Share { ahead: ahead.clone(), number: int(0), blocks: int(1), order: Order::InTurn }
     }
 }
 
@@ -224,13 +248,22 @@ impl Call<'_> {
         f.for_each(&int(0), &blocks, 1, |f, number| {
             let (start, end) = share(f, rows, number, &blocks);
             let count = f.binary("sub nsw", &end, &start);
-            let share = Share { ahead: ahead.clone(), number: number.clone(), blocks: blocks.clone() };
-            self.rest(f, &counts, &start, &count, &share);
+            // Behind the first block what it prefetched is there, unless each has its own share.
+            let ahead = match self.shape.layout {
+                Tiles::Widened => ahead.clone(),
+                _ => {
+                    let is_first = f.compare("icmp eq", number, &int(0));
+                    f.select(&is_first, ahead, &int(0))
+                }
+            };
+            let (number, blocks) = (number.clone(), blocks.clone());
+            let share = Share { ahead, number, blocks, order: Order::Beside };
+            self.one(f, &counts, [&start, &count], &share);
         });
     }
 
     /// One block of `rows` rows, which are one of `counts`, from `row` on.
-    fn rest(&self, f: &mut FunctionText, counts: &[usize], row: &Value, rows: &Value, share: &Share) {
+    fn one(&self, f: &mut FunctionText, counts: &[usize], [row, rows]: [&Value; 2], share: &Share) {
         if let &[count] = counts {
             self.block(f, count, row, share);
             return;
@@ -238,8 +271,8 @@ impl Call<'_> {
         let (fewer, more) = counts.split_at(counts.len() / 2);
         let is_more = f.compare("icmp sge", rows, &int(more[0] as i64));
         let is_fewer = f.compare("icmp slt", rows, &int(more[0] as i64));
-        f.when(&is_fewer, |f| self.rest(f, fewer, row, rows, share));
-        f.when(&is_more, |f| self.rest(f, more, row, rows, share));
+        f.when(&is_fewer, |f| self.one(f, fewer, [row, rows], share));
+        f.when(&is_more, |f| self.one(f, more, [row, rows], share));
     }
 
     /// `rows` rows from `row` on, with as many tiles at a time as registers hold.
@@ -249,18 +282,37 @@ impl Call<'_> {
         let tile_stride = shape.layout.tile_stride();
         let a = f.element(&self.a, row, shape.a_stride as i64);
         let c = f.element(&self.c, row, shape.c_stride as i64);
-        f.for_each(&int(0), &int(shape.tiles as i64), tiles as i64, |f, tile| {
-            let b = f.element(&self.b, tile, tile_stride as i64);
-            let c = f.element(&c, tile, (TILE * 4) as i64);
-            let block = Block { registers: self.registers, shape, rows, tiles };
-            match shape.layout {
-                Tiles::Widened => {
-                    let turns = self.turns(f, tiles, tile, share);
-                    block.emit(f, [&a, &b, &c], &turns);
-                }
-                _ => block.emit(f, [&a, &b, &c], &Ahead::OfLines(share.ahead.clone())),
+        let order = if rows <= MOST_IN_TURN || tiles < shape.tiles { share.order } else { Order::Beside };
+        let emit_tiles = |f: &mut FunctionText, shape: &Shape, [a, b]: [&Value; 2], from: &Value| {
+            f.for_each(&int(0), &int(shape.tiles as i64), tiles as i64, |f, tile| {
+                let b = f.element(b, tile, tile_stride as i64);
+                let c = f.element(&c, tile, (TILE * 4) as i64);
+                let block = Block { registers: self.registers, shape, rows, tiles, order };
+                let ahead = match shape.layout {
+                    Tiles::Widened => self.turns(f, tiles, tile, share),
+                    _ => {
+                        let from = f.element(from, tile, shape.layout.tile_bytes(shape.k));
+                        block.lines_ahead(from)
+                    }
+                };
+                block.emit(f, [a, &b, &c], &ahead);
+            });
+        };
+        let from = f.offset(&self.b, &share.ahead);
+        match shape.layout {
+            // So many rows have no registers for sums of all tiles: those of a tile wait while others are read.
+            Tiles::Bf16 { block_stride, .. }
+                if order == Order::InTurn && tiles < shape.tiles && tile_stride < block_stride =>
+            {
+                f.for_each(&int(0), &int((shape.k / 32) as i64), 1, |f, k32| {
+                    let a = f.element(&a, k32, (32 * shape.left.bytes()) as i64);
+                    let b = f.element(&self.b, k32, block_stride as i64);
+                    let from = f.element(&from, k32, block_stride as i64);
+                    emit_tiles(f, &Shape { k: 32, ..shape.clone() }, [&a, &b], &from);
+                });
             }
-        });
+            _ => emit_tiles(f, shape, [&a, &self.b], &from),
+        }
     }
 
     /// What each k of a block prefetches for the next call, from tile number `tile` on and `tiles` at a time.
@@ -275,144 +327,6 @@ impl Call<'_> {
         let before = f.scale(&before, self.shape.k as i64);
         let before = f.binary("mul nsw", &before, &step);
         let from = f.offset(&self.b, &share.ahead);
-        Ahead::OfTurns { from: f.offset(&from, &before), step }
-    }
-}
-
-/// Where a block prefetches.
-enum Ahead {
-    /// At this distance from each line that it loads.
-    OfLines(Value),
-    /// From an address on, so many bytes further for each k.
-    OfTurns { from: Value, step: Value },
-}
-
-/// A register block.
-struct Block<'s> {
-    registers: &'s Registers,
-    shape: &'s Shape,
-    rows: usize,
-    tiles: usize,
-}
-
-impl Block<'_> {
-    fn emit(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], ahead: &Ahead) {
-        let c_at = |f: &mut FunctionText, row: usize, tile: usize| {
-            f.offset(c, &int((row * self.shape.c_stride + tile * TILE * 4) as i64))
-        };
-        let mut sums = Vec::new();
-        for row in 0..self.rows {
-            for tile in 0..self.tiles {
-                let at = c_at(f, row, tile);
-                sums.push(f.load(floats(TILE), &at, 64));
-            }
-        }
-        let sums = match self.shape.layout {
-            Tiles::Bf16 { tile_stride, block_stride } => {
-                // Few rows leave little work between the turns of a loop.
-                let pairs = if self.rows * self.tiles <= 8 { 4 } else { 1 };
-                let blocks = int((self.shape.k / 32) as i64);
-                f.fold(&int(0), &blocks, 1, &sums, |f, k32, sums| {
-                    let bytes = self.shape.left.bytes();
-                    let a = f.element(a, k32, 32 * bytes as i64);
-                    let b = f.element(b, k32, block_stride as i64);
-                    f.fold(&int(0), &int(16), pairs as i64, sums, |f, pair, sums| {
-                        let a = f.element(&a, pair, 2 * bytes as i64);
-                        let b = f.element(&b, pair, 64);
-                        let mut sums = sums.to_vec();
-                        for step in 0..pairs {
-                            self.bf16_pair(f, tile_stride, [&a, &b], step, ahead, &mut sums);
-                        }
-                        sums
-                    })
-                })
-            }
-            Tiles::F32 { .. } | Tiles::Widened => {
-                let (tile_stride, k_stride) = match self.shape.layout {
-                    Tiles::F32 { tile_stride, k_stride } => (tile_stride, k_stride),
-                    _ => (TILE * 4, self.shape.tiles * TILE * 4),
-                };
-                f.fold(&int(0), &int(self.shape.k as i64), 1, &sums, |f, k, sums| {
-                    let a = f.element(a, k, 4);
-                    let b = f.element(b, k, k_stride as i64);
-                    if let Ahead::OfTurns { from, step } = ahead {
-                        let skipped = f.binary("mul nsw", k, step);
-                        let at = f.offset(from, &skipped);
-                        f.prefetch(&at);
-                    }
-                    let line = |tile| self.line(f, floats(TILE), &b, tile * tile_stride, ahead);
-                    let columns: Vec<Value> = (0..self.tiles).map(line).collect();
-                    let mut sums = sums.to_vec();
-                    self.accumulate(f, &a, 0, &columns, &mut sums);
-                    sums
-                })
-            }
-        };
-        for (row, row_sums) in sums.chunks(self.tiles).enumerate() {
-            for (tile, sum) in row_sums.iter().enumerate() {
-                let at = c_at(f, row, tile);
-                f.store(sum, &at, 64);
-            }
-        }
-    }
-
-    /// A line of B, `offset` bytes behind `b`.
-    fn line(&self, f: &mut FunctionText, ty: Ty, b: &Value, offset: usize, ahead: &Ahead) -> Value {
-        let at = f.offset(b, &int(offset as i64));
-        if let (true, Ahead::OfLines(ahead)) = (self.shape.prefetch, ahead) {
-            let next = f.offset(&at, ahead);
-            f.prefetch(&next);
-        }
-        f.load(ty, &at, 64)
-    }
-
-    /// Two consecutive k of all rows: one line of B per tile holds both.
-    fn bf16_pair(
-        &self,
-        f: &mut FunctionText,
-        tile_stride: usize,
-        [a, b]: [&Value; 2],
-        step: usize,
-        ahead: &Ahead,
-        sums: &mut [Value],
-    ) {
-        let line = |f: &mut FunctionText, tile| self.line(f, ints(TILE), b, tile * tile_stride + step * 64, ahead);
-        let lines: Vec<Value> = (0..self.tiles).map(|tile| line(f, tile)).collect();
-        if self.shape.left == LeftForm::Pairs {
-            self.accumulate_pairs(f, a, step * 4, &lines, sums);
-            return;
-        }
-        let (even, odd): (Vec<Value>, Vec<Value>) =
-            lines.iter().map(|line| bf16_pairs_to_f32(f, line)).map(|[low, high]| (low, high)).unzip();
-        self.accumulate(f, a, step * 8, &even, sums);
-        self.accumulate(f, a, step * 8 + 4, &odd, sums);
-    }
-
-    /// `sums[row][tile] += a[row] * lines[tile]` for two k, `a` being `a_offset` bytes into each row.
-    fn accumulate_pairs(&self, f: &mut FunctionText, a: &Value, a_offset: usize, lines: &[Value], sums: &mut [Value]) {
-        let pairs = Ty { scalar: Scalar::BF16, lanes: 2 * TILE };
-        let lines: Vec<Value> = lines.iter().map(|line| f.cast("bitcast", line, pairs)).collect();
-        for (row, row_sums) in sums.chunks_mut(self.tiles).enumerate() {
-            let at = f.offset(a, &int((row * self.shape.a_stride + a_offset) as i64));
-            let x = f.load(I32, &at, 4);
-            let x = f.splat(&x, TILE);
-            let x = f.cast("bitcast", &x, pairs);
-            for (sum, line) in row_sums.iter_mut().zip(&lines) {
-                let operands = [sum.clone(), x.clone(), line.clone()];
-                *sum = f.call("llvm.x86.avx512bf16.dpbf16ps.512", Some(sum.ty), &operands).expect("it has a result");
-            }
-        }
-    }
-
-    /// `sums[row][tile] += a[row] * columns[tile]` for one k, `a` being `a_offset` bytes into each row.
-    fn accumulate(&self, f: &mut FunctionText, a: &Value, a_offset: usize, columns: &[Value], sums: &mut [Value]) {
-        for (row, row_sums) in sums.chunks_mut(self.tiles).enumerate() {
-            let at = f.offset(a, &int((row * self.shape.a_stride + a_offset) as i64));
-            let x = f.load(F32, &at, 4);
-            let x = f.splat(&x, TILE);
-            for (sum, column) in row_sums.iter_mut().zip(columns) {
-                *sum = fma(f, self.registers.fma, &x, column, sum);
-            }
-        }
+        Ahead { from: f.offset(&from, &before), step, lines: 1, level: Level::First }
     }
 }

@@ -16,6 +16,21 @@ pub fn runnable() -> Vec<Target> {
     LEVELS.iter().filter(|name| can_run(name)).map(named).chain(tiles()).collect()
 }
 
+/// A level that multiplies pairs of bf16, wherever the CPU can: also where it is not faster.
+pub fn pairs() -> Option<Target> {
+    if !can_run("x86-64-v4") || !is_x86_feature_detected!("avx512bf16") {
+        println!("NOTE: this CPU has no AVX-512 for bf16: products of pairs are not tested");
+        return None;
+    }
+    let mut target = HostTarget::named("x86-64-v4").expect("the level is known");
+    target.name += " with pairs";
+    target.llvm_features = "+avx512bf16".into();
+    target.cpu_features.push("avx512bf16".into());
+    target.cpu_features.sort();
+    target.multiplies_pairs = true;
+    Some(Target::Host(target))
+}
+
 /// A level with AMX, if this CPU has what it needs beside that: the emulator executes the tile instructions of a CPU that has
 /// none.
 pub fn tiles() -> Option<Target> {

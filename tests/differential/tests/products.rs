@@ -101,7 +101,7 @@ fn every_number_of_rows() {
     let prefill: Vec<Vec<usize>> = (23..=28).chain([40]).map(|rows| vec![rows]).collect();
     let counts: Vec<&[usize]> = decode.iter().chain(&prefill).map(Vec::as_slice).collect();
     let by_vectors = |target: &Target| matches!(target, Target::Host(_)) && !target.rounds_weights();
-    for target in targets::runnable().into_iter().filter(by_vectors) {
+    for target in targets::runnable().into_iter().filter(by_vectors).chain(targets::pairs()) {
         for numerics in NUMERICS {
             run(sizes, numerics, target.clone(), MANY, &counts).assert(numerics.matrix, sizes.inputs, 5e-3);
         }
@@ -109,21 +109,51 @@ fn every_number_of_rows() {
 }
 
 #[test]
-fn tiles() {
-    let Some(target) = targets::tiles() else { return };
-    let odd = [
-        Sizes { inputs: 1, inner: 1, outputs: 1 },
-        Sizes { inputs: 31, inner: 33, outputs: 50 },
-        Sizes { inputs: 97, inner: 64, outputs: 77 },
-        Sizes { inputs: 64, inner: 96, outputs: 160 },
-    ];
-    let long = [Sizes { inputs: 1537, inner: 40, outputs: 33 }, Sizes { inputs: 20, inner: 1600, outputs: 70 }];
-    let before = count_products();
-    for sizes in odd {
+fn every_number_of_rows_of_large_panels() {
+    // Panels that do not stay in the first-level cache: up to 24 rows read them once, tile by tile.
+    let sizes = Sizes { inputs: 170, inner: 35, outputs: 33 };
+    let decode: Vec<Vec<usize>> = (1..=28).map(|rows| vec![1; rows]).collect();
+    let counts: Vec<&[usize]> = decode.iter().map(Vec::as_slice).chain([&[40][..], &[193]]).collect();
+    let has_many = |target: &Target| target.name() == "x86-64-v4";
+    for target in targets::runnable().into_iter().filter(has_many).chain(targets::pairs()) {
+        for numerics in [NUMERICS[1], NUMERICS[2]] {
+            run(sizes, numerics, target.clone(), MANY, &counts).assert(numerics.matrix, sizes.inputs, 5e-3);
+        }
+    }
+}
+
+/// Sizes for what multiplies bf16.
+const ODD: [Sizes; 4] = [
+    Sizes { inputs: 1, inner: 1, outputs: 1 },
+    Sizes { inputs: 31, inner: 33, outputs: 50 },
+    Sizes { inputs: 97, inner: 64, outputs: 77 },
+    Sizes { inputs: 64, inner: 96, outputs: 160 },
+];
+const LONG: [Sizes; 2] =
+    [Sizes { inputs: 1537, inner: 40, outputs: 33 }, Sizes { inputs: 20, inner: 1600, outputs: 70 }];
+
+#[test]
+fn pairs() {
+    let Some(target) = targets::pairs() else { return };
+    for sizes in ODD {
         let sharpness = run(sizes, NUMERICS[1], target.clone(), LIMITS, COUNTS);
         sharpness.assert(DType::BF16, sizes.inputs, 5e-3);
     }
-    for sizes in long {
+    for sizes in LONG {
+        let sharpness = run(sizes, NUMERICS[1], target.clone(), MANY, &[&[1; 5], &[1; 20], &[1; 40], &[270, 1]]);
+        sharpness.assert(DType::BF16, sizes.inputs, 0.2);
+    }
+}
+
+#[test]
+fn tiles() {
+    let Some(target) = targets::tiles() else { return };
+    let before = count_products();
+    for sizes in ODD {
+        let sharpness = run(sizes, NUMERICS[1], target.clone(), LIMITS, COUNTS);
+        sharpness.assert(DType::BF16, sizes.inputs, 5e-3);
+    }
+    for sizes in LONG {
         let sharpness = run(sizes, NUMERICS[1], target.clone(), MANY, &[&[1; 5], &[1; 40], &[270, 1]]);
         sharpness.assert(DType::BF16, sizes.inputs, 0.2);
     }

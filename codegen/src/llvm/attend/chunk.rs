@@ -5,7 +5,7 @@ use super::{Attend, Item, SPLIT};
 use crate::llvm::KernelContext;
 use crate::llvm::math::{exp2_of_nonpositive, floats, fma, max_lanes, sum_lanes};
 use crate::llvm::memory::load_index;
-use crate::llvm::multiply::{LeftForm, Shape, TILE, Tiles};
+use crate::llvm::multiply::{LeftForm, Level, Shape, TILE, Tiles};
 use crate::llvm::rows::LANES;
 use crate::llvm::text::{F32, FunctionText, I32, I64, Value, float_of, int, int_of};
 use llmc_ir::dtype::DType;
@@ -47,9 +47,8 @@ impl Attend {
         };
         let tiles = KV_BLOCK_POSITIONS / TILE;
         let (a_stride, c_stride) = (self.query_stride, self.score_stride);
-        let (left, rows_of_call) = (self.query_form, self.rows);
-        let shape =
-            Shape { k: self.padded, tiles, layout, left, a_stride, c_stride, rows: rows_of_call, prefetch: true };
+        let (left, rows_of_call, prefetch) = (self.query_form, self.rows, Level::Second);
+        let shape = Shape { k: self.padded, tiles, layout, left, a_stride, c_stride, rows: rows_of_call, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);
@@ -164,8 +163,8 @@ impl Attend {
         };
         let tiles = self.padded / TILE;
         let (a_stride, c_stride) = (self.score_stride, self.state_stride);
-        let (k, left) = (KV_BLOCK_POSITIONS, LeftForm::Wide);
-        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, rows: self.rows, prefetch: true };
+        let (k, left, prefetch) = (KV_BLOCK_POSITIONS, LeftForm::Wide, Level::Second);
+        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, rows: self.rows, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);

@@ -72,17 +72,19 @@ fn widen(context: &mut KernelContext<'_>, k: usize) -> String {
     f.for_each(&int(0), &int((k / 32) as i64), 1, |f, block| {
         let from = f.element(&from, block, (32 * NARROW) as i64);
         let to = f.element(&to, block, (32 * WIDE) as i64);
-        f.for_each(&int(0), &int(16), 1, |f, pair| {
-            let from = f.element(&from, pair, 64);
-            let to = f.element(&to, pair, (2 * WIDE) as i64);
-            for tile in 0..PANEL / TILE {
-                let from = f.offset(&from, &int((tile * 1024) as i64));
+        // In the order in which they lie in memory.
+        f.for_each(&int(0), &int((PANEL / TILE) as i64), 1, |f, tile| {
+            let from = f.element(&from, tile, 1024);
+            let to = f.element(&to, tile, (TILE * 4) as i64);
+            f.for_each(&int(0), &int(16), 1, |f, pair| {
+                let from = f.element(&from, pair, 64);
+                let to = f.element(&to, pair, (2 * WIDE) as i64);
                 let line = f.load(ints(TILE), &from, 64);
                 for (number, value) in bf16_pairs_to_f32(f, &line).iter().enumerate() {
-                    let to = f.offset(&to, &int((number * WIDE + tile * TILE * 4) as i64));
+                    let to = f.offset(&to, &int((number * WIDE) as i64));
                     f.store(value, &to, 64);
                 }
-            }
+            });
         });
     });
     context.module.add(f.finish());

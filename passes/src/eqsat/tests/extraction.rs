@@ -3,15 +3,17 @@
 use super::super::cost::Target;
 use super::super::extract::{extract, function};
 use super::super::rules::rules;
-use super::super::saturate::{Stop, saturate};
-use super::exact::exact;
+use super::super::saturate::{ITERATION_LIMIT, saturate};
 use crate::fuse::sample;
+use crate::instrument::Instrument;
+use crate::pass::{Context, State};
+use crate::pipeline::{Options, run_pipeline};
 use llmc_ir::builder::{FunctionBuilder, Numerics};
 use llmc_ir::dim::{Bindings, Promise};
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
-use llmc_ir::module::Function;
-use llmc_ir::op::Op;
+use llmc_ir::module::{Function, Module, SpecializedModule};
+use llmc_ir::op::{Op, UnaryOp};
 use llmc_ir::plan::StepInput;
 
 /// A typical decode step, a batched one, and a prompt.
@@ -49,23 +51,6 @@ fn gathers_logits(function: &Function) -> bool {
 }
 
 #[test]
-fn greedy_extraction_is_within_two_percent_of_the_best() {
-    for name in Machine::names() {
-        let machine = Machine::named(name).unwrap();
-        for function in &functions() {
-            let saturated = saturate(function, &rules()).unwrap();
-            assert_eq!(saturated.statistics.stop, Stop::Saturated);
-            for (sizes, promise) in STEPS {
-                let target = Target { machine: &machine, sizes, promise };
-                let greedy = extract(&saturated, &target).unwrap().seconds();
-                let best = exact(&saturated, &target, greedy).unwrap_or(greedy);
-                assert!(greedy <= 1.02 * best, "@{} on {name} at {sizes:?}: {greedy} against {best}", function.name);
-            }
-        }
-    }
-}
-
-#[test]
 fn one_e_graph_gives_other_forms_for_other_steps() {
     let machine = Machine::named("host").unwrap();
     let head = saturate(&named("head"), &rules()).unwrap();
@@ -78,6 +63,36 @@ fn one_e_graph_gives_other_forms_for_other_steps() {
     let form = form(&layer, STEPS[0]);
     let dots = form.graph.topological().into_iter().filter(|&node| matches!(form.graph.op(node), Op::Dot { .. }));
     assert_eq!(dots.count(), 4, "queries, keys and values are one product, gate and up another");
+}
+
+/// A head of a long chain of operations, through each of which a gather of rows moves in an iteration of its own.
+fn long_head(operations: usize) -> Module {
+    let mut b = FunctionBuilder::new("head", Numerics::new(DType::F32));
+    let mut x = b.rows_param("x", 64);
+    for _ in 0..operations {
+        x = b.unary(UnaryOp::Sigmoid, x);
+    }
+    let rows = b.step(StepInput::SampleRows);
+    let x = b.add(Op::Gather, &[x, rows]);
+    Module { name: "m".into(), functions: vec![b.finish(&[x]).unwrap()], calls: Vec::new() }
+}
+
+/// A limit that is exceeded is said, by its number and with what to do, and the function stays correct.
+#[test]
+fn an_exceeded_limit_is_reported() {
+    let notes = |operations| {
+        let program = SpecializedModule { module: long_head(operations), ..sample::program() };
+        let context = Context::new(sample::facts(), Machine::named("host").unwrap());
+        let only = Some(vec!["eqsat".to_owned()]);
+        let options = Options { only, ..Options::default() };
+        let mut verify: [Box<dyn Instrument>; 0] = [];
+        run_pipeline(State::Programs(vec![program]), &context, &options, &mut verify).unwrap().1.notes
+    };
+    assert_eq!(notes(ITERATION_LIMIT / 2), Vec::<String>::new());
+    let [note] = &notes(2 * ITERATION_LIMIT)[..] else { panic!("one function, one note") };
+    for part in ["@head", &ITERATION_LIMIT.to_string(), "iterations", "--without"] {
+        assert!(note.contains(part), "`{part}` is not in {note}");
+    }
 }
 
 #[test]

@@ -5,7 +5,6 @@ mod exact;
 mod extraction;
 mod subjects;
 
-use insta::assert_snapshot;
 use llmc_ir::machine::Machine;
 use llmc_ir::module::Function;
 use llmc_ir::text::function_text;
@@ -20,6 +19,16 @@ use llmc_passes::eqsat::saturate::saturate;
 use llmc_passes::eqsat::{best_form, explain};
 use std::fmt::Write;
 use subjects::*;
+
+/// Snapshots lie beside those of the other tests.
+macro_rules! assert_report {
+    ($($arguments:expr),+) => {
+        insta::with_settings!({ snapshot_path => "../snapshots" }, {
+            insta::assert_snapshot!($($arguments),+);
+        });
+    };
+}
+use assert_report;
 
 /// What every snapshot begins with.
 const LEGEND: &str = "\
@@ -105,15 +114,6 @@ fn report_function(out: &mut String, original: &Function, machine: &Machine) -> 
         known.push((name, text));
     }
     Ok(())
-}
-
-/// Snapshots lie beside those of the other tests.
-macro_rules! assert_report {
-    ($($arguments:expr),+) => {
-        insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => true }, {
-            assert_snapshot!($($arguments),+);
-        });
-    };
 }
 
 #[test]

@@ -93,10 +93,9 @@ fn with_rows(shape: &Shape, rows: Dim) -> Shape {
 fn through_shape(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     each_operand(terms, node, |terms, inner, indices, rows| {
         let &operand = inner.operands.first().filter(|&&operand| terms.row_axis(operand) == ROWS)?;
-        let from = terms.tensor(operand)?.shape.0.first().copied()?;
+        // Where a reshape changes what a row is, the number of elements does not fit, and there is no such term.
         let op = match &inner.op {
-            Op::Reshape { shape } if shape.0.first() == Some(&from) => Op::Reshape { shape: with_rows(shape, rows) },
-            // Only axes of one element are repeated, which that of rows is not.
+            Op::Reshape { shape } => Op::Reshape { shape: with_rows(shape, rows) },
             Op::Broadcast { shape } => Op::Broadcast { shape: with_rows(shape, rows) },
             _ => return None,
         };

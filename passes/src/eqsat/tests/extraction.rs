@@ -2,7 +2,8 @@
 
 use super::super::cost::Target;
 use super::super::extract::{extract, function};
-use super::super::rules::rules;
+use super::super::rule::{self, Family, Invariance};
+use super::super::rules::{rules, selected};
 use super::super::saturate::{ITERATION_LIMIT, saturate};
 use crate::fuse::sample;
 use crate::instrument::Instrument;
@@ -15,6 +16,8 @@ use llmc_ir::machine::Machine;
 use llmc_ir::module::{Function, Module, SpecializedModule};
 use llmc_ir::op::{Op, UnaryOp};
 use llmc_ir::plan::StepInput;
+use llmc_ir::shape::Type;
+use std::collections::BTreeMap;
 
 /// A typical decode step, a batched one, and a prompt.
 const STEPS: [(Bindings, Promise); 3] = [
@@ -93,6 +96,48 @@ fn an_exceeded_limit_is_reported() {
     for part in ["@head", &ITERATION_LIMIT.to_string(), "iterations", "--without"] {
         assert!(note.contains(part), "`{part}` is not in {note}");
     }
+}
+
+/// Kernels divide, join and widen weights, which they find packed. What a step brings lies as it came.
+#[test]
+fn products_of_two_values_of_the_step_have_one_form() {
+    let mut b = FunctionBuilder::new("products", Numerics::new(DType::F32));
+    let x = b.rows_param("x", 8);
+    let results = ["y", "z"].map(|name| {
+        let right = b.param(name, Type::tensor(DType::BF16, &[5, 8]));
+        let right = b.add(Op::Convert { to: DType::F32 }, &[right]);
+        b.dot(x, right)
+    });
+    let function = b.finish(&results).unwrap();
+    assert_eq!(saturate(&function, &rules()).unwrap().statistics.fired, BTreeMap::new());
+}
+
+/// What the interpreter cannot see of a kernel is said by its rule: whether it takes sums in another order.
+#[test]
+fn strict_numerics_leave_out_what_changes_sums() {
+    let names = |numerics, invariance| -> Vec<&str> {
+        selected(&Family::ALL, numerics, invariance).into_iter().map(|rule| rule.name).collect()
+    };
+    let exact = [
+        "prune-map",
+        "prune-reshape",
+        "prune-repeat",
+        "prune-constant",
+        "prune-reduce",
+        "prune-dot",
+        "merge-dots",
+        "dequant-in-dot",
+    ];
+    assert_eq!(names(rule::Numerics::Exact, Invariance::Program), exact);
+    let invariant: Vec<&str> = exact.into_iter().chain(["choose-gemv"]).collect();
+    assert_eq!(names(rule::Numerics::Rounds, Invariance::Batch), invariant);
+    let [default, all] =
+        [rule::Numerics::default(), rule::Numerics::Rounds].map(|class| names(class, Invariance::Program));
+    assert_eq!(all.len(), rules().len());
+    assert_eq!(
+        all.into_iter().filter(|name| !default.contains(name)).collect::<Vec<_>>(),
+        ["reassociate-rounded-weights"]
+    );
 }
 
 #[test]

@@ -2,21 +2,23 @@
 
 use super::super::cost::Target;
 use super::super::extract::{extract, function};
-use super::super::rule::{self, Family, Invariance};
+use super::super::rule::{self, Family, Invariance, Rule};
 use super::super::rules::{rules, selected};
 use super::super::saturate::{ITERATION_LIMIT, saturate};
+use super::super::{best_form, eqsat};
 use crate::fuse::sample;
 use crate::instrument::Instrument;
 use crate::pass::{Context, State};
 use crate::pipeline::{Options, run_pipeline};
 use llmc_ir::builder::{FunctionBuilder, Numerics};
-use llmc_ir::dim::{Bindings, Promise};
+use llmc_ir::dim::{Bindings, Bounds, Dim, Promise, Symbol};
 use llmc_ir::dtype::DType;
+use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::machine::Machine;
-use llmc_ir::module::{Function, Module, SpecializedModule};
-use llmc_ir::op::{Op, UnaryOp};
+use llmc_ir::module::{Function, Module, Param, SpecializedModule};
+use llmc_ir::op::{DotMethod, KvPart, Op, UnaryOp};
 use llmc_ir::plan::StepInput;
-use llmc_ir::shape::Type;
+use llmc_ir::shape::{KvType, Type};
 use std::collections::BTreeMap;
 
 /// A typical decode step, a batched one, and a prompt.
@@ -110,6 +112,55 @@ fn products_of_two_values_of_the_step_have_one_form() {
     });
     let function = b.finish(&results).unwrap();
     assert_eq!(saturate(&function, &rules()).unwrap().statistics.fired, BTreeMap::new());
+}
+
+/// A write that nothing looks at is still to be seen by the next step.
+#[test]
+fn writes_to_the_cache_are_extracted() {
+    let mut graph = Graph::default();
+    let rows = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
+    let kv = Type::Kv(KvType { heads: 2, head_dim: 4, dtype: DType::F32 });
+    let params = [("x", rows), ("kv", kv)].map(|(name, ty)| Param { name: name.into(), ty });
+    let [x, kv] = [0, 1].map(|index| graph.add(Op::Input { index, ty: params[index].ty.clone() }, &[]).unwrap());
+    graph.add(Op::KvWrite { part: KvPart::Key }, &[kv, x]).unwrap();
+    let result = graph.add(Op::Unary(UnaryOp::Sigmoid), &[x]).unwrap();
+    let function = Function { name: "keeps".into(), params: params.into(), graph, results: vec![result] };
+    let machine = Machine::named("host").unwrap();
+    let saturated = saturate(&function, &rules()).unwrap();
+    for (sizes, promise) in STEPS {
+        let form = best_form(&saturated, &function, &Target { machine: &machine, sizes, promise }).unwrap();
+        let is_write = |node: &NodeId| matches!(form.graph.op(*node), Op::KvWrite { .. });
+        assert!(form.graph.topological().iter().any(is_write), "{sizes:?}");
+    }
+}
+
+/// The pass prices each program at its own step: one token goes another way than a prompt.
+#[test]
+fn programs_of_a_function_get_forms_of_their_own() {
+    let program = |(max, promise): (Bindings, Promise)| {
+        let bounds = Bounds { max, one_token_per_sequence: promise == Promise::OneTokenPerSequence };
+        SpecializedModule { bounds, ..sample::program() }
+    };
+    let context = Context::new(sample::facts(), Machine::named("host").unwrap());
+    let programs = State::Programs(vec![program(STEPS[0]), program(STEPS[2])]);
+    let State::Programs(programs) = eqsat(programs, &context).unwrap() else { panic!("programs stay programs") };
+    let gemvs = |program: &SpecializedModule| {
+        let graph = &program.module.function("layer").unwrap().graph;
+        let by_gemv = |node: &NodeId| matches!(graph.op(*node), Op::Dot { method: DotMethod::Gemv, .. });
+        graph.topological().iter().filter(|node| by_gemv(node)).count()
+    };
+    assert_eq!(programs.iter().map(gemvs).collect::<Vec<_>>(), [4, 0]);
+}
+
+/// Terms of two types are never equal, so a rule that says so is wrong.
+#[test]
+#[should_panic(expected = "a rewrite rule made terms of two types equal")]
+fn merging_asserts_types() {
+    let drops_conversions = Rule {
+        apply: |_, _, node| if matches!(node.op, Op::Convert { .. }) { node.operands.clone() } else { Vec::new() },
+        ..rules()[0]
+    };
+    let _ = saturate(&named("layer"), &[drops_conversions]);
 }
 
 /// What the interpreter cannot see of a kernel is said by its rule: whether it takes sums in another order.

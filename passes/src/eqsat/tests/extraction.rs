@@ -1,5 +1,6 @@
 //! Extraction finds what is best, and something else where something else is.
 
+use super::super::analysis::Dependence;
 use super::super::cost::Target;
 use super::super::extract::{extract, function};
 use super::super::rule::{self, Family, Invariance, Rule};
@@ -150,6 +151,18 @@ fn programs_of_a_function_get_forms_of_their_own() {
         graph.topological().iter().filter(|node| by_gemv(node)).count()
     };
     assert_eq!(programs.iter().map(gemvs).collect::<Vec<_>>(), [4, 0]);
+}
+
+/// What one term of a class knows before a step, the class knows: rows of a constant are constant.
+#[test]
+fn merging_keeps_the_least_dependence() {
+    let rule = rules().into_iter().find(|rule| rule.name == "prune-constant").unwrap();
+    let example = (rule.example)(0);
+    let dependence = |rules: &[Rule]| {
+        let saturated = saturate(&example, rules).unwrap();
+        saturated.graph[saturated.results[0]].data.dependence
+    };
+    assert_eq!((dependence(&[]), dependence(&[rule])), (Dependence::Runtime, Dependence::Literal));
 }
 
 /// Terms of two types are never equal, so a rule that says so is wrong.

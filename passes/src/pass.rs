@@ -8,6 +8,7 @@ use llmc_ir::module::{Call, LOGITS, Module, SpecializedModule};
 use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::{self, Document};
+use std::cell::RefCell;
 
 /// One step of the pipeline.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,8 @@ pub struct Context {
     pub numerics: Numerics,
     /// Whether all programs must agree bit by bit; set likewise.
     pub invariance: Invariance,
+    /// What the running pass found that people should know, a sentence each; the pipeline takes it into its report.
+    pub notes: RefCell<Vec<String>>,
 }
 
 /// Tokens per prefill step: enough rows to make matrix products compute-bound, few enough that the
@@ -77,6 +80,7 @@ impl Context {
             families: Family::ALL.into(),
             numerics: Numerics::default(),
             invariance: Invariance::default(),
+            notes: RefCell::default(),
         }
     }
 }

@@ -127,6 +127,7 @@ pub fn run_pipeline(
         let in_pass = stopwatch.lap();
         observe(instruments, Moment::After { number: index + 1, pass }, &state)?;
         report.add(pass, Statistics::of(&state), in_pass, stopwatch.lap());
+        report.notes.append(&mut context.notes.borrow_mut());
     }
     Ok((state, report))
 }

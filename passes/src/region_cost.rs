@@ -2,10 +2,11 @@
 //! of its inputs and outputs.
 
 use crate::eqsat::analysis::Dependence;
-use crate::eqsat::cost::{Term, Work};
+use crate::eqsat::compare::{other_ways, way};
+use crate::eqsat::cost::{Target, Term, Work};
 use llmc_ir::dim::Bindings;
 use llmc_ir::dtype::DType;
-use llmc_ir::graph::NodeId;
+use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::op::Op;
 use llmc_ir::region::Region;
 use llmc_ir::shape::Type;
@@ -28,6 +29,72 @@ pub fn region_work(region: &Region, sizes: &Bindings) -> (Work, DType) {
     }
     work.bytes += region.outputs.iter().map(|&output| tensor_bytes(body.ty(output), sizes)).sum::<f64>();
     (work, dtype)
+}
+
+/// A way in which a kernel could divide its work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Way {
+    /// As the text form calls it.
+    pub name: &'static str,
+    /// Seconds of the kernel's products or attention, by the prices that forms are chosen by.
+    pub seconds: f64,
+    /// Whether it is the one that was chosen.
+    pub chosen: bool,
+}
+
+/// The ways that a region's products with weights, or its attention, could go in a step; none if there is no choice. Products
+/// of the same rows are priced as the one product that their kernel makes of them.
+pub fn ways(region: &Region, target: &Target<'_>) -> Vec<Way> {
+    let body = &region.body;
+    let mut ways: Vec<Way> = Vec::new();
+    for (op, operands, ty) in choices(body) {
+        for other in std::iter::once(&op).chain(&other_ways(&op)) {
+            let (Some(name), operands) = (way(other), operands.iter().collect()) else { continue };
+            let term = Term { op: other, operands, ty: &ty, dependence: Dependence::Runtime };
+            let seconds = term.price(target).seconds;
+            match ways.iter_mut().find(|way| way.name == name) {
+                Some(way) => way.seconds += seconds,
+                None => ways.push(Way { name, seconds, chosen: *other == op }),
+            }
+        }
+    }
+    ways.retain(|way| way.seconds.is_finite());
+    ways
+}
+
+/// What there is a choice of in a body: operations with the types of their operands and results.
+fn choices(body: &Graph) -> Vec<(Op, Vec<Type>, Type)> {
+    let mut choices: Vec<(NodeId, Op, Vec<Type>, Type)> = Vec::new();
+    for node in body.topological() {
+        let op = body.op(node);
+        let operands = body.operands(node);
+        let is_choice = match op {
+            Op::Dot { .. } => matches!(body.op(operands[1]), Op::Input { .. }),
+            op => way(op).is_some(),
+        };
+        if way(op).is_none() || !is_choice {
+            continue;
+        }
+        let types: Vec<Type> = operands.iter().map(|&operand| body.ty(operand).clone()).collect();
+        let same_rows = choices
+            .iter_mut()
+            .find(|(rows, known, ..)| matches!(op, Op::Dot { .. }) && *rows == operands[0] && known == op);
+        match same_rows {
+            Some((_, _, known, result)) => {
+                widen(&mut known[1], 0, &types[1]);
+                widen(result, 1, body.ty(node));
+            }
+            None => choices.push((operands[0], op.clone(), types, body.ty(node).clone())),
+        }
+    }
+    choices.into_iter().map(|(_, op, operands, ty)| (op, operands, ty)).collect()
+}
+
+/// Makes an axis of a type longer by that of another.
+fn widen(ty: &mut Type, axis: usize, by: &Type) {
+    if let (Type::Tensor(ty), Type::Tensor(by)) = (ty, by) {
+        ty.shape.0[axis].coefficient += by.shape.0[axis].coefficient;
+    }
 }
 
 /// Bytes that a launch reads of an input. Of a table only the gathered rows.

@@ -34,7 +34,8 @@ pub struct CompileArguments {
     /// model.safetensors, model.safetensors.index.json, or the directory of either
     #[arg(value_name = "CHECKPOINT")]
     pub checkpoint: PathBuf,
-    /// Where the artifact goes [default: the checkpoint directory's name with .llmc, here]
+    /// Where the artifact goes [default: the checkpoint directory's name with .llmc, here]; with --shapes-only where the
+    /// page of `llmc explain` goes, which must end in .html
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
     /// Element type of weight matrices and of what they multiply: bf16 or f32. Sums are always f32
@@ -109,7 +110,7 @@ struct CompileOutput<'a> {
     targets: Vec<&'a str>,
     /// Kernel launches of one step, by program.
     launches: Vec<Launches<'a>>,
-    warnings: &'a [String],
+    warnings: Vec<&'a String>,
     /// With --batch-invariant, what it costs by price.
     invariance: &'a [InvarianceCost],
     timing: Timing<'a>,
@@ -196,10 +197,14 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
     });
     bar.finish_and_clear();
     let summary = match outcome.map_err(failed)? {
-        Outcome::Stopped(text, _) => return output::print(&text),
+        Outcome::Stopped(text, passes) => {
+            passes.notes.iter().for_each(|note| output::note(&format!("warning: {note}")));
+            return output::print(&text);
+        }
         Outcome::Written(summary) => summary,
     };
     let total = started.elapsed().as_secs_f64();
+    summary.passes.notes.iter().for_each(|note| output::note(&format!("warning: {note}")));
     match arguments.json {
         true => output::print_json(&object(&model, &request, &path, &summary, [total, load_seconds])),
         false => output::print(&report(&model, &request, &path, &summary, total)),
@@ -281,7 +286,7 @@ fn object<'a>(
         dtype: model.numerics.matrix.name(),
         targets: target_names(request),
         launches: launches.collect(),
-        warnings: &model.warnings,
+        warnings: model.warnings.iter().chain(&summary.passes.notes).collect(),
         invariance: &summary.invariance,
         timing: Timing {
             total_s: total,

@@ -2,6 +2,7 @@
 
 use super::machine;
 use clap::Args;
+use llmc::explain::report::Report;
 use llmc::explain::{self, ExplainError, page, text};
 use llmc_artifact::{Artifact, write_file};
 use llmc_console::{CliError, output};
@@ -47,7 +48,12 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), CliError> {
     let Some(path) = &arguments.output else {
         return output::print(&text::text(&report).map_err(CliError::failure)?);
     };
-    let html = page::page(&report).map_err(CliError::failure)?;
+    write_page(&report, path)
+}
+
+/// Writes the page of a report, and says so.
+pub fn write_page(report: &Report, path: &Path) -> Result<(), CliError> {
+    let html = page::page(report).map_err(CliError::failure)?;
     write_file(path, html.as_bytes()).map_err(CliError::failure)?;
     output::print(&format!("{}: {:.1} kB\n", path.display(), html.len() as f64 / 1e3))
 }

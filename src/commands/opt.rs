@@ -68,6 +68,7 @@ pub fn opt(arguments: &OptArguments) -> Result<(), CliError> {
     };
     let mut instruments: Vec<Box<dyn Instrument>> = vec![Box::new(Verify)];
     let (state, report) = run_pipeline(state, &context, &options, &mut instruments).map_err(failed)?;
+    report.notes.iter().for_each(|note| output::note(&format!("warning: {note}")));
     if arguments.report {
         output::note(report.to_string().trim_end());
     }

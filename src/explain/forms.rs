@@ -40,7 +40,7 @@ pub fn forms((before, after): Around<'_>, machines: &Machines) -> Result<String,
             let text = function_text(form);
             match known.iter().find(|(_, other)| *other == text) {
                 Some((other, _)) => writeln!(out, "the same form as for {other}")?,
-                None => writeln!(out, "{}", priced(form, &target)?)?,
+                None => writeln!(out, "{}", priced(form, original, &target)?)?,
             }
             known.push((&program.name, text));
         }

@@ -1,14 +1,14 @@
 //! Kernels under the machine's roof: what a launch moves and computes at the typical sizes of its program, and how long
 //! that takes if nothing but the machine limits it.
 
-use super::report::{Kernel, Price, Program};
+use super::report::{Kernel, Price, Program, Way};
 use llmc_ir::dim::{Bindings, Bounds};
-use llmc_ir::machine::{Machine, Machines, Processor};
+use llmc_ir::machine::{Machines, Processor};
 use llmc_ir::op::Op;
 use llmc_ir::plan::{self, Operand, Plan};
 use llmc_ir::region::{self, PlannedModel};
-use llmc_passes::eqsat::cost::{price_of, typical};
-use llmc_passes::region_cost::{cache_bytes, input_bytes, region_work, tensor_bytes};
+use llmc_passes::eqsat::cost::{Target, price_of, typical};
+use llmc_passes::region_cost::{self, cache_bytes, input_bytes, region_work, tensor_bytes, ways};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A target's name, and the bytes of its functions by symbol.
@@ -33,7 +33,7 @@ pub fn programs(planned: &PlannedModel, machines: &Machines, code: &[CodeSizes])
             let code = if program.processor == Processor::Cpu { code } else { &[] };
             let bytes = code.iter().map(|(name, sizes)| (name.clone(), sizes.get(&symbol).copied().unwrap_or(0)));
             let launches = launches.get(kernel.name.as_str()).copied().unwrap_or(0);
-            describe_kernel(kernel, launches, &sizes, machine, bytes.collect())
+            describe_kernel(kernel, launches, &Target::of(machine, &program.bounds), bytes.collect())
         };
         let kernels: Vec<Kernel> = of_program.iter().map(describe).collect();
         let sum = |part: fn(&Price) -> f64| {
@@ -69,11 +69,11 @@ fn takes(bounds: &Bounds) -> String {
 fn describe_kernel(
     kernel: &region::Kernel,
     launches: usize,
-    sizes: &Bindings,
-    machine: &Machine,
+    target: &Target<'_>,
     code_bytes: BTreeMap<String, u64>,
 ) -> Kernel {
-    let (work, dtype) = region_work(&kernel.region, sizes);
+    let machine = target.machine;
+    let (work, dtype) = region_work(&kernel.region, &target.sizes);
     let price = price_of(&work, dtype, machine);
     let matrix = machine.matrix_flops(dtype);
     let (unit_flops, peak) = match work.matrix_flops / matrix >= work.vector_flops / machine.vector_flops {
@@ -89,8 +89,13 @@ fn describe_kernel(
         unit_flops,
         intensity: if work.bytes > 0.0 { unit_flops / work.bytes } else { 0.0 },
         peak,
+        ways: ways(&kernel.region, target).into_iter().map(as_reported).collect(),
         code_bytes,
     }
+}
+
+fn as_reported(region_cost::Way { name, seconds, chosen }: region_cost::Way) -> Way {
+    Way { name, seconds, chosen }
 }
 
 /// What no step of a program can do without: each weight once, gathered rows, and the cache.

@@ -247,8 +247,21 @@ pub struct Kernel {
     pub intensity: f64,
     /// The machine's rate of them, per second.
     pub peak: f64,
+    /// The ways in which it could divide its work; none if there is no choice.
+    pub ways: Vec<Way>,
     /// Bytes of machine code by target; 0 where it is part of the entry point.
     pub code_bytes: BTreeMap<String, u64>,
+}
+
+/// A way in which a kernel could divide its work.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Way {
+    /// As the text form calls it.
+    pub name: &'static str,
+    /// Seconds of the kernel's products or attention, by the prices that forms are chosen by.
+    pub seconds: f64,
+    /// Whether it is the one that was chosen.
+    pub chosen: bool,
 }
 
 /// Activations in memory over the launches of a step, each function's once.

@@ -154,7 +154,7 @@ impl Watched {
             compiler_version: env!("CARGO_PKG_VERSION").to_owned(),
             model: context.facts.clone(),
             kv: planned.map(|planned| planned.plan.kv),
-            notes: notes(kept),
+            notes: notes(kept).into_iter().chain(self.passes.notes.iter().cloned()).collect(),
             saturation: Vec::new(),
             rules: rules.iter().map(describe_rule).collect(),
             programs,

@@ -202,9 +202,19 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { plural })
 }
 
-/// What bounds a kernel, with the number that says so.
+/// What bounds a kernel, with the number that says so, and how it divides its work rather than otherwise.
 fn why(kernel: &Kernel) -> String {
-    format!("{} ({:.2} FLOP per byte)", kernel.price.bound, kernel.intensity)
+    let reason = format!("{} ({:.2} FLOP per byte)", kernel.price.bound, kernel.intensity);
+    let Some(chosen) = kernel.ways.iter().find(|way| way.chosen) else { return reason };
+    let others = kernel.ways.iter().filter(|way| !way.chosen).map(|way| {
+        let more = 100.0 * (way.seconds / chosen.seconds - 1.0);
+        format!("{} {more:+.0} %", way.name)
+    });
+    let others: Vec<String> = others.collect();
+    match others.is_empty() {
+        true => format!("{reason}; {}", chosen.name),
+        false => format!("{reason}; {}, by price {}", chosen.name, others.join(", ")),
+    }
 }
 
 fn gpus(out: &mut String, report: &Report) -> fmt::Result {

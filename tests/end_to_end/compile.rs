@@ -9,6 +9,7 @@ use llmc_passes::pipeline::pipeline;
 use llmrt::device::host::cpu;
 use safetensors::SafeTensors;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -189,6 +190,21 @@ fn opt_goes_on_where_compile_stopped() {
     fs::write(&file, &texts[0]).unwrap();
     fails_saying(llmc().args(["opt", "--passes", "magic"]).arg(&file), &["`magic`", "cse"]);
     fails_saying(llmc().args(["opt", "/no/such.tir"]), &["cannot read /no/such.tir"]);
+}
+
+/// Forms are chosen by price and names made of what is there: no map's order gets into a dump.
+#[test]
+fn two_dumps_of_a_model_are_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let dumps = ["one", "two"].map(|name| {
+        let dump = directory.path().join(name);
+        let mut command = llmc();
+        command.arg("compile").arg(tiny("qwen2")).args(["--target", "x86-64-v3,cuda:sm_80", "--stop-after", "planned"]);
+        succeeds(command.arg("--dump").arg(&dump));
+        let files = fs::read_dir(&dump).unwrap().map(|entry| entry.unwrap().path());
+        files.map(|path| (path.file_name().unwrap().to_owned(), fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    });
+    assert!(dumps[0].len() > pipeline().len() && dumps[0] == dumps[1]);
 }
 
 #[test]

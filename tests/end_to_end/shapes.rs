@@ -64,6 +64,19 @@ fn shapes_say_what_an_artifact_says() {
 }
 
 #[test]
+fn shapes_have_a_page_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = write(directory.path(), LLAMA_3_8B);
+    let page = directory.path().join("report.html");
+    let said = succeeds(shapes(&config).args(["--max-batch", "1", "-o"]).arg(&page));
+    assert!(said.contains("report.html"), "{said}");
+    let page = fs::read_to_string(&page).unwrap();
+    for part in ["<!DOCTYPE html>", "shapes.json", "no weights were read", "\"bytes\":null"] {
+        assert!(page.contains(part), "`{part}` is not in the page");
+    }
+}
+
+#[test]
 fn a_large_model_s_choices_have_reasons() {
     let directory = tempfile::tempdir().unwrap();
     let config = write(directory.path(), LLAMA_3_8B);
@@ -98,7 +111,7 @@ fn what_is_no_configuration_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let config = write(directory.path(), LLAMA_3_8B);
     let output = directory.path().join("x.llmc");
-    fails_saying(shapes(&config).arg("-o").arg(&output), &["--shapes-only", "x.llmc", "leave out -o"]);
+    fails_saying(shapes(&config).arg("-o").arg(&output), &["--shapes-only", "x.llmc", "leave out -o", ".html"]);
     assert!(!output.exists());
     fails_saying(&mut shapes(&directory.path().join("nothing.json")), &["cannot read", "nothing.json"]);
     fails_saying(&mut shapes(directory.path()), &["cannot read", "config.json"]);

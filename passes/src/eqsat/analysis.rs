@@ -3,6 +3,7 @@
 use super::cost::dependence;
 use super::language::Node;
 use egg::{DidMerge, EGraph, Id};
+use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::infer::infer;
 use llmc_ir::shape::Type;
 
@@ -19,6 +20,8 @@ pub struct Analysis;
 pub struct Facts {
     /// The type of every term of the class.
     pub ty: Type,
+    /// The axis along which the rows of a step lie; none if all rows share the values, or if it is a cache.
+    pub row_axis: Option<usize>,
     /// What the values depend on; the least of the class's terms.
     pub dependence: Dependence,
 }
@@ -34,6 +37,12 @@ pub enum Dependence {
     Runtime,
 }
 
+/// Rows are what a step has some of: tokens, samples or sequences. Positions of the context are none.
+fn row_axis(ty: &Type) -> Option<usize> {
+    let is_row = |dim: &Dim| dim.symbol.is_some_and(|symbol| symbol != Symbol::Context);
+    ty.as_tensor()?.shape.0.iter().position(is_row)
+}
+
 impl egg::Analysis<Node> for Analysis {
     type Data = Facts;
 
@@ -43,11 +52,12 @@ impl egg::Analysis<Node> for Analysis {
         // Terms enter through `Terms::add`, which has inferred the type already.
         let ty = infer(&node.op, &types).unwrap_or_else(|error| panic!("{} is ill-typed: {error}", node.op.name()));
         let dependence = dependence(&node.op, operands.iter().map(|facts| facts.dependence));
-        Facts { ty, dependence }
+        Facts { row_axis: row_axis(&ty), ty, dependence }
     }
 
     fn merge(&mut self, to: &mut Facts, from: Facts) -> DidMerge {
         assert_eq!(to.ty, from.ty, "a rewrite rule made terms of two types equal");
+        assert_eq!(to.row_axis, from.row_axis, "a rewrite rule made terms with rows along different axes equal");
         let least = to.dependence.min(from.dependence);
         let merged = DidMerge(to.dependence != least, from.dependence != least);
         to.dependence = least;

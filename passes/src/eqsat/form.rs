@@ -86,6 +86,11 @@ fn dependences(function: &Function) -> Dependences {
     known
 }
 
+/// A node of a function, for what it costs.
+pub(super) fn term_of(function: &Function, node: NodeId) -> Term<'_> {
+    term(function, node, &dependences(function))
+}
+
 fn term<'f>(function: &'f Function, node: NodeId, known: &Dependences) -> Term<'f> {
     let graph = &function.graph;
     Term {

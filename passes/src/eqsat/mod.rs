@@ -2,7 +2,8 @@
 //!
 //! Each function is saturated once ([`mod@saturate`]): its e-graph ([`language`], [`analysis`]) comes to hold every form
 //! that the [`rules`] reach. Programs that share a function share the e-graph; for each, the cheapest form at its typical
-//! sizes on the machine that it is for ([`cost`]) is extracted ([`mod@extract`]). [`explain`] prints what was chosen and why.
+//! sizes on the machine that it is for ([`cost`]) is extracted ([`mod@extract`]). [`explain`] prints what was chosen and why,
+//! [`compare`] for several steps side by side.
 //!
 //! ```text
 //! function of the specialised module ──saturate──▶ e-graph ──extract for decode──▶ function of decode
@@ -10,6 +11,7 @@
 //! ```
 
 pub mod analysis;
+pub mod compare;
 pub mod cost;
 pub mod explain;
 pub mod extract;
@@ -28,7 +30,7 @@ use form::form_cost;
 use llmc_ir::module::Function;
 use llmc_ir::text::function_text;
 use rule::Rule;
-use saturate::{Saturated, saturate};
+use saturate::{Saturated, Stop, saturate};
 
 /// The pass: the cheapest form of every function, program by program.
 pub fn eqsat(state: State, context: &Context) -> Result<State, String> {
@@ -40,7 +42,7 @@ pub fn eqsat(state: State, context: &Context) -> Result<State, String> {
     for program in &mut programs {
         let target = Target::of(context.machines.of(program.processor)?, &program.bounds);
         for function in &mut program.module.functions {
-            let saturated = saturated(&mut known, function, &rules)?;
+            let saturated = saturated(&mut known, function, &rules, context)?;
             *function = best_form(saturated, function, &target)?;
         }
     }
@@ -52,12 +54,20 @@ fn saturated<'k>(
     known: &'k mut Vec<(String, Saturated)>,
     function: &Function,
     rules: &[Rule],
+    context: &Context,
 ) -> Result<&'k Saturated, String> {
     let text = function_text(function);
     let index = match known.iter().position(|(other, _)| *other == text) {
         Some(index) => index,
         None => {
-            known.push((text, saturate(function, rules)?));
+            let saturated = saturate(function, rules)?;
+            if saturated.statistics.stop != Stop::Saturated {
+                context.notes.borrow_mut().push(format!(
+                    "equality saturation of @{} {}: forms may be missing; with fewer families of rules (--without) it may end",
+                    function.name, saturated.statistics.stop
+                ));
+            }
+            known.push((text, saturated));
             known.len() - 1
         }
     };

@@ -180,6 +180,11 @@ impl<'g> Terms<'g> {
         self.ty(class).as_tensor()
     }
 
+    /// The axis along which the rows of a step lie in a class.
+    pub fn row_axis(&self, class: Id) -> Option<usize> {
+        self.graph[class].data.row_axis
+    }
+
     /// What the values of a class depend on.
     pub fn dependence(&self, class: Id) -> Dependence {
         self.graph[class].data.dependence

@@ -17,6 +17,8 @@ pub struct Report {
     pub before: Duration,
     /// The passes in the order they ran.
     pub passes: Vec<PassReport>,
+    /// What passes found that people should know, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// What one pass did.

@@ -41,7 +41,8 @@ const programColour = (name) => `var(--p${Math.max(0, report.programs.findIndex(
 function table(columns, rows) {
   const cell = (tag, column, content, attributes) => make(tag, { class: column.kind ?? "", ...attributes }, content);
   const head = make("tr", {}, columns.map((column) => cell("th", column, column.title)));
-  const body = rows.map((row) => make("tr", { class: row.class ?? "" }, columns.map((column) => cell("td", column, column.of(row)))));
+  // On a narrow screen a row is a card, and its cells say themselves what they are.
+  const body = rows.map((row) => make("tr", { class: row.class ?? "" }, columns.map((column) => cell("td", column, column.of(row), { "data-title": column.title }))));
   return make("table", {}, make("thead", {}, head), make("tbody", {}, body));
 }
 

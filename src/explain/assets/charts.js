@@ -106,15 +106,23 @@ function drawArena(program) {
   svg.selectAll("*").remove();
   const { arena } = program;
   const [wide, high] = [svg.node().clientWidth, svg.node().clientHeight];
-  const edge = { left: 66, right: 10, top: 34, bottom: 24 };
+  const edge = { left: 66, right: 10, top: 46, bottom: 24 };
   const x = vendor.scaleLinear().domain([0, Math.max(1, arena.launches.length)]).range([edge.left, wide - edge.right]);
   const y = vendor.scaleLinear().domain([0, Math.max(1, arena.bytes)]).range([high - edge.bottom, edge.top]);
   svg.append("g").attr("transform", `translate(${edge.left},0)`).call(vendor.axisLeft(y).ticks(6).tickFormat((value) => quantity(value, "B").replace(/\.0+ /, " ")));
   const functions = svg.append("g").selectAll("g").data(arena.functions).join("g");
   functions.append("line").attr("class", "ceiling").attr("x1", (item) => x(item.first)).attr("x2", (item) => x(item.first)).attr("y1", 8).attr("y2", high - edge.bottom);
-  functions.append("text").attr("class", "label").attr("x", (item) => x(item.first) + 3)
-    .attr("y", (item, n) => n % 2 ? 29 : 15)
-    .text((item) => item.calls > 1 ? `${item.name} × ${item.calls}` : item.name);
+  // Names of functions take the first line that is free where they begin; the last ones end at the edge.
+  const heading = (item) => item.calls > 1 ? `${item.name} × ${item.calls}` : item.name;
+  const ends = [0, 0, 0];
+  const headings = arena.functions.map((item) => {
+    const width = 6.7 * heading(item).length;
+    const left = Math.min(x(item.first) + 3, wide - width - 2);
+    const line = Math.max(0, ends.findIndex((end) => end <= left));
+    ends[line] = left + width + 6;
+    return { text: heading(item), left, line };
+  });
+  functions.data(headings).append("text").attr("class", "label").attr("x", (item) => item.left).attr("y", (item) => 12 + 13 * item.line).text((item) => item.text);
   const writers = [...new Set(arena.buffers.map((buffer) => buffer.writer))];
   const palette = ["dot", "reduce", "weight", "attend", "cache", "input", "gather", "map"];
   const rects = svg.append("g").selectAll("rect").data(arena.buffers).join("rect").attr("class", "buffer").attr("rx", 3)
@@ -124,7 +132,16 @@ function drawArena(program) {
   tooltip(rects, (buffer) => `written by ${buffer.writer}
 ${quantity(buffer.bytes, "B")} at ${buffer.offset}
 ${buffer.first === buffer.last ? `during ${arena.launches[buffer.first]}` : `from ${arena.launches[buffer.first]} to ${arena.launches[buffer.last]}`}`);
-  const roomy = arena.buffers.filter((buffer) => x(buffer.last + 1) - x(buffer.first) > buffer.writer.length * 6.7 + 8 && y(buffer.offset) - y(buffer.offset + buffer.bytes) > 15);
+  // What is drawn later covers what is below it, so that its name comes first.
+  const taken = [];
+  const roomy = [...arena.buffers].reverse().filter((buffer) => {
+    const [left, top] = [x(buffer.first), y(buffer.offset + buffer.bytes)];
+    const right = left + buffer.writer.length * 6.7 + 8;
+    const fits = x(buffer.last + 1) > right && y(buffer.offset) - top > 15;
+    const covered = taken.some((other) => left < other.right && other.left < right && Math.abs(top - other.top) < 14);
+    if (fits && !covered) taken.push({ left, right, top });
+    return fits && !covered;
+  });
   svg.append("g").selectAll("text").data(roomy).join("text").attr("class", "label").attr("pointer-events", "none")
     .attr("x", (buffer) => x(buffer.first) + 5).attr("y", (buffer) => y(buffer.offset + buffer.bytes) + 13).text((buffer) => buffer.writer);
   svg.append("text").attr("x", wide - edge.right).attr("y", high - 6).attr("text-anchor", "end").text(`${arena.launches.length} launches, each function once`);

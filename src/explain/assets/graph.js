@@ -19,9 +19,29 @@ function label(node) {
     ? `${word} ${attributes[1].replace(/^.*(op|part|range) = ([^,]*).*$/, "$2")}` : word;
 }
 
+// The weights that a node is made of, by the names of their modules; null if anything else goes into it.
+function weightsOf(graph, index) {
+  const node = graph.nodes[index];
+  if (node.kind === "weight") return [node.text.replace(/^weight "?\/?|"$/g, "").replace(/\.weight$/, "").split(".").at(-1)];
+  const operands = graph.edges.filter(([, to]) => to === index).map(([from]) => weightsOf(graph, from));
+  return ["move", "map", "dot"].includes(node.kind) && operands.length && operands.every((names) => names) ? operands.flat() : null;
+}
+
+// A product is called by its weights, and by how its kernel divides the work; so is attention.
+function nodeName(graph, index) {
+  const node = graph.nodes[index];
+  const by = node.text.match(/by = (\w+)/)?.[1];
+  if (node.origin === "plan") return label(node);
+  if (node.kind === "attend") return by ? `attend by ${by}` : "attend";
+  if (node.kind !== "dot") return label(node);
+  const operand = graph.edges.filter(([, to]) => to === index).at(-1);
+  const weights = operand ? weightsOf(graph, operand[0]) : null;
+  return [by ?? "dot", weights ? [...new Set(weights)].join("+") : ""].join(" ").trim();
+}
+
 // Labels with the constants among the operands.
 function labels(graph) {
-  const texts = graph.nodes.map(label);
+  const texts = graph.nodes.map((node, index) => nodeName(graph, index));
   for (const [from, to] of graph.edges) {
     if (folded(graph.nodes[from])) texts[to] += ` ${Number(Number(graph.nodes[from].text.slice(6)).toPrecision(4))}`;
   }
@@ -91,14 +111,21 @@ function drawGraph(index, { fresh, colour, chosen }) {
   const choose = (number) => {
     nodes.classed("chosen", (item) => item.number === number);
     edges.classed("chosen", ([from, to]) => from === number || to === number);
+    const { place } = drawn.find((item) => item.number === number) ?? {};
+    const [px, py] = place ? transform.apply([place.x, place.y]) : [wide / 2, high / 2];
+    if (px < 20 || px > wide - 20 || py < 20 || py > high - 20) at(transform.k, place.x, place.y);
     chosen(number, choose);
   };
   nodes.on("click", (event, item) => choose(item.number));
 
   const size = drawing.graph();
+  let transform = vendor.zoomIdentity;
   const zoom = vendor.zoom().scaleExtent([0.03, 4])
     .filter((event) => event.type !== "wheel" || event.ctrlKey || event.metaKey)
-    .on("zoom", (event) => world.attr("transform", event.transform));
+    .on("zoom", (event) => {
+      transform = event.transform;
+      world.attr("transform", transform);
+    });
   svg.call(zoom);
   const [wide, high] = [svg.node().clientWidth || 800, svg.node().clientHeight || 500];
   const at = (scale, x, y) => svg.call(zoom.transform, vendor.zoomIdentity.translate(wide / 2 - x * scale, high / 2 - y * scale).scale(scale));

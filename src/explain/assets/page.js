@@ -9,7 +9,9 @@ function header() {
   byId("title").textContent = report.artifact;
   byId("subtitle").textContent = `${model.architecture}, ${model.dtype}, ${model.layers} layers, hidden ${model.hidden}, vocabulary ${model.vocab}; priced for ${machines.map((machine) => `${machine.name} (${machine.source})`).join(" and ")}; llmc ${report.compiler_version}`;
   show("notes", report.notes.map((note) => make("li", {}, note)));
-  const entries = [[quantity(model.parameters, ""), "parameters"], [quantity(report.bytes, "B"), "artifact"]];
+  const entries = [[quantity(model.parameters, ""), "parameters"]];
+  if (report.bytes !== null) entries.push([quantity(report.bytes, "B"), "artifact"]);
+  else if (report.weights.length) entries.push([quantity(sum(report.weights, (group) => group.bytes), "B"), "of weights it would have"]);
   if (decode) entries.push([time(decode.seconds), `predicted step of ${decode.name}`], [percent(decode.floor_bytes / decode.bytes), `of its traffic is unavoidable (${quantity(decode.bytes, "B")})`]);
   if (prefill) entries.push([`${quantity(prefill.sizes.tokens / prefill.seconds, "")}/s`, `tokens of ${prefill.name}, predicted`]);
   entries.push([time(report.timing.total_seconds), "all passes, verified"]);
@@ -18,7 +20,11 @@ function header() {
 
 // ---- path
 
-const path = { phase: report.phases.findLast((phase) => phase.name === "rewritten") ? "rewritten" : report.phases.at(-1).name, program: prefill?.name ?? "", function: "layer", colour: "kind" };
+// At first the phase in which forms are chosen, and the program whose layer it changed most.
+const rewritten = report.phases.findLast((phase) => phase.name === "rewritten");
+const chosenNodes = (view) => report.graphs[view.graph].nodes.filter((node) => node.origin === "eqsat").length;
+const mostChanged = rewritten?.views.filter((view) => view.function.startsWith("layer")).reduce((best, view) => best && chosenNodes(best) >= chosenNodes(view) ? best : view, undefined);
+const path = { phase: rewritten ? "rewritten" : report.phases.at(-1).name, program: mostChanged?.program ?? decode?.name ?? "", function: mostChanged?.function ?? "layer", colour: "kind" };
 const kinds = { dot: "product", attend: "attention", reduce: "reduction or rows", map: "elementwise", gather: "gather", cache: "cache write", move: "rearrangement", weight: "weight", input: "input", constant: "constant" };
 const passesOf = new Map(report.phases.flatMap((phase) => phase.passes.map((pass) => [pass.name, pass])));
 const origins = ["definition", ...passesOf.keys()];
@@ -47,6 +53,8 @@ function showPhases() {
 
 function showPath() {
   showPhases();
+  const [strip, pressed] = [byId("phases"), byId("phases").querySelector("[aria-pressed=true]")];
+  strip.scrollLeft = pressed.offsetLeft - (strip.clientWidth - pressed.offsetWidth) / 2;
   const phase = report.phases.find((phase) => phase.name === path.phase);
   const programs = [...new Set(phase.views.map((view) => view.program))];
   const program = options("path-program", programs.map((name) => ({ value: name ?? "", text: name ?? "all" })), path.program);
@@ -57,8 +65,8 @@ function showPath() {
   if (view) {
     const graph = report.graphs[view.graph];
     const colours = { kind: (node) => `var(--${node.kind})`, cost: costColour(graph.nodes), origin: (node) => originColour(node.origin) };
-    drawGraph(view.graph, { fresh: (node) => phase.name !== "planned" && fresh.has(node.origin), colour: colours[path.colour], chosen: (number, choose) => showNode(graph, number, choose) });
-    showOverview(graph, view);
+    const choose = drawGraph(view.graph, { fresh: (node) => phase.name !== "planned" && fresh.has(node.origin), colour: colours[path.colour], chosen: (number, choose) => showNode(graph, number, choose) });
+    showOverview(graph, view, choose);
     showLegend(graph, phase);
   }
   byId("changes-title").textContent = phase.passes.length ? `What the passes of this phase changed, in all programs together` : "The module as the model's definition wrote it";
@@ -90,19 +98,19 @@ function priceOf(node) {
   return program?.kernels.find((kernel) => kernel.name === node.name)?.price ?? null;
 }
 
-function showOverview(graph, view) {
+function showOverview(graph, view, choose) {
   const seconds = sum(graph.nodes, (node) => priceOf(node)?.seconds ?? 0);
-  const dear = graph.nodes.map((node) => ({ node, price: priceOf(node) })).filter((item) => item.price).sort((a, b) => b.price.seconds - a.price.seconds).slice(0, 6);
-  const named = (node) => node.origin === "plan" ? node.name : `${node.region === null ? node.name : graph.regions[node.region].name} ${label(node)}`;
+  const dear = graph.nodes.map((node, number) => ({ number, price: priceOf(node) })).filter((item) => item.price).sort((a, b) => b.price.seconds - a.price.seconds).slice(0, 6);
+  const link = ({ number }) => make("button", { class: "node", onclick: () => choose(number) }, nodeName(graph, number));
   show("detail", make("h4", {}, `@${view.function}`),
     make("p", { class: "quiet" }, `${graph.nodes.length} ${graph.nodes[0]?.origin === "plan" ? "launches" : "nodes"}${graph.regions.length ? ` in ${graph.regions.length} regions` : ""}${view.calls > 1 ? `, called ${view.calls} times per step` : ""}`),
     dear.length ? make("p", {}, `Predicted: ${time(seconds)} per call. Dearest:`) : make("p", {}, "Select a node."),
-    dear.length ? table([{ title: graph.nodes[0]?.origin === "plan" ? "launch" : "node", kind: "code-name", of: (item) => named(item.node) }, { title: "price", kind: "number", of: (item) => time(item.price.seconds) }, { title: "bound by", of: (item) => item.price.bound }], dear) : null);
+    dear.length ? table([{ title: graph.nodes[0]?.origin === "plan" ? "launch" : "node", of: link }, { title: "price, bound by", kind: "number", of: (item) => make("span", {}, time(item.price.seconds), make("small", { class: "quiet" }, item.price.bound)) }], dear) : null);
 }
 
 function showNode(graph, number, choose) {
   const node = graph.nodes[number];
-  const link = (index) => make("button", { class: "node", onclick: () => choose(index) }, graph.nodes[index].name === label(graph.nodes[index]) ? graph.nodes[index].name : `${graph.nodes[index].name} ${label(graph.nodes[index])}`.slice(0, 40));
+  const link = (index) => make("button", { class: "node", onclick: () => choose(index) }, graph.nodes[index].name === nodeName(graph, index) ? graph.nodes[index].name : `${graph.nodes[index].name} ${nodeName(graph, index)}`.slice(0, 40));
   const from = graph.edges.filter((edge) => edge[1] === number).map((edge) => edge[0]);
   const to = graph.edges.filter((edge) => edge[0] === number).map((edge) => edge[1]);
   const rows = [["computes", make("code", {}, node.text)], [node.origin === "plan" ? "waits" : "type", make("code", {}, node.ty)], ["is a", kinds[node.kind]], ["comes from", originText(node.origin)]];
@@ -206,6 +214,17 @@ function rooflineSection() {
   return draw;
 }
 
+// The way in which a kernel divides its work, and how much longer the other ways would take.
+function dividedBy(kernel) {
+  const chosen = kernel.ways.find((way) => way.chosen);
+  if (!chosen) return "";
+  const others = kernel.ways.filter((way) => !way.chosen).map((way) => {
+    const more = 100 * (way.seconds / chosen.seconds - 1);
+    return Math.abs(more) < 0.5 ? `${way.name} takes the same` : `${way.name} ${more > 0 ? "+" : "\u2212"}${Math.abs(more).toFixed(0)} %`;
+  });
+  return make("span", {}, make("b", {}, chosen.name), others.length ? make("span", { class: "quiet" }, `  ${others.join(", ")}`) : null);
+}
+
 function kernelsSection() {
   const entries = report.programs.map((program) => ({ value: program.name, text: `${program.name}: ${program.takes}` }));
   options("kernels-program", entries, decode?.name);
@@ -233,6 +252,7 @@ function kernelsSection() {
       { title: "share", kind: "number", of: (kernel) => percent(total(kernel) / program.seconds) },
       { title: "traffic", kind: "number", of: (kernel) => quantity(kernel.price.bytes, "B") }, { title: "work", kind: "number", of: (kernel) => quantity(kernel.price.flops, "FLOP") },
       { title: "per byte", kind: "number", of: (kernel) => kernel.intensity.toFixed(2) }, { title: "bound by", of: (kernel) => kernel.price.bound },
+      { title: "way, and the others", kind: "wide", of: dividedBy },
       ...report.targets.map((target) => ({ title: `code, ${target.name}`, kind: "number", of: (kernel) => kernel.code_bytes[target.name] ? quantity(kernel.code_bytes[target.name], "B") : "inlined" })),
       ...onGpus.map(([gpu, found]) => ({ title: `grids, ${gpu.name}`, of: (kernel) => grids(found, kernel) })),
     ], kernels));

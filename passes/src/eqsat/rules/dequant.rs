@@ -41,9 +41,15 @@ fn in_dot(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     narrow.into_iter().filter_map(|narrow| terms.add(node.op.clone(), &[x, narrow])).collect()
 }
 
+/// Weights that are widened, and ones that are rounded, which is not undone.
 fn narrow_example(seed: u64) -> Function {
     let narrow = if seed.is_multiple_of(2) { DType::BF16 } else { DType::F16 };
     example(|graph, x| {
+        if seed.is_multiple_of(3) {
+            let weight = weight(graph, "w", DType::F32, &[5, 8])?;
+            let rounded = graph.add(Op::Convert { to: narrow }, &[weight])?;
+            return graph.add(Op::PRODUCT, &[x, rounded]);
+        }
         let weight = weight(graph, "w", narrow, &[5, 8])?;
         let wide = graph.add(Op::Convert { to: DType::F32 }, &[weight])?;
         graph.add(Op::PRODUCT, &[x, wide])

@@ -40,7 +40,7 @@ fn is_scaling(op: &Op) -> bool {
 }
 
 fn out(terms: &mut Terms<'_>, class: Id, node: &Node) -> Vec<Id> {
-    let (&Op::Dot { left, batch, method: DotMethod::Gemm, .. }, &[x, y]) = (&node.op, &node.operands[..]) else {
+    let (&Op::Dot { left, method: DotMethod::Gemm, .. }, &[x, y]) = (&node.op, &node.operands[..]) else {
         return Vec::new();
     };
     let Some(result) = terms.tensor(class).map(|ty| ty.shape.clone()) else { return Vec::new() };
@@ -56,7 +56,7 @@ fn out(terms: &mut Terms<'_>, class: Id, node: &Node) -> Vec<Id> {
             .collect();
         found.extend(scales.into_iter().filter_map(|scale| {
             let mut dims = terms.tensor(scale)?.shape.0.clone();
-            if dims[left] != Dim::fixed(1) || left < batch {
+            if dims[left] != Dim::fixed(1) {
                 return None;
             }
             // The result has the left operand's other axes first.
@@ -115,8 +115,9 @@ fn constant(terms: &Terms<'_>, node: &Node) -> Option<(Vec<llmc_ir::op::Number>,
     }
 }
 
+/// What the rule is for, and a shift, which is no scale.
 fn out_example(seed: u64) -> Function {
-    let op = if seed.is_multiple_of(2) { BinaryOp::Multiply } else { BinaryOp::Divide };
+    let op = [BinaryOp::Multiply, BinaryOp::Divide, BinaryOp::Add][seed as usize % 3];
     example(|graph, x| {
         let weight = weight(graph, "w", DType::F32, &[5, 8])?;
         let square = graph.add(Op::Binary(BinaryOp::Multiply), &[x, x])?;
@@ -127,10 +128,18 @@ fn out_example(seed: u64) -> Function {
     })
 }
 
+/// One factor for all, and one for each column, which no row can have before the product.
 fn in_example(seed: u64) -> Function {
     example(|graph, x| {
         let weight = weight(graph, "w", DType::F32, &[5, 8])?;
         let product = graph.add(Op::PRODUCT, &[x, weight])?;
+        if seed.is_multiple_of(2) {
+            let values = (1..=5).map(|column| f64::from(column).into()).collect();
+            let factors = Op::Constant { values, dtype: DType::F32, shape: Shape(vec![1.into(), 5.into()]) };
+            let factors = graph.add(factors, &[])?;
+            let factors = graph.add(Op::Broadcast { shape: rows(&[5]) }, &[factors])?;
+            return graph.add(Op::Binary(BinaryOp::Multiply), &[product, factors]);
+        }
         let values = vec![(seed as f64 + 0.5).into()];
         let factor = graph.add(Op::Constant { values, dtype: DType::F32, shape: rows(&[5]) }, &[])?;
         graph.add(Op::Binary(BinaryOp::Multiply), &[product, factor])

@@ -7,7 +7,7 @@ use super::super::language::Node;
 use super::super::rule::{Family, Numerics, Rule, Terms};
 use super::example::{example, rows, weight};
 use egg::Id;
-use llmc_ir::dim::Dim;
+use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::module::Function;
@@ -45,12 +45,16 @@ pub fn rules() -> Vec<Rule> {
     ]
 }
 
-/// The operand of a gather of rows by something that has a symbolic number of rows, and the indices.
+/// The operand of a gather of rows by a row of indices, the indices, and how many there are.
 fn gathered(terms: &Terms<'_>, node: &Node) -> Option<(Id, Id, Dim)> {
     let &[table, indices] = &node.operands[..] else { return None };
     let rows = terms.tensor(indices)?.shape.0[0];
-    (node.op == Op::Gather && rows.symbol.is_some()).then_some((table, indices, rows))
+    let of_rows = terms.row_axis(table) == ROWS && terms.row_axis(indices) == ROWS;
+    (node.op == Op::Gather && of_rows).then_some((table, indices, rows))
 }
+
+/// Where a gather finds rows.
+const ROWS: Option<usize> = Some(0);
 
 /// Terms for each node of the gathered class that `rewrite` can move the gather through.
 fn each_operand(
@@ -70,7 +74,8 @@ fn through_map(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     each_operand(terms, node, |terms, inner, indices, _| {
         let elementwise =
             matches!(inner.op, Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Convert { .. });
-        let along_columns = matches!(inner.op, Op::Slice { axis, .. } | Op::Concat { axis } if axis > 0);
+        // There are no slices and joins of rows: how many there are is not known.
+        let along_columns = matches!(inner.op, Op::Slice { .. } | Op::Concat { .. });
         if !elementwise && !along_columns {
             return None;
         }
@@ -87,15 +92,14 @@ fn with_rows(shape: &Shape, rows: Dim) -> Shape {
 
 fn through_shape(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     each_operand(terms, node, |terms, inner, indices, rows| {
-        let from = terms.tensor(*inner.operands.first()?)?.shape.0.first().copied()?;
+        let &operand = inner.operands.first().filter(|&&operand| terms.row_axis(operand) == ROWS)?;
+        // Where a reshape changes what a row is, the number of elements does not fit, and there is no such term.
         let op = match &inner.op {
-            Op::Reshape { shape } if shape.0.first() == Some(&from) => Op::Reshape { shape: with_rows(shape, rows) },
-            Op::Broadcast { shape } if shape.0.first() == Some(&from) => {
-                Op::Broadcast { shape: with_rows(shape, rows) }
-            }
+            Op::Reshape { shape } => Op::Reshape { shape: with_rows(shape, rows) },
+            Op::Broadcast { shape } => Op::Broadcast { shape: with_rows(shape, rows) },
             _ => return None,
         };
-        let operand = gather(terms, inner.operands[0], indices)?;
+        let operand = gather(terms, operand, indices)?;
         terms.add(op, &[operand])
     })
 }
@@ -120,7 +124,7 @@ fn constant(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
 
 fn through_reduce(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     each_operand(terms, node, |terms, inner, indices, _| match inner.op {
-        Op::Reduce { axis, .. } if axis > 0 => {
+        Op::Reduce { axis, .. } if Some(axis) != ROWS => {
             let operand = gather(terms, inner.operands[0], indices)?;
             terms.add(inner.op.clone(), &[operand])
         }
@@ -130,7 +134,7 @@ fn through_reduce(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
 
 fn through_dot(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     each_operand(terms, node, |terms, inner, indices, _| match inner.op {
-        Op::Dot { left, batch: 0, method: DotMethod::Gemm, .. } if left > 0 => {
+        Op::Dot { left, batch: 0, method: DotMethod::Gemm, .. } if Some(left) != ROWS => {
             let operand = gather(terms, inner.operands[0], indices)?;
             terms.add(inner.op.clone(), &[operand, inner.operands[1]])
         }
@@ -138,17 +142,18 @@ fn through_dot(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     })
 }
 
-/// A function that gathers what `body` makes of its rows by the sampled ones.
-fn sampled(body: impl FnOnce(&mut Graph, NodeId) -> Result<NodeId, String>) -> Function {
+/// A function that gathers what `body` makes of its rows: the sampled ones, or as many as there are, with some of them twice.
+fn sampled(seed: u64, body: impl FnOnce(&mut Graph, NodeId) -> Result<NodeId, String>) -> Function {
+    let by = if (seed / 8).is_multiple_of(2) { StepInput::SampleRows } else { StepInput::Positions };
     example(|graph, x| {
         let table = body(graph, x)?;
-        let rows = graph.add(Op::Step(StepInput::SampleRows), &[])?;
+        let rows = graph.add(Op::Step(by), &[])?;
         graph.add(Op::Gather, &[table, rows])
     })
 }
 
 fn map_example(seed: u64) -> Function {
-    sampled(|graph, x| {
+    sampled(seed, |graph, x| {
         let y = graph.add(Op::Unary(UnaryOp::Sigmoid), &[x])?;
         match seed % 5 {
             0 => Ok(y),
@@ -161,7 +166,12 @@ fn map_example(seed: u64) -> Function {
 }
 
 fn shape_example(seed: u64) -> Function {
-    sampled(|graph, x| {
+    sampled(seed, |graph, x| {
+        if seed.is_multiple_of(3) {
+            // Twice as many rows: those that are gathered are others than before.
+            let halves = Shape(vec![Dim { coefficient: 2, symbol: Some(Symbol::Tokens) }, 4.into()]);
+            return graph.add(Op::Reshape { shape: halves }, &[x]);
+        }
         let groups = graph.add(Op::Reshape { shape: rows(&[2, 4]) }, &[x])?;
         if seed.is_multiple_of(2) {
             return Ok(groups);
@@ -171,29 +181,34 @@ fn shape_example(seed: u64) -> Function {
     })
 }
 
-fn repeat_example(_: u64) -> Function {
-    sampled(|graph, _| {
+fn repeat_example(seed: u64) -> Function {
+    sampled(seed, |graph, x| {
+        if seed.is_multiple_of(2) {
+            // Rows of their own, repeated along columns.
+            let column = graph.add(Op::Slice { axis: 1, start: 3, end: 4 }, &[x])?;
+            return graph.add(Op::Broadcast { shape: rows(&[8]) }, &[column]);
+        }
         let row = weight(graph, "row", DType::F32, &[1, 8])?;
         graph.add(Op::Broadcast { shape: rows(&[8]) }, &[row])
     })
 }
 
 fn constant_example(seed: u64) -> Function {
-    sampled(|graph, _| {
+    sampled(seed, |graph, _| {
         let values = vec![(seed as f64).into()];
         graph.add(Op::Constant { values, dtype: DType::F32, shape: rows(&[8]) }, &[])
     })
 }
 
 fn reduce_example(seed: u64) -> Function {
-    sampled(|graph, x| {
+    sampled(seed, |graph, x| {
         let op = if seed.is_multiple_of(2) { ReduceOp::Sum } else { ReduceOp::Max };
         graph.add(Op::Reduce { op, axis: 1 }, &[x])
     })
 }
 
-fn dot_example(_: u64) -> Function {
-    sampled(|graph, x| {
+fn dot_example(seed: u64) -> Function {
+    sampled(seed, |graph, x| {
         let weight = weight(graph, "w", DType::F32, &[5, 8])?;
         graph.add(Op::PRODUCT, &[x, weight])
     })

@@ -13,7 +13,7 @@ use egg::Id;
 use llmc_ir::dim::Symbol;
 use llmc_ir::dtype::DType;
 use llmc_ir::module::Function;
-use llmc_ir::op::{BinaryOp, DotMethod, Op};
+use llmc_ir::op::{BinaryOp, DotMethod, Op, UnaryOp};
 use llmc_ir::shape::Shape;
 
 /// The family's rules.
@@ -134,18 +134,26 @@ fn absorb(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     absorbed.collect()
 }
 
-fn join_example(_: u64) -> Function {
+/// Products of the same rows, and of others.
+fn join_example(seed: u64) -> Function {
     example(|graph, x| {
         let (w, v) = (weight(graph, "w", DType::F32, &[5, 8])?, weight(graph, "v", DType::F32, &[5, 8])?);
-        let (left, right) = (graph.add(Op::PRODUCT, &[x, w])?, graph.add(Op::PRODUCT, &[x, v])?);
+        let y = if seed.is_multiple_of(2) { x } else { graph.add(Op::Unary(UnaryOp::Sigmoid), &[x])? };
+        let (left, right) = (graph.add(Op::PRODUCT, &[x, w])?, graph.add(Op::PRODUCT, &[y, v])?);
         graph.add(ADD, &[left, right])
     })
 }
 
+/// Shapes of factors `a [rank, 8]` and `b [n, rank]`: thin ones, and square ones, in which every order of axes fits.
+fn factors(seed: u64) -> [[usize; 2]; 2] {
+    let (rank, columns) = if seed.is_multiple_of(5) { (8, 8) } else { (1 + seed as usize % 4, 5) };
+    [[rank, 8], [columns, rank]]
+}
+
 fn chain_example(seed: u64) -> Function {
     example(|graph, x| {
-        let rank = 1 + seed as usize % 4;
-        let (a, b) = (weight(graph, "a", DType::F32, &[rank, 8])?, weight(graph, "b", DType::F32, &[5, rank])?);
+        let [a, b] = factors(seed);
+        let (a, b) = (weight(graph, "a", DType::F32, &a)?, weight(graph, "b", DType::F32, &b)?);
         let inner = graph.add(Op::PRODUCT, &[x, a])?;
         graph.add(Op::PRODUCT, &[inner, b])
     })
@@ -153,8 +161,8 @@ fn chain_example(seed: u64) -> Function {
 
 fn rounded_example(seed: u64) -> Function {
     example(|graph, x| {
-        let rank = 1 + seed as usize % 4;
-        let (a, b) = (weight(graph, "a", DType::BF16, &[rank, 8])?, weight(graph, "b", DType::BF16, &[5, rank])?);
+        let [a, b] = factors(seed);
+        let (a, b) = (weight(graph, "a", DType::BF16, &a)?, weight(graph, "b", DType::BF16, &b)?);
         let x = graph.add(Op::Convert { to: DType::BF16 }, &[x])?;
         let inner = graph.add(Op::PRODUCT, &[x, a])?;
         let inner = graph.add(Op::Convert { to: DType::BF16 }, &[inner])?;
@@ -164,21 +172,23 @@ fn rounded_example(seed: u64) -> Function {
 
 fn product_example(seed: u64) -> Function {
     example(|graph, x| {
-        let rank = 1 + seed as usize % 4;
-        let (a, b) = (weight(graph, "a", DType::F32, &[rank, 8])?, weight(graph, "b", DType::F32, &[5, rank])?);
+        let [a, b] = factors(seed);
+        let (a, b) = (weight(graph, "a", DType::F32, &a)?, weight(graph, "b", DType::F32, &b)?);
         let product = graph.add(OF_WEIGHTS, &[b, a])?;
         graph.add(Op::PRODUCT, &[x, product])
     })
 }
 
-fn keys_example(_: u64) -> Function {
+/// Heads that are narrower than the latent, and as wide.
+fn keys_example(seed: u64) -> Function {
+    let width = if seed.is_multiple_of(2) { 4 } else { 8 };
     example(|graph, c| {
-        let w = weight(graph, "w", DType::F32, &[3, 4, 8])?;
+        let w = weight(graph, "w", DType::F32, &[3, width, 8])?;
         let keys = graph.add(Op::Dot { left: 2, right: 1, batch: 0, method: DotMethod::Gemm }, &[w, c])?;
-        let shape = Shape(vec![3.into(), Symbol::Tokens.into(), 4.into()]);
-        let queries = graph.add(Op::Slice { axis: 1, start: 0, end: 4 }, &[c])?;
+        let shape = Shape(vec![3.into(), Symbol::Tokens.into(), width.into()]);
+        let queries = graph.add(Op::Slice { axis: 1, start: 0, end: width }, &[c])?;
         let queries =
-            graph.add(Op::Reshape { shape: Shape(vec![1.into(), Symbol::Tokens.into(), 4.into()]) }, &[queries])?;
+            graph.add(Op::Reshape { shape: Shape(vec![1.into(), Symbol::Tokens.into(), width.into()]) }, &[queries])?;
         let queries = graph.add(Op::Broadcast { shape }, &[queries])?;
         graph.add(Op::Dot { left: 2, right: 1, batch: 1, method: DotMethod::Gemm }, &[queries, keys])
     })

@@ -1,18 +1,26 @@
 //! Extraction finds what is best, and something else where something else is.
 
+use super::super::analysis::Dependence;
 use super::super::cost::Target;
 use super::super::extract::{extract, function};
-use super::super::rules::rules;
-use super::super::saturate::{Stop, saturate};
-use super::exact::exact;
+use super::super::rule::{self, Family, Invariance, Rule};
+use super::super::rules::{rules, selected};
+use super::super::saturate::{ITERATION_LIMIT, saturate};
+use super::super::{best_form, eqsat};
 use crate::fuse::sample;
+use crate::instrument::Instrument;
+use crate::pass::{Context, State};
+use crate::pipeline::{Options, run_pipeline};
 use llmc_ir::builder::{FunctionBuilder, Numerics};
-use llmc_ir::dim::{Bindings, Promise};
+use llmc_ir::dim::{Bindings, Bounds, Dim, Promise, Symbol};
 use llmc_ir::dtype::DType;
+use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::machine::Machine;
-use llmc_ir::module::Function;
-use llmc_ir::op::Op;
+use llmc_ir::module::{Function, Module, Param, SpecializedModule};
+use llmc_ir::op::{DotMethod, KvPart, Op, UnaryOp};
 use llmc_ir::plan::StepInput;
+use llmc_ir::shape::{KvType, Type};
+use std::collections::BTreeMap;
 
 /// A typical decode step, a batched one, and a prompt.
 const STEPS: [(Bindings, Promise); 3] = [
@@ -49,23 +57,6 @@ fn gathers_logits(function: &Function) -> bool {
 }
 
 #[test]
-fn greedy_extraction_is_within_two_percent_of_the_best() {
-    for name in Machine::names() {
-        let machine = Machine::named(name).unwrap();
-        for function in &functions() {
-            let saturated = saturate(function, &rules()).unwrap();
-            assert_eq!(saturated.statistics.stop, Stop::Saturated);
-            for (sizes, promise) in STEPS {
-                let target = Target { machine: &machine, sizes, promise };
-                let greedy = extract(&saturated, &target).unwrap().seconds();
-                let best = exact(&saturated, &target, greedy).unwrap_or(greedy);
-                assert!(greedy <= 1.02 * best, "@{} on {name} at {sizes:?}: {greedy} against {best}", function.name);
-            }
-        }
-    }
-}
-
-#[test]
 fn one_e_graph_gives_other_forms_for_other_steps() {
     let machine = Machine::named("host").unwrap();
     let head = saturate(&named("head"), &rules()).unwrap();
@@ -78,6 +69,139 @@ fn one_e_graph_gives_other_forms_for_other_steps() {
     let form = form(&layer, STEPS[0]);
     let dots = form.graph.topological().into_iter().filter(|&node| matches!(form.graph.op(node), Op::Dot { .. }));
     assert_eq!(dots.count(), 4, "queries, keys and values are one product, gate and up another");
+}
+
+/// A head of a long chain of operations, through each of which a gather of rows moves in an iteration of its own.
+fn long_head(operations: usize) -> Module {
+    let mut b = FunctionBuilder::new("head", Numerics::new(DType::F32));
+    let mut x = b.rows_param("x", 64);
+    for _ in 0..operations {
+        x = b.unary(UnaryOp::Sigmoid, x);
+    }
+    let rows = b.step(StepInput::SampleRows);
+    let x = b.add(Op::Gather, &[x, rows]);
+    Module { name: "m".into(), functions: vec![b.finish(&[x]).unwrap()], calls: Vec::new() }
+}
+
+/// A limit that is exceeded is said, by its number and with what to do, and the function stays correct.
+#[test]
+fn an_exceeded_limit_is_reported() {
+    let notes = |operations| {
+        let program = SpecializedModule { module: long_head(operations), ..sample::program() };
+        let context = Context::new(sample::facts(), Machine::named("host").unwrap());
+        let only = Some(vec!["eqsat".to_owned()]);
+        let options = Options { only, ..Options::default() };
+        let mut verify: [Box<dyn Instrument>; 0] = [];
+        run_pipeline(State::Programs(vec![program]), &context, &options, &mut verify).unwrap().1.notes
+    };
+    assert_eq!(notes(ITERATION_LIMIT / 2), Vec::<String>::new());
+    let [note] = &notes(2 * ITERATION_LIMIT)[..] else { panic!("one function, one note") };
+    for part in ["@head", &ITERATION_LIMIT.to_string(), "iterations", "--without"] {
+        assert!(note.contains(part), "`{part}` is not in {note}");
+    }
+}
+
+/// Kernels divide, join and widen weights, which they find packed. What a step brings lies as it came.
+#[test]
+fn products_of_two_values_of_the_step_have_one_form() {
+    let mut b = FunctionBuilder::new("products", Numerics::new(DType::F32));
+    let x = b.rows_param("x", 8);
+    let results = ["y", "z"].map(|name| {
+        let right = b.param(name, Type::tensor(DType::BF16, &[5, 8]));
+        let right = b.add(Op::Convert { to: DType::F32 }, &[right]);
+        b.dot(x, right)
+    });
+    let function = b.finish(&results).unwrap();
+    assert_eq!(saturate(&function, &rules()).unwrap().statistics.fired, BTreeMap::new());
+}
+
+/// A write that nothing looks at is still to be seen by the next step.
+#[test]
+fn writes_to_the_cache_are_extracted() {
+    let mut graph = Graph::default();
+    let rows = Type::tensor(DType::F32, &[Dim::from(Symbol::Tokens), 8.into()]);
+    let kv = Type::Kv(KvType { heads: 2, head_dim: 4, dtype: DType::F32 });
+    let params = [("x", rows), ("kv", kv)].map(|(name, ty)| Param { name: name.into(), ty });
+    let [x, kv] = [0, 1].map(|index| graph.add(Op::Input { index, ty: params[index].ty.clone() }, &[]).unwrap());
+    graph.add(Op::KvWrite { part: KvPart::Key }, &[kv, x]).unwrap();
+    let result = graph.add(Op::Unary(UnaryOp::Sigmoid), &[x]).unwrap();
+    let function = Function { name: "keeps".into(), params: params.into(), graph, results: vec![result] };
+    let machine = Machine::named("host").unwrap();
+    let saturated = saturate(&function, &rules()).unwrap();
+    for (sizes, promise) in STEPS {
+        let form = best_form(&saturated, &function, &Target { machine: &machine, sizes, promise }).unwrap();
+        let is_write = |node: &NodeId| matches!(form.graph.op(*node), Op::KvWrite { .. });
+        assert!(form.graph.topological().iter().any(is_write), "{sizes:?}");
+    }
+}
+
+/// The pass prices each program at its own step: one token goes another way than a prompt.
+#[test]
+fn programs_of_a_function_get_forms_of_their_own() {
+    let program = |(max, promise): (Bindings, Promise)| {
+        let bounds = Bounds { max, one_token_per_sequence: promise == Promise::OneTokenPerSequence };
+        SpecializedModule { bounds, ..sample::program() }
+    };
+    let context = Context::new(sample::facts(), Machine::named("host").unwrap());
+    let programs = State::Programs(vec![program(STEPS[0]), program(STEPS[2])]);
+    let State::Programs(programs) = eqsat(programs, &context).unwrap() else { panic!("programs stay programs") };
+    let gemvs = |program: &SpecializedModule| {
+        let graph = &program.module.function("layer").unwrap().graph;
+        let by_gemv = |node: &NodeId| matches!(graph.op(*node), Op::Dot { method: DotMethod::Gemv, .. });
+        graph.topological().iter().filter(|node| by_gemv(node)).count()
+    };
+    assert_eq!(programs.iter().map(gemvs).collect::<Vec<_>>(), [4, 0]);
+}
+
+/// What one term of a class knows before a step, the class knows: rows of a constant are constant.
+#[test]
+fn merging_keeps_the_least_dependence() {
+    let rule = rules().into_iter().find(|rule| rule.name == "prune-constant").unwrap();
+    let example = (rule.example)(0);
+    let dependence = |rules: &[Rule]| {
+        let saturated = saturate(&example, rules).unwrap();
+        saturated.graph[saturated.results[0]].data.dependence
+    };
+    assert_eq!((dependence(&[]), dependence(&[rule])), (Dependence::Runtime, Dependence::Literal));
+}
+
+/// Terms of two types are never equal, so a rule that says so is wrong.
+#[test]
+#[should_panic(expected = "a rewrite rule made terms of two types equal")]
+fn merging_asserts_types() {
+    let drops_conversions = Rule {
+        apply: |_, _, node| if matches!(node.op, Op::Convert { .. }) { node.operands.clone() } else { Vec::new() },
+        ..rules()[0]
+    };
+    let _ = saturate(&named("layer"), &[drops_conversions]);
+}
+
+/// What the interpreter cannot see of a kernel is said by its rule: whether it takes sums in another order.
+#[test]
+fn strict_numerics_leave_out_what_changes_sums() {
+    let names = |numerics, invariance| -> Vec<&str> {
+        selected(&Family::ALL, numerics, invariance).into_iter().map(|rule| rule.name).collect()
+    };
+    let exact = [
+        "prune-map",
+        "prune-reshape",
+        "prune-repeat",
+        "prune-constant",
+        "prune-reduce",
+        "prune-dot",
+        "merge-dots",
+        "dequant-in-dot",
+    ];
+    assert_eq!(names(rule::Numerics::Exact, Invariance::Program), exact);
+    let invariant: Vec<&str> = exact.into_iter().chain(["choose-gemv"]).collect();
+    assert_eq!(names(rule::Numerics::Rounds, Invariance::Batch), invariant);
+    let [default, all] =
+        [rule::Numerics::default(), rule::Numerics::Rounds].map(|class| names(class, Invariance::Program));
+    assert_eq!(all.len(), rules().len());
+    assert_eq!(
+        all.into_iter().filter(|name| !default.contains(name)).collect::<Vec<_>>(),
+        ["reassociate-rounded-weights"]
+    );
 }
 
 #[test]

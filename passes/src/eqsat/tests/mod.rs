@@ -1,5 +1,4 @@
 //! Tests of the rules, of extraction and of the pass.
 
-mod exact;
 mod extraction;
 mod soundness;

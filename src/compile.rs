@@ -20,6 +20,7 @@ use llmc_passes::instrument::{Dump, Instrument, Moment, Report, Verify};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, run_pipeline};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ pub struct Request {
 pub enum Progress<'a> {
     /// Running the pass pipeline.
     Passes,
-    /// Making code for a target.
+    /// Making code for a target, or for several, whose names have commas between them.
     Code(&'a str),
     /// Packing weights: bytes of the artifact's weights done and in all.
     Weights(u64, u64),
@@ -74,14 +75,23 @@ pub struct Summary {
     pub parameters: u64,
     /// The passes.
     pub passes: Report,
-    /// Seconds of code generation, by target.
-    pub code_seconds: Vec<(String, f64)>,
+    /// Seconds of code generation.
+    pub code_seconds: CodeSeconds,
     /// Seconds of packing and writing.
     pub write_seconds: f64,
     /// Launches of one step, by program.
     pub launches: Vec<(String, usize)>,
     /// With batch-invariant logits: what the cost model says of a typical step, by program.
     pub invariance: Vec<InvarianceCost>,
+}
+
+/// Seconds of code generation.
+#[derive(Clone, Debug)]
+pub struct CodeSeconds {
+    /// Of each target by name. Several are made at the same time.
+    pub by_target: Vec<(String, f64)>,
+    /// From the first one's start to the last one's end.
+    pub total: f64,
 }
 
 /// Seconds of a program's step as predicted.
@@ -129,30 +139,26 @@ pub fn compile(
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
         state => return Ok(Outcome::Stopped(state.text(), passes)),
     };
-    let mut codes = Vec::new();
-    let mut code_seconds = Vec::new();
-    for target in &request.targets {
-        going_on(Progress::Code(&target.name))?;
-        let started = Instant::now();
-        let code = compile_host(&planned, target);
-        // Ctrl-C reaches the linker too, whose failure then has no other reason.
-        going_on(Progress::Code(&target.name))?;
-        codes.push((target, code?));
-        code_seconds.push((target.name.clone(), started.elapsed().as_secs_f64()));
-        if let Some(directory) = &request.dump {
-            dump_code(&planned, target, directory)?;
-        }
-    }
-    let mut gpu_codes = Vec::new();
-    for target in &request.gpus {
-        going_on(Progress::Code(&target.name))?;
-        let started = Instant::now();
-        let code = compile_gpu(&planned, target)?;
-        code_seconds.push((target.name.clone(), started.elapsed().as_secs_f64()));
-        if let Some(directory) = &request.dump {
-            write_dump(directory, &target.name, "ptx", &code.ptx)?;
-        }
-        gpu_codes.push((target, code));
+    let started = Instant::now();
+    let (mut codes, host_seconds) = for_each_target(
+        &request.targets,
+        |target| &target.name,
+        &mut going_on,
+        |target| Ok(compile_host(&planned, target)?),
+    )?;
+    let (gpu_codes, gpu_seconds) = for_each_target(
+        &request.gpus,
+        |target| &target.name,
+        &mut going_on,
+        |target| Ok(compile_gpu(&planned, target)?),
+    )?;
+    let code_seconds = CodeSeconds {
+        by_target: host_seconds.into_iter().chain(gpu_seconds).collect(),
+        total: started.elapsed().as_secs_f64(),
+    };
+    if let Some(directory) = &request.dump {
+        codes.iter().try_for_each(|(target, _)| dump_code(&planned, target, directory))?;
+        gpu_codes.iter().try_for_each(|(target, code)| write_dump(directory, &target.name, "ptx", &code.ptx))?;
     }
     // The runtime takes the first one that the CPU can run.
     codes.sort_by_key(|(target, _)| std::cmp::Reverse(target.cpu_features.len()));
@@ -166,6 +172,35 @@ pub fn compile(
     let write_seconds = started.elapsed().as_secs_f64();
     let invariance = invariance.clone();
     Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches, invariance }))
+}
+
+/// What there is of each target, and the seconds that its making took.
+type Made<'t, T, C> = (Vec<(&'t T, C)>, Vec<(String, f64)>);
+
+/// Makes something of each target, as many at a time as there are cores.
+fn for_each_target<'t, T: Sync, C: Send>(
+    targets: &'t [T],
+    name: fn(&T) -> &str,
+    going_on: &mut dyn FnMut(Progress<'_>) -> Result<(), CompileError>,
+    make: impl Fn(&T) -> Result<C, CompileError> + Sync,
+) -> Result<Made<'t, T, C>, CompileError> {
+    let (mut made, mut seconds) = (Vec::new(), Vec::new());
+    for some in targets.chunks(rayon::current_num_threads()) {
+        let names = some.iter().map(name).collect::<Vec<_>>().join(", ");
+        going_on(Progress::Code(&names))?;
+        let timed = |target: &T| {
+            let started = Instant::now();
+            (make(target), started.elapsed().as_secs_f64())
+        };
+        let results: Vec<_> = some.par_iter().with_max_len(1).map(timed).collect();
+        // Ctrl-C reaches the linker too, whose failure then has no other reason.
+        going_on(Progress::Code(&names))?;
+        for (target, (code, taken)) in some.iter().zip(results) {
+            made.push((target, code?));
+            seconds.push((name(target).to_owned(), taken));
+        }
+    }
+    Ok((made, seconds))
 }
 
 /// Refuses a machine that there is no code for, and code that nothing is priced for.

@@ -24,3 +24,4 @@ pub mod model;
 pub mod package;
 mod recipe;
 pub mod shapes;
+mod weights;

@@ -272,7 +272,7 @@ fn object<'a>(
     [total, load]: [f64; 2],
 ) -> CompileOutput<'a> {
     let launches = summary.launches.iter().map(|(program, launches)| Launches { program, launches: *launches });
-    let code = summary.code_seconds.iter().map(|(target, s)| CodeTime { target, s: *s });
+    let code = summary.code_seconds.by_target.iter().map(|(target, s)| CodeTime { target, s: *s });
     CompileOutput {
         artifact: path,
         bytes: summary.bytes,
@@ -312,7 +312,7 @@ fn pass_times(report: &Report) -> Vec<PassTime> {
 fn report(model: &Model, request: &Request, path: &Path, summary: &Summary, total: f64) -> String {
     let targets = target_names(request);
     let launches: Vec<String> = summary.launches.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    let code: f64 = summary.code_seconds.iter().map(|(_, seconds)| seconds).sum();
+    let code = summary.code_seconds.total;
     let costs = summary.invariance.iter().map(|cost| {
         let more = 100.0 * (cost.seconds / cost.default_seconds - 1.0);
         format!("{} {more:+.1} %", cost.program)

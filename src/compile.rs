@@ -4,6 +4,7 @@ use crate::error::CompileError;
 use crate::explain::kept::Kept;
 use crate::model::{Definition, Model};
 use crate::package::Package;
+use crate::tune::{Tuned, Tunings, tuned_targets};
 use llmc_artifact::{IMPORTED, check_writable};
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
@@ -42,6 +43,8 @@ pub struct Request {
     pub machines: Machines,
     /// Which passes run.
     pub passes: Options,
+    /// Where the sizes come from that kernels for CPUs are cut to.
+    pub tuning: Tunings,
     /// Where the IR goes after each pass, and the code of each target.
     pub dump: Option<PathBuf>,
 }
@@ -51,6 +54,8 @@ pub struct Request {
 pub enum Progress<'a> {
     /// Running the pass pipeline.
     Passes,
+    /// Measuring sizes of kernels: rounds done and in all, which may turn out fewer.
+    Tuning(u64, u64),
     /// Making code for a target, or for several, whose names have commas between them.
     Code(&'a str),
     /// Packing weights: bytes of the artifact's weights done and in all.
@@ -81,6 +86,8 @@ pub struct Summary {
     pub write_seconds: f64,
     /// Launches of one step, by program.
     pub launches: Vec<(String, usize)>,
+    /// How sizes of kernels were found that are not the defaults.
+    pub tuned: Vec<Tuned>,
     /// With batch-invariant logits: what the cost model says of a typical step, by program.
     pub invariance: Vec<InvarianceCost>,
 }
@@ -134,18 +141,17 @@ pub fn compile(
             (invariant, costs)
         }
     };
-    let Lowered { state, passes, ir, kept } = run_passes(&model.definition(), request)?;
+    let Lowered { state, passes, ir, mut kept } = run_passes(&model.definition(), request)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
         state => return Ok(Outcome::Stopped(state.text(), passes)),
     };
+    let measure = &mut |done, total| going_on(Progress::Tuning(done, total));
+    let (targets, tuned) = tuned_targets(&planned, &request.targets, &request.tuning, measure)?;
+    kept.tuning = tuned;
     let started = Instant::now();
-    let (mut codes, host_seconds) = for_each_target(
-        &request.targets,
-        |target| &target.name,
-        &mut going_on,
-        |target| Ok(compile_host(&planned, target)?),
-    )?;
+    let (mut codes, host_seconds) =
+        for_each_target(&targets, |target| &target.name, &mut going_on, |target| Ok(compile_host(&planned, target)?))?;
     let (gpu_codes, gpu_seconds) = for_each_target(
         &request.gpus,
         |target| &target.name,
@@ -171,7 +177,17 @@ pub fn compile(
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
     let invariance = invariance.clone();
-    Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches, invariance }))
+    let tuned = kept.tuning;
+    Ok(Outcome::Written(Summary {
+        bytes,
+        parameters,
+        passes,
+        code_seconds,
+        write_seconds,
+        launches,
+        invariance,
+        tuned,
+    }))
 }
 
 /// What there is of each target, and the seconds that its making took.

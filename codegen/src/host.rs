@@ -2,6 +2,7 @@
 
 use crate::error::CodegenError;
 use crate::llvm::compile::host_cpu;
+use crate::tuning::Tuning;
 
 /// A CPU level.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct HostTarget {
     pub llvm_features: String,
     /// Features that a CPU must have, sorted.
     pub cpu_features: Vec<String>,
+    /// What kernels are cut to.
+    pub tuning: Tuning,
 }
 
 const V2: [&str; 6] = ["cmpxchg16b", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"];
@@ -58,6 +61,7 @@ impl HostTarget {
             llvm_cpu: (*name).to_owned(),
             llvm_features: String::new(),
             cpu_features: features,
+            tuning: Tuning::default(),
         })
     }
 
@@ -78,6 +82,7 @@ impl HostTarget {
             llvm_cpu: "x86-64".into(),
             llvm_features: llvm_features.join(","),
             cpu_features: features,
+            tuning: Tuning::default(),
         }
     }
 

@@ -5,6 +5,7 @@ use clap::Args;
 use llmc::compile::{InvarianceCost, Outcome, Progress, Request, Summary};
 use llmc::error::CompileError;
 use llmc::model::Model;
+use llmc::tune::{Tuned, Tunings};
 use llmc_codegen::gpu::{self, GpuTarget};
 use llmc_codegen::host::HostTarget;
 use llmc_console::{CliError, output};
@@ -74,6 +75,13 @@ pub struct CompileArguments {
     /// without
     #[arg(long)]
     batch_invariant: bool,
+    /// Measure on this machine which sizes the kernels of each CPU are best cut to, which takes about half a minute, instead of
+    /// taking the defaults. The artifact keeps what was chosen and why
+    #[arg(long, conflicts_with_all = ["tuning", "stop_after", "shapes_only"])]
+    tune: bool,
+    /// Cut kernels as an earlier --tune chose: a file with what `llmc inspect --tuning` prints of its artifact
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stop_after", "shapes_only"])]
+    tuning: Option<PathBuf>,
     /// Read nothing but the shapes of a model, from the config.json that CHECKPOINT names: run the passes, print what they
     /// chose and why, what a step launches and moves, and sizes, and write no artifact
     #[arg(long)]
@@ -112,6 +120,8 @@ struct CompileOutput<'a> {
     warnings: &'a [String],
     /// With --batch-invariant, what it costs by price.
     invariance: &'a [InvarianceCost],
+    /// With --tune or --tuning, what kernels are cut to and why.
+    tuning: &'a [Tuned],
     timing: Timing<'a>,
     peak_rss_bytes: Option<u64>,
 }
@@ -168,6 +178,7 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
             numerics: arguments.numerics,
             invariance: if arguments.batch_invariant { Invariance::Batch } else { Invariance::Program },
         },
+        tuning: tunings(arguments)?,
         dump: arguments.dump.clone(),
     };
     if arguments.shapes_only {
@@ -185,6 +196,7 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
     let outcome = llmc::compile::compile(&model, &request, &path, &mut |progress| {
         match progress {
             Progress::Passes => bar.set_message("passes"),
+            Progress::Tuning(done, total) => bar.set_message(format!("measuring, round {done} of {total}")),
             Progress::Code(target) => bar.set_message(format!("code for {target}")),
             Progress::Weights(done, total) => {
                 bar.set_message("weights");
@@ -199,6 +211,13 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
         Outcome::Stopped(text, _) => return output::print(&text),
         Outcome::Written(summary) => summary,
     };
+    for tuned in summary.tuned.iter().filter(|tuned| arguments.tune && tuned.is_disturbed()) {
+        output::note(&format!(
+            "warning: measurements for {} had noise of {:.0} %: something else had the machine; leave it alone and try again",
+            tuned.target,
+            100.0 * tuned.noise
+        ));
+    }
     let total = started.elapsed().as_secs_f64();
     match arguments.json {
         true => output::print_json(&object(&model, &request, &path, &summary, [total, load_seconds])),
@@ -227,6 +246,23 @@ fn add<T: PartialEq>(targets: &mut Vec<T>, target: T) {
     if !targets.contains(&target) {
         targets.push(target);
     }
+}
+
+/// Where sizes of kernels come from.
+fn tunings(arguments: &CompileArguments) -> Result<Tunings, CliError> {
+    let Some(path) = &arguments.tuning else {
+        return Ok(if arguments.tune { Tunings::Measured } else { Tunings::Defaults });
+    };
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        CliError::Usage(format!("cannot read {name}: {error}; name what `llmc inspect --tuning` printed"))
+    })?;
+    let given: Vec<Tuned> = serde_json::from_str(&text).map_err(|error| {
+        CliError::Usage(format!(
+            "{name} holds no sizes of kernels: {error}; expected what `llmc inspect --tuning` prints"
+        ))
+    })?;
+    Ok(Tunings::Given(given))
 }
 
 /// The machines to weigh costs for: those named, and others for targets of a kind that none of them is.
@@ -283,6 +319,7 @@ fn object<'a>(
         launches: launches.collect(),
         warnings: &model.warnings,
         invariance: &summary.invariance,
+        tuning: &summary.tuned,
         timing: Timing {
             total_s: total,
             load_s: load,
@@ -322,8 +359,9 @@ fn report(model: &Model, request: &Request, path: &Path, summary: &Summary, tota
         true => String::new(),
         false => format!("  batch-invariant, which by price costs a step: {}\n", costs.join(", ")),
     };
+    let tuned: String = summary.tuned.iter().map(|tuned| format!("  measured: {}\n", tuned.describe())).collect();
     format!(
-        "{}: {:.1} MB\n  {}, {:.1} M parameters, {}, for {}\n  kernel launches per step: {}\n{invariance}  {total:.2} s: \
+        "{}: {:.1} MB\n  {}, {:.1} M parameters, {}, for {}\n  kernel launches per step: {}\n{invariance}{tuned}  {total:.2} s: \
          passes {:.2}, code {code:.2}, weights {:.2}\n",
         path.display(),
         summary.bytes as f64 / 1e6,

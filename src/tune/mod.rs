@@ -318,8 +318,7 @@ impl Bench<'_> {
         let differs = |index: &usize| *index == 0 || codes[*index].shared_object != codes[0].shared_object;
         let others: Vec<usize> = (0..codes.len()).filter(differs).collect();
         let programs = &self.sample.plan.programs;
-        let load =
-            |&index: &usize| Steps::load(&codes[index], programs).map_err(|error| CompileError::Measurement(error));
+        let load = |&index: &usize| Steps::load(&codes[index], programs).map_err(CompileError::Measurement);
         // The defaults a second time at the end.
         let steps = others.iter().chain([&0]).map(load).collect::<Result<Vec<Steps>, _>>()?;
         let scratch = codes.iter().map(|code| code.scratch_bytes).max().unwrap_or(0);

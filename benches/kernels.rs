@@ -21,7 +21,7 @@ use llmc_ir::graph::NodeId;
 use llmc_ir::machine::Machine;
 use llmc_ir::module::{Argument, Call, LOGITS, Module};
 use llmc_ir::op::{AttendMethod, Attention, Op};
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, ModelFacts, StepInput};
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, ModelFacts, StepInput};
 use llmc_ir::shape::Type;
 use llmc_passes::pass::{Context, State};
 use llmc_passes::pipeline::{Options, run_pipeline};
@@ -201,7 +201,11 @@ fn executor(module: &Module) -> Executor {
     let context = Context::new(facts, Machine::named("host").expect("it comes with the compiler"));
     let state = State::Module(module.clone());
     let (state, _) = run_pipeline(state, &context, &Options::default(), &mut []).expect("the passes run");
-    let State::Planned(planned) = state else { panic!("expected a plan, found {}", state.kind()) };
+    let State::Planned(mut planned) = state else { panic!("expected a plan, found {}", state.kind()) };
+    if planned.plan.kv.layers == 0 {
+        // An artifact has a cache, used or not.
+        planned.plan.kv = KvLayout { layers: 1, heads: KV_HEADS, head_dim: HEAD, dtype: DType::BF16 };
+    }
     let target = HostTarget::named("native").expect("it is known");
     let code = compile_host(&planned, &target).expect("there is code");
     let weights = planned.plan.weights.clone();

@@ -9,6 +9,7 @@
 use llmc::compile::{Outcome, Request, compile};
 use llmc::machine::{self, MachineError};
 use llmc::model::Model;
+use llmc::tune::Tunings;
 use llmc_artifact::Artifact;
 use llmc_codegen::host::HostTarget;
 use llmc_ir::dtype::DType;
@@ -125,6 +126,7 @@ fn executor(model: &Model, without: &[&str], path: &Path) -> Result<Executor, Bo
         max_batch: LIMITS.max_batch,
         machines: host()?.into(),
         passes: options(without),
+        tuning: Tunings::Defaults,
         dump: None,
     };
     match compile(model, &request, path, &mut |_| true)? {

@@ -4,6 +4,7 @@ use crate::error::CompileError;
 use crate::explain::kept::Kept;
 use crate::model::{Definition, Model};
 use crate::package::Package;
+use crate::tune::{Tuned, Tunings, tuned_targets};
 use llmc_artifact::{IMPORTED, check_writable};
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
@@ -20,6 +21,7 @@ use llmc_passes::instrument::{Dump, Instrument, Moment, Report, Verify};
 use llmc_passes::pass::{Context, State};
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::{Options, run_pipeline};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,8 @@ pub struct Request {
     pub machines: Machines,
     /// Which passes run.
     pub passes: Options,
+    /// Where the sizes come from that kernels for CPUs are cut to.
+    pub tuning: Tunings,
     /// Where the IR goes after each pass, and the code of each target.
     pub dump: Option<PathBuf>,
 }
@@ -50,7 +54,9 @@ pub struct Request {
 pub enum Progress<'a> {
     /// Running the pass pipeline.
     Passes,
-    /// Making code for a target.
+    /// Measuring sizes of kernels: rounds done and in all, which may turn out fewer.
+    Tuning(u64, u64),
+    /// Making code for a target, or for several, whose names have commas between them.
     Code(&'a str),
     /// Packing weights: bytes of the artifact's weights done and in all.
     Weights(u64, u64),
@@ -74,14 +80,25 @@ pub struct Summary {
     pub parameters: u64,
     /// The passes.
     pub passes: Report,
-    /// Seconds of code generation, by target.
-    pub code_seconds: Vec<(String, f64)>,
+    /// Seconds of code generation.
+    pub code_seconds: CodeSeconds,
     /// Seconds of packing and writing.
     pub write_seconds: f64,
     /// Launches of one step, by program.
     pub launches: Vec<(String, usize)>,
+    /// How sizes of kernels were found that are not the defaults.
+    pub tuned: Vec<Tuned>,
     /// With batch-invariant logits: what the cost model says of a typical step, by program.
     pub invariance: Vec<InvarianceCost>,
+}
+
+/// Seconds of code generation.
+#[derive(Clone, Debug)]
+pub struct CodeSeconds {
+    /// Of each target by name. Several are made at the same time.
+    pub by_target: Vec<(String, f64)>,
+    /// From the first one's start to the last one's end.
+    pub total: f64,
 }
 
 /// Seconds of a program's step as predicted.
@@ -124,35 +141,30 @@ pub fn compile(
             (invariant, costs)
         }
     };
-    let Lowered { state, passes, ir, kept } = run_passes(&model.definition(), request)?;
+    let Lowered { state, passes, ir, mut kept } = run_passes(&model.definition(), request)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
         state => return Ok(Outcome::Stopped(state.text(), passes)),
     };
-    let mut codes = Vec::new();
-    let mut code_seconds = Vec::new();
-    for target in &request.targets {
-        going_on(Progress::Code(&target.name))?;
-        let started = Instant::now();
-        let code = compile_host(&planned, target);
-        // Ctrl-C reaches the linker too, whose failure then has no other reason.
-        going_on(Progress::Code(&target.name))?;
-        codes.push((target, code?));
-        code_seconds.push((target.name.clone(), started.elapsed().as_secs_f64()));
-        if let Some(directory) = &request.dump {
-            dump_code(&planned, target, directory)?;
-        }
-    }
-    let mut gpu_codes = Vec::new();
-    for target in &request.gpus {
-        going_on(Progress::Code(&target.name))?;
-        let started = Instant::now();
-        let code = compile_gpu(&planned, target)?;
-        code_seconds.push((target.name.clone(), started.elapsed().as_secs_f64()));
-        if let Some(directory) = &request.dump {
-            write_dump(directory, &target.name, "ptx", &code.ptx)?;
-        }
-        gpu_codes.push((target, code));
+    let measure = &mut |done, total| going_on(Progress::Tuning(done, total));
+    let (targets, tuned) = tuned_targets(&planned, &request.targets, &request.tuning, measure)?;
+    kept.tuning = tuned;
+    let started = Instant::now();
+    let (mut codes, host_seconds) =
+        for_each_target(&targets, |target| &target.name, &mut going_on, |target| Ok(compile_host(&planned, target)?))?;
+    let (gpu_codes, gpu_seconds) = for_each_target(
+        &request.gpus,
+        |target| &target.name,
+        &mut going_on,
+        |target| Ok(compile_gpu(&planned, target)?),
+    )?;
+    let code_seconds = CodeSeconds {
+        by_target: host_seconds.into_iter().chain(gpu_seconds).collect(),
+        total: started.elapsed().as_secs_f64(),
+    };
+    if let Some(directory) = &request.dump {
+        codes.iter().try_for_each(|(target, _)| dump_code(&planned, target, directory))?;
+        gpu_codes.iter().try_for_each(|(target, code)| write_dump(directory, &target.name, "ptx", &code.ptx))?;
     }
     // The runtime takes the first one that the CPU can run.
     codes.sort_by_key(|(target, _)| std::cmp::Reverse(target.cpu_features.len()));
@@ -165,7 +177,46 @@ pub fn compile(
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
     let invariance = invariance.clone();
-    Ok(Outcome::Written(Summary { bytes, parameters, passes, code_seconds, write_seconds, launches, invariance }))
+    let tuned = kept.tuning;
+    Ok(Outcome::Written(Summary {
+        bytes,
+        parameters,
+        passes,
+        code_seconds,
+        write_seconds,
+        launches,
+        invariance,
+        tuned,
+    }))
+}
+
+/// What there is of each target, and the seconds that its making took.
+type Made<'t, T, C> = (Vec<(&'t T, C)>, Vec<(String, f64)>);
+
+/// Makes something of each target, as many at a time as there are cores.
+fn for_each_target<'t, T: Sync, C: Send>(
+    targets: &'t [T],
+    name: fn(&T) -> &str,
+    going_on: &mut dyn FnMut(Progress<'_>) -> Result<(), CompileError>,
+    make: impl Fn(&T) -> Result<C, CompileError> + Sync,
+) -> Result<Made<'t, T, C>, CompileError> {
+    let (mut made, mut seconds) = (Vec::new(), Vec::new());
+    for some in targets.chunks(rayon::current_num_threads()) {
+        let names = some.iter().map(name).collect::<Vec<_>>().join(", ");
+        going_on(Progress::Code(&names))?;
+        let timed = |target: &T| {
+            let started = Instant::now();
+            (make(target), started.elapsed().as_secs_f64())
+        };
+        let results: Vec<_> = some.par_iter().with_max_len(1).map(timed).collect();
+        // Ctrl-C reaches the linker too, whose failure then has no other reason.
+        going_on(Progress::Code(&names))?;
+        for (target, (code, taken)) in some.iter().zip(results) {
+            made.push((target, code?));
+            seconds.push((name(target).to_owned(), taken));
+        }
+    }
+    Ok((made, seconds))
 }
 
 /// Refuses a machine that there is no code for, and code that nothing is priced for.

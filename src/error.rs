@@ -59,6 +59,11 @@ pub enum CompileError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Code that is to be measured does not load.
+    #[error(
+        "cannot load compiled code to measure it: {0}; make room in TMPDIR or name another directory, or leave out --tune"
+    )]
+    Measurement(String),
     /// The artifact cannot be written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
@@ -83,6 +88,7 @@ impl CompileError {
             CompileError::Pipeline(_)
             | CompileError::Codegen(_)
             | CompileError::Dump { .. }
+            | CompileError::Measurement(_)
             | CompileError::Artifact(_)
             | CompileError::Interrupted => false,
         }

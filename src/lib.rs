@@ -11,7 +11,7 @@
 //! whose weights are not there.
 //!
 //! What is cheapest depends on the machine: [`mod@calibrate`] measures this one, and [`machine`] knows which one a name
-//! means.
+//! means. Where no price decides, [`mod@tune`] times compiled steps.
 //!
 //! The binary's commands (`src/commands`) only turn arguments into calls of these, and results into text.
 
@@ -24,3 +24,5 @@ pub mod model;
 pub mod package;
 mod recipe;
 pub mod shapes;
+pub mod tune;
+mod weights;

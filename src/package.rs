@@ -1,8 +1,8 @@
-//! Packaging: everything that was made of a model goes into one file, the weights streamed through packing.
+//! Packaging: everything that was made of a model goes into one file.
 
 use crate::error::CompileError;
 use crate::model::Model;
-use crate::recipe::compute;
+use crate::weights::write_weights;
 use llmc_artifact::{
     ArtifactWriter, CudaCode, Entry, FORMAT_VERSION, HostCode, Manifest, PASSES, TOKENIZER, VOCABULARY,
     code_tensor_name, ir_tensor_name,
@@ -10,12 +10,9 @@ use llmc_artifact::{
 use llmc_codegen::GpuModule;
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
-use llmc_codegen::pack::pack;
 use llmc_ir::module::Function;
-use llmc_ir::plan::{PackedWeight, Plan};
-use llmc_models::checkpoint::check_finite;
+use llmc_ir::plan::Plan;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 
 /// The parts of an artifact.
@@ -88,61 +85,10 @@ impl Package<'_> {
         }
         let total = weights.iter().map(|weight| weight.bytes).sum();
         let mut done = 0;
-        for weight in &weights {
-            write_weight(&mut writer, self.model, &self.recipes, weight, &mut |bytes| {
-                done += bytes;
-                progress(done, total)
-            })?;
-        }
+        write_weights(&mut writer, self.model, &self.recipes, &weights, &mut |bytes| {
+            done += bytes;
+            progress(done, total)
+        })?;
         Ok(writer.finish()?)
     }
-}
-
-/// Packs one weight, from the checkpoint or by its recipe, into the current entry.
-fn write_weight(
-    writer: &mut ArtifactWriter,
-    model: &Model,
-    recipes: &BTreeMap<String, Function>,
-    weight: &PackedWeight,
-    progress: &mut dyn FnMut(u64) -> Result<(), CompileError>,
-) -> Result<(), CompileError> {
-    let write = |bytes: &[u8]| {
-        writer.write(bytes)?;
-        progress(bytes.len() as u64)
-    };
-    if let Some(recipe) = recipes.get(&weight.name) {
-        let computed = compute(&weight.name, recipe, &model.checkpoint)?;
-        check_range(weight, &computed)?;
-        let read = |range: Range<usize>, values: &mut Vec<f32>| {
-            values.clear();
-            values.extend_from_slice(&computed[range]);
-            Ok(())
-        };
-        pack::<CompileError>(weight, read, write)?;
-    } else {
-        let missing = || CompileError::Limit(format!("weight `{}` is not in the checkpoint", weight.name));
-        let tensor = model.checkpoint.tensor(&weight.name).ok_or_else(missing)?;
-        check_finite(&tensor)?;
-        let read = |range, values: &mut Vec<f32>| {
-            tensor.read_f32(range, values)?;
-            check_range(weight, values)
-        };
-        pack::<CompileError>(weight, read, write)?;
-        model.checkpoint.forget(&weight.name);
-    }
-    Ok(writer.end_entry()?)
-}
-
-/// Refuses values that are finite in the checkpoint but not in the type that they are packed in.
-fn check_range(weight: &PackedWeight, values: &[f32]) -> Result<(), CompileError> {
-    let overflows = |value: &&f32| !weight.dtype.round(f64::from(**value)).is_finite();
-    // A NaN counts as the largest: nothing is larger.
-    let larger =
-        |largest: f32, value: &f32| if value.abs() > largest || value.is_nan() { value.abs() } else { largest };
-    let largest = values.iter().fold(0f32, larger);
-    if !overflows(&&largest) {
-        return Ok(());
-    }
-    let value = values.iter().find(overflows).copied().unwrap_or(largest);
-    Err(CompileError::Overflow { name: weight.name.clone(), value, dtype: weight.dtype.to_string() })
 }

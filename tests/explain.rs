@@ -4,6 +4,7 @@ use llmc::compile::{Outcome, Request, compile};
 use llmc::explain::report::{Report, Timing};
 use llmc::explain::{explain, explain_for, page, text};
 use llmc::model::Model;
+use llmc::tune::Tunings;
 use llmc_artifact::Artifact;
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
@@ -37,6 +38,7 @@ fn compile_for(directory: &Path, without: &[&str], machines: [&str; 2]) -> PathB
         max_batch: 64,
         machines: machines_named(&machines),
         passes: Options { without: without.iter().map(ToString::to_string).collect(), ..Options::default() },
+        tuning: Tunings::Defaults,
         dump: None,
     };
     let path = directory.join("tiny.llmc");

@@ -2,6 +2,7 @@
 
 use crate::error::CodegenError;
 use crate::llvm::compile::host_cpu;
+use crate::tuning::Tuning;
 
 /// A CPU level.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct HostTarget {
     pub cpu_features: Vec<String>,
     /// Whether products of bf16 are taken by VDPBF16PS: where it is faster than multiply-adds of what was made f32.
     pub multiplies_pairs: bool,
+    /// What kernels are cut to.
+    pub tuning: Tuning,
 }
 
 const V2: [&str; 6] = ["cmpxchg16b", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"];
@@ -65,6 +68,7 @@ impl HostTarget {
             llvm_features: String::new(),
             cpu_features: features,
             multiplies_pairs: MULTIPLY_PAIRS.contains(name),
+            tuning: Tuning::default(),
         })
     }
 
@@ -86,6 +90,7 @@ impl HostTarget {
             llvm_features: llvm_features.join(","),
             multiplies_pairs: MULTIPLY_PAIRS.contains(&llvm_cpu.as_str()) && has("avx512bf16"),
             cpu_features: features,
+            tuning: Tuning::default(),
         }
     }
 

@@ -7,7 +7,7 @@
 //!    attention; and one function per program that runs a whole step on every thread.
 //! 3. LLVM optimises that for a CPU level ([`host`]), the system's linker makes a shared object ([`link`]).
 //!
-//! [`disassemble`] shows what came out. [`pack`] brings weights into the layout that the kernels read.
+//! [`tuning`] has the sizes that kernels are cut to. [`disassemble`] shows what came out. [`pack`] brings weights into the layout that the kernels read.
 
 pub mod disassemble;
 pub mod error;
@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod link;
 mod llvm;
 pub mod pack;
+pub mod tuning;
 
 use error::CodegenError;
 use gpu::GpuTarget;

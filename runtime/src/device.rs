@@ -49,7 +49,7 @@ pub trait Device: Send {
     ///
     /// # Errors
     /// As [`Device::run`].
-    fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Vec<Vec<Span>>>, DeviceError>;
+    fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Trace>, DeviceError>;
 
     /// Runs one step like [`Device::run`] and returns of each row what [`Found::of_parts`](crate::sampler::Found::of_parts) reads, given a scale for each:
     /// `u32[samples, words(vocab)]`. `None`, and nothing was run, as for [`Device::likeliest`].
@@ -80,6 +80,15 @@ pub trait Device: Send {
     /// # Errors
     /// If the device fails.
     fn wipe_blocks(&mut self, blocks: &[u32]) -> Result<(), DeviceError>;
+}
+
+/// A step as its threads saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// What each thread did, in order.
+    pub threads: Vec<Vec<Span>>,
+    /// How often they called the system, which they do only to wait long or to wake who does.
+    pub system_calls: u32,
 }
 
 /// Something that a thread did in a step.

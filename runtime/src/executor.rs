@@ -8,7 +8,7 @@ pub use pool::{default_kv_blocks, default_kv_blocks_within};
 
 use crate::device::cuda::CudaModel;
 use crate::device::host::{HostModel, HostOptions, WeightPlace, cpu};
-use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation, Span};
+use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation, Span, Trace};
 use crate::sampler::{self, Found, argmax};
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
@@ -89,6 +89,8 @@ pub struct StepTrace {
     pub program: usize,
     /// What each thread did, in order.
     pub threads: Vec<Vec<Span>>,
+    /// How often they called the system, which they do only to wait long or to wake who does.
+    pub system_calls: u32,
 }
 
 impl StepTrace {
@@ -260,8 +262,8 @@ impl Executor {
     /// As [`Executor::run`], but nobody looks at the logits.
     pub fn trace(&mut self, step: &Step) -> Result<Option<StepTrace>, ExecutorError> {
         let program = self.prepare(step)?;
-        let threads = self.device.trace(program, &self.inputs)?;
-        Ok(threads.map(|threads| StepTrace { program, threads }))
+        let trace = self.device.trace(program, &self.inputs)?;
+        Ok(trace.map(|Trace { threads, system_calls }| StepTrace { program, threads, system_calls }))
     }
 
     /// Runs a step and tells of each row of logits what is known of it, given what it will be scaled by: see

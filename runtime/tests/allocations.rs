@@ -2,10 +2,9 @@
 
 mod support;
 
-use llmrt::executor::{SampleRows, Step, StepSequence};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::{BLOCKS, executor, prompt};
+use support::{executor, steps_of_two_sequences};
 
 /// The system's allocator, with a count of what it was asked for.
 struct Counting;
@@ -33,20 +32,9 @@ static ALLOCATOR: Counting = Counting;
 fn steps_allocate_nothing_once_they_are_warm() {
     for threads in [1, 2, 5] {
         let mut executor = executor(threads);
-        let tokens = prompt(60, 1);
-        let part = |start: usize, end: usize, first_block: u32| StepSequence {
-            tokens: tokens[start..end].to_vec(),
-            start_position: start as u32,
-            block_table: (first_block..first_block + BLOCKS as u32).collect(),
-            sample: SampleRows::Last,
-        };
+        let (largest, steps) = steps_of_two_sequences();
         // Lists grow to what the largest step needs; later ones find the room.
-        let largest = Step { sequences: vec![part(0, 20, 0), part(0, 20, BLOCKS as u32)] };
         executor.run(&largest).unwrap();
-        let decode = |position: usize| Step {
-            sequences: vec![part(position, position + 1, 0), part(position, position + 1, BLOCKS as u32)],
-        };
-        let steps: Vec<Step> = (20..60).map(decode).collect();
         executor.run(&steps[0]).unwrap();
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         for step in &steps[1..] {

@@ -5,6 +5,7 @@ use clap::Args;
 use llmc::compile::{InvarianceCost, Outcome, Progress, Request, Summary};
 use llmc::error::CompileError;
 use llmc::model::Model;
+use llmc::tune::{Tuned, Tunings};
 use llmc_codegen::gpu::{self, GpuTarget};
 use llmc_codegen::host::HostTarget;
 use llmc_console::{CliError, output};
@@ -75,6 +76,13 @@ pub struct CompileArguments {
     /// without
     #[arg(long)]
     batch_invariant: bool,
+    /// Measure on this machine which sizes the kernels of each CPU are best cut to, which takes about half a minute, instead of
+    /// taking the defaults. The artifact keeps what was chosen and why
+    #[arg(long, conflicts_with_all = ["tuning", "stop_after", "shapes_only"])]
+    tune: bool,
+    /// Cut kernels as an earlier --tune chose: a file with what `llmc inspect --tuning` prints of its artifact
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stop_after", "shapes_only"])]
+    tuning: Option<PathBuf>,
     /// Read nothing but the shapes of a model, from the config.json that CHECKPOINT names: run the passes, print what they
     /// chose and why, what a step launches and moves, and sizes, and write no artifact
     #[arg(long)]
@@ -113,6 +121,8 @@ struct CompileOutput<'a> {
     warnings: Vec<&'a String>,
     /// With --batch-invariant, what it costs by price.
     invariance: &'a [InvarianceCost],
+    /// With --tune or --tuning, what kernels are cut to and why.
+    tuning: &'a [Tuned],
     timing: Timing<'a>,
     peak_rss_bytes: Option<u64>,
 }
@@ -169,6 +179,7 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
             numerics: arguments.numerics,
             invariance: if arguments.batch_invariant { Invariance::Batch } else { Invariance::Program },
         },
+        tuning: tunings(arguments)?,
         dump: arguments.dump.clone(),
     };
     if arguments.shapes_only {
@@ -186,6 +197,7 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
     let outcome = llmc::compile::compile(&model, &request, &path, &mut |progress| {
         match progress {
             Progress::Passes => bar.set_message("passes"),
+            Progress::Tuning(done, total) => bar.set_message(format!("measuring, round {done} of {total}")),
             Progress::Code(target) => bar.set_message(format!("code for {target}")),
             Progress::Weights(done, total) => {
                 bar.set_message("weights");
@@ -203,6 +215,13 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
         }
         Outcome::Written(summary) => summary,
     };
+    for tuned in summary.tuned.iter().filter(|tuned| arguments.tune && tuned.is_disturbed()) {
+        output::note(&format!(
+            "warning: measurements for {} had noise of {:.0} %: something else had the machine; leave it alone and try again",
+            tuned.target,
+            100.0 * tuned.noise
+        ));
+    }
     let total = started.elapsed().as_secs_f64();
     summary.passes.notes.iter().for_each(|note| output::note(&format!("warning: {note}")));
     match arguments.json {
@@ -232,6 +251,23 @@ fn add<T: PartialEq>(targets: &mut Vec<T>, target: T) {
     if !targets.contains(&target) {
         targets.push(target);
     }
+}
+
+/// Where sizes of kernels come from.
+fn tunings(arguments: &CompileArguments) -> Result<Tunings, CliError> {
+    let Some(path) = &arguments.tuning else {
+        return Ok(if arguments.tune { Tunings::Measured } else { Tunings::Defaults });
+    };
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        CliError::Usage(format!("cannot read {name}: {error}; name what `llmc inspect --tuning` printed"))
+    })?;
+    let given: Vec<Tuned> = serde_json::from_str(&text).map_err(|error| {
+        CliError::Usage(format!(
+            "{name} holds no sizes of kernels: {error}; expected what `llmc inspect --tuning` prints"
+        ))
+    })?;
+    Ok(Tunings::Given(given))
 }
 
 /// The machines to weigh costs for: those named, and others for targets of a kind that none of them is.
@@ -277,7 +313,7 @@ fn object<'a>(
     [total, load]: [f64; 2],
 ) -> CompileOutput<'a> {
     let launches = summary.launches.iter().map(|(program, launches)| Launches { program, launches: *launches });
-    let code = summary.code_seconds.iter().map(|(target, s)| CodeTime { target, s: *s });
+    let code = summary.code_seconds.by_target.iter().map(|(target, s)| CodeTime { target, s: *s });
     CompileOutput {
         artifact: path,
         bytes: summary.bytes,
@@ -288,6 +324,7 @@ fn object<'a>(
         launches: launches.collect(),
         warnings: model.warnings.iter().chain(&summary.passes.notes).collect(),
         invariance: &summary.invariance,
+        tuning: &summary.tuned,
         timing: Timing {
             total_s: total,
             load_s: load,
@@ -317,7 +354,7 @@ fn pass_times(report: &Report) -> Vec<PassTime> {
 fn report(model: &Model, request: &Request, path: &Path, summary: &Summary, total: f64) -> String {
     let targets = target_names(request);
     let launches: Vec<String> = summary.launches.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    let code: f64 = summary.code_seconds.iter().map(|(_, seconds)| seconds).sum();
+    let code = summary.code_seconds.total;
     let costs = summary.invariance.iter().map(|cost| {
         let more = 100.0 * (cost.seconds / cost.default_seconds - 1.0);
         format!("{} {more:+.1} %", cost.program)
@@ -327,8 +364,9 @@ fn report(model: &Model, request: &Request, path: &Path, summary: &Summary, tota
         true => String::new(),
         false => format!("  batch-invariant, which by price costs a step: {}\n", costs.join(", ")),
     };
+    let tuned: String = summary.tuned.iter().map(|tuned| format!("  measured: {}\n", tuned.describe())).collect();
     format!(
-        "{}: {:.1} MB\n  {}, {:.1} M parameters, {}, for {}\n  kernel launches per step: {}\n{invariance}  {total:.2} s: \
+        "{}: {:.1} MB\n  {}, {:.1} M parameters, {}, for {}\n  kernel launches per step: {}\n{invariance}{tuned}  {total:.2} s: \
          passes {:.2}, code {code:.2}, weights {:.2}\n",
         path.display(),
         summary.bytes as f64 / 1e6,

@@ -5,6 +5,7 @@ use llmc::explain::explain;
 use llmc::explain::kept::Kept;
 use llmc::explain::report::{Gpu, Report};
 use llmc::explain::text::{bracket, quantity};
+use llmc::tune::Tuned;
 use llmc_artifact::{Artifact, Manifest, code_tensor_name, ir_tensor_name};
 use llmc_codegen::disassemble::{disassemble, kernel_sizes};
 use llmc_codegen::gpu;
@@ -29,7 +30,7 @@ pub struct InspectArguments {
     #[arg(value_name = "ART")]
     artifact: PathBuf,
     /// Print a JSON object
-    #[arg(long, conflicts_with_all = ["ir", "asm", "ptx"])]
+    #[arg(long, conflicts_with_all = ["ir", "asm", "ptx", "tuning"])]
     json: bool,
     /// Print the IR of a program, as it was after fusion, or what all programs were made of: imported
     #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["asm", "ptx"])]
@@ -40,6 +41,9 @@ pub struct InspectArguments {
     /// Print the PTX for a GPU architecture, such as sm_80
     #[arg(long, value_name = "ARCHITECTURE")]
     ptx: Option<String>,
+    /// Print what kernels are cut to and the measurements that chose it, for `llmc compile --tuning FILE`
+    #[arg(long, conflicts_with_all = ["ir", "asm", "ptx"])]
+    tuning: bool,
     /// Which target's code --asm shows [default: the first]
     #[arg(long, value_name = "CPU", requires = "asm")]
     target: Option<String>,
@@ -55,6 +59,8 @@ struct InspectOutput<'a> {
     programs: Vec<ProgramOutput>,
     /// What each program launches on GPUs, with estimated times. Empty without code for GPUs.
     gpus: Vec<Gpu>,
+    /// What kernels are cut to by measurements, and those.
+    tuning: Vec<Tuned>,
     /// Bytes of each tensor, in file order.
     tensors: Vec<TensorOutput<'a>>,
 }
@@ -93,6 +99,15 @@ pub fn inspect(arguments: &InspectArguments) -> Result<(), CliError> {
     if let Some(kernel) = &arguments.asm {
         return output::print(&asm(&artifact, kernel, arguments.target.as_deref())?);
     }
+    let tuning = Kept::read(&artifact).map(|(kept, _)| kept.tuning).unwrap_or_default();
+    if arguments.tuning {
+        return match tuning.is_empty() {
+            true => {
+                Err(CliError::usage("kernels are cut to the default sizes: nothing was measured (llmc compile --tune)"))
+            }
+            false => output::print_json(&tuning),
+        };
+    }
     let programs = programs(&artifact)?;
     let report = match artifact.manifest().cuda.is_empty() {
         true => None,
@@ -105,10 +120,11 @@ pub fn inspect(arguments: &InspectArguments) -> Result<(), CliError> {
             manifest: artifact.manifest(),
             programs,
             gpus: report.map(|report| report.gpus).unwrap_or_default(),
+            tuning,
             tensors: artifact.tensors().map(|(name, bytes)| TensorOutput { name, bytes }).collect(),
         });
     }
-    let summary = summary(&artifact, &programs)
+    let summary = summary(&artifact, &programs, &tuning)
         .and_then(|mut out| report.iter().try_for_each(|report| gpu_summary(&mut out, report)).map(|()| out));
     output::print(&summary.map_err(CliError::failure)?)
 }
@@ -223,7 +239,7 @@ fn describe(program: &Program, sizes: &[(&str, BTreeMap<String, u64>)]) -> Progr
     }
 }
 
-fn summary(artifact: &Artifact, programs: &[ProgramOutput]) -> Result<String, std::fmt::Error> {
+fn summary(artifact: &Artifact, programs: &[ProgramOutput], tuning: &[Tuned]) -> Result<String, std::fmt::Error> {
     let manifest = artifact.manifest();
     let Plan { model, kv, weights, .. } = &manifest.plan;
     let mut out = String::new();
@@ -266,6 +282,9 @@ fn summary(artifact: &Artifact, programs: &[ProgramOutput]) -> Result<String, st
         Some(_) => "yes, without a chat template",
     };
     writeln!(out, "tokenizer  {tokenizer}")?;
+    for tuned in tuning {
+        writeln!(out, "measured   {}", tuned.describe())?;
+    }
     for target in &manifest.targets {
         let bytes = artifact.tensor(&target.tensor).map_or(0, <[u8]>::len);
         writeln!(

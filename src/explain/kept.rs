@@ -1,6 +1,7 @@
 //! What an artifact keeps of its making: enough to run the passes again, and nothing that differs between two runs.
 
 use super::ExplainError;
+use crate::tune::Tuned;
 use llmc_artifact::{Artifact, IMPORTED, PASSES, ir_tensor_name};
 use llmc_ir::machine::{Machine, Machines};
 use llmc_ir::module::Module;
@@ -26,6 +27,9 @@ pub struct Kept {
     pub invariance: String,
     /// The passes that ran instead of the pipeline, if it was not the pipeline.
     pub only: Option<Vec<String>>,
+    /// Sizes of kernels that are not the defaults, and how they were found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuning: Vec<Tuned>,
 }
 
 impl Kept {
@@ -38,6 +42,7 @@ impl Kept {
             numerics: options.numerics.name().to_owned(),
             invariance: options.invariance.name().to_owned(),
             only: options.only.clone(),
+            tuning: Vec::new(),
         }
     }
 

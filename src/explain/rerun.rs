@@ -275,6 +275,11 @@ fn notes(kept: &Kept) -> Vec<String> {
     if kept.is_batch_invariant() {
         notes.push("compiled with --batch-invariant: all programs take every sum in one order".to_owned());
     }
+    notes.extend(
+        kept.tuning
+            .iter()
+            .map(|tuned| format!("kernels are cut as measurements had it (--tune): {}", tuned.describe())),
+    );
     if kept.without.iter().any(|name| name == "eqsat") {
         notes.push("equality saturation did not run: what is computed is what the model's definition says".to_owned());
     }

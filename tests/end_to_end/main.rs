@@ -12,6 +12,7 @@
 //! | `outputs`     | nothing half-written, whatever happens |
 //! | `calibrate`   | what was measured decides, and what is wrong with a stored measurement is said |
 //! | `shapes`      | what a config.json alone says of a model |
+//! | `tune`        | sizes of kernels from measurements are kept, repeat, and change no bit |
 //! | `compile`     | flags, targets, passes and phases of the compiler |
 //! | `import`      | `llmc import` rebuilds the original model |
 //! | `smollm2`     | a real model gives the reference's logits, tokens and perplexity |
@@ -39,3 +40,4 @@ mod support;
 mod talk;
 mod threads;
 mod tiny;
+mod tune;

@@ -6,6 +6,7 @@ use super::support::models::{artifact, tiny};
 use llmc::compile::{Outcome, Progress, Request, compile as compile_model};
 use llmc::error::CompileError;
 use llmc::model::Model;
+use llmc::tune::Tunings;
 use llmc_codegen::host::HostTarget;
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::Machine;
@@ -129,6 +130,7 @@ fn an_interruption_at_any_point_leaves_nothing() {
         max_batch: 1,
         machines: Machine::named("host").unwrap().into(),
         passes: Options::default(),
+        tuning: Tunings::Defaults,
         dump: None,
     };
     let interrupted_after = |most: usize| {
@@ -159,6 +161,7 @@ fn places_are_tried_before_anything_is_made() {
         max_batch: 1,
         machines: Machine::named("host").unwrap().into(),
         passes: Options { stop_after, ..Options::default() },
+        tuning: Tunings::Defaults,
         dump: None,
     };
     let nowhere = Path::new("/no/such/directory/x.llmc");

@@ -29,8 +29,6 @@ const CHUNK: usize = 4 * KV_BLOCK_POSITIONS;
 /// Positions of a sequence that one work item of split attention covers.
 const SPLIT: usize = AttendMethod::SPLIT_POSITIONS;
 const _: () = assert!(SPLIT.is_multiple_of(CHUNK), "a split is whole chunks");
-/// Query rows (tokens times query heads per key/value head) that an item of whole attention aims at.
-const QUERY_ROWS: usize = 24;
 
 /// Sizes and addresses while one attend kernel is written.
 struct Attend {
@@ -86,7 +84,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let unit = tiles::unit(context, &attention, ty.dtype);
     context.used = context.used.max(unit);
     let (tokens, chunk) = match unit {
-        MatrixUnit::Vectors | MatrixUnit::Pairs => (QUERY_ROWS.div_ceil(group), CHUNK),
+        MatrixUnit::Vectors | MatrixUnit::Pairs => (context.tuning.query_rows.div_ceil(group), CHUNK),
         MatrixUnit::Tiles => (tiles::tokens(group), tiles::chunk(attention.method)),
     };
     let query_form = if unit == MatrixUnit::Vectors { LeftForm::Wide } else { LeftForm::Pairs };

@@ -30,10 +30,6 @@ const ROW_BLOCK_BYTES: usize = 512 << 10;
 const ROW_UNIT: usize = 2;
 /// Sums longer than this are cut, so that a panel's part stays in cache while all row groups use it.
 const LONGEST_SUM: usize = 1536;
-/// Length of the parts of a cut sum.
-const SUM_PART: usize = 1024;
-/// How far ahead weights are prefetched, in bytes.
-const PREFETCH: usize = 8 << 10;
 
 /// The sizes that all parts of a dot region share.
 struct Blocking {
@@ -210,7 +206,8 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
         _ => k.next_multiple_of(32) * left.form().bytes() + 64,
     };
     let block = context.registers.rows[0];
-    let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, 96usize.next_multiple_of(block));
+    let most = context.tuning.block_rows.next_multiple_of(block).max(2 * block);
+    let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, most);
     let most_rows = context.bounds.max_of(operand.rows).min(rows);
     Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, widened: None }
 }
@@ -260,7 +257,7 @@ fn multiply_block(
 ) {
     zero_block(f, section, c, rows);
     let mut start = 0;
-    for part in sum_parts(weight.k, context.method) {
+    for part in sum_parts(weight.k, context.method, context.tuning.sum_part) {
         multiply_part(f, context, blocking, section, weight, [a, c], rows, (column_block, &int(start as i64), part));
         start += part;
     }
@@ -312,16 +309,16 @@ fn multiply_part(
             return;
         }
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        f.call_local(&multiply, &[a.clone(), b, c, rows.clone(), int(PREFETCH as i64)]);
+        f.call_local(&multiply, &[a.clone(), b, c, rows.clone(), int(context.tuning.prefetch_bytes as i64)]);
     });
 }
 
 /// The lengths in which a sum over k is computed.
-fn sum_parts(k: usize, method: DotMethod) -> Vec<usize> {
+fn sum_parts(k: usize, method: DotMethod, longest: usize) -> Vec<usize> {
     if method != DotMethod::Gemm || k <= LONGEST_SUM {
         return vec![k];
     }
-    let part = k.div_ceil(k.div_ceil(SUM_PART)).next_multiple_of(32);
+    let part = k.div_ceil(k.div_ceil(longest)).next_multiple_of(32);
     let mut parts = vec![part; k / part];
     if !k.is_multiple_of(part) {
         parts.push(k % part);

@@ -20,6 +20,7 @@ use crate::error::CodegenError;
 use crate::host::HostTarget;
 use crate::kernel::domain::Domain;
 use crate::kernel::dot::method;
+use crate::tuning::Tuning;
 use amx::TileProducts;
 use expression::Scope;
 use llmc_ir::dim::Bounds;
@@ -59,6 +60,7 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
                 multiplies: &mut multiplies,
                 tile_products: &mut tile_products,
                 registers: &registers,
+                tuning: &target.tuning,
                 unit,
                 used: MatrixUnit::Vectors,
                 kernel,
@@ -135,6 +137,7 @@ struct KernelContext<'a> {
     multiplies: &'a mut Multiplies,
     tile_products: &'a mut TileProducts,
     registers: &'a Registers,
+    tuning: &'a Tuning,
     /// The best unit that the target has, and the one that the kernel uses.
     unit: MatrixUnit,
     used: MatrixUnit,

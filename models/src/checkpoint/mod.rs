@@ -8,7 +8,7 @@
 //! | `locate` | which files does this path mean? |
 //! | `header` | the safetensors header, distrusted |
 //! | `index`  | the shard index, distrusted |
-//! | `view`   | one tensor: widening reads and the search for NaN |
+//! | `view`   | one tensor: widening reads that refuse NaN |
 
 mod error;
 mod header;
@@ -18,6 +18,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, UncheckedAdvice};
@@ -25,7 +26,7 @@ use memmap2::{Mmap, UncheckedAdvice};
 pub use error::CheckpointError;
 use header::Entry;
 use locate::Source;
-pub use view::{CheckpointDType, TensorView, check_finite};
+pub use view::{CheckpointDType, TensorView};
 
 /// The tensors of a model, mapped from one or several safetensors files.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Names the file, what is wrong with it and what to do, for anything but complete and consistent files: see
-    /// [`CheckpointError`]. Values are not looked at here; [`check_finite`] does that per tensor.
+    /// [`CheckpointError`]. Values are not looked at here, but when they are read.
     pub fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         match locate::locate(path)? {
             Source::Single(file) => Checkpoint::open_single(&file),
@@ -86,14 +87,21 @@ impl Checkpoint {
         })
     }
 
-    /// Lets the system take back the memory that holds a tensor's bytes; reading them again reads the file.
-    pub fn forget(&self, name: &str) {
+    /// Lets the system take back the memory that holds elements of a tensor, counted as in [`TensorView::read_f32`];
+    /// reading them again reads the file.
+    ///
+    /// # Panics
+    /// If `range` goes beyond the tensor's elements.
+    pub fn forget(&self, name: &str, range: Range<usize>) {
         if let Some((shard, entry)) = self.tensors.get(name) {
-            let range = &entry.range;
+            let elements: usize = entry.shape.iter().product();
+            assert!(range.end <= elements, "{name} has {elements} elements, not {}", range.end);
+            let each = entry.range.len() / elements;
+            let start = entry.range.start + range.start * each;
             // SAFETY: the mapping is of a file, shared and never written to: its pages come back from the file with the
             // same bytes. Failing costs memory, nothing else.
             let _ = unsafe {
-                self.shards[*shard].map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+                self.shards[*shard].map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, range.len() * each)
             };
         }
     }

@@ -14,6 +14,9 @@ use std::path::Path;
 /// From this size on, hashing a piece on several threads pays (as measured by blake3's authors).
 const PARALLEL_HASH_BYTES: usize = 128 << 10;
 
+/// From this size on, the disk is told at once to begin with a piece.
+const WRITE_BACK_BYTES: usize = 1 << 20;
+
 /// A tensor that is going to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -93,6 +96,10 @@ impl ArtifactWriter {
         debug_assert!(!tensor.is_padding());
         let path = self.temporary.path();
         self.temporary.file().write_all(bytes).map_err(ArtifactError::io("write", path))?;
+        if bytes.len() >= WRITE_BACK_BYTES {
+            let start = self.header_bytes + tensor.start;
+            self.temporary.begin_writing_back(start + self.written..start + written);
+        }
         if bytes.len() >= PARALLEL_HASH_BYTES {
             self.hasher.update_rayon(bytes);
         } else {

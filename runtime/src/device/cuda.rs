@@ -21,7 +21,7 @@ pub use code::choose;
 pub use driver::{DeviceFacts, devices};
 pub use error::CudaError;
 
-use super::{Device, DeviceError, Preparation, Span};
+use super::{Device, DeviceError, Preparation, Trace};
 use crate::executor::{StepInputs, default_kv_blocks_within};
 use candidates::Candidates;
 use code::Code;
@@ -202,7 +202,7 @@ impl Device for CudaModel {
         Ok(Some(self.likeliest.ids(inputs.sample_rows.len())))
     }
 
-    fn trace(&mut self, _: usize, _: &StepInputs) -> Result<Option<Vec<Vec<Span>>>, DeviceError> {
+    fn trace(&mut self, _: usize, _: &StepInputs) -> Result<Option<Trace>, DeviceError> {
         Ok(None)
     }
 

@@ -9,7 +9,7 @@ mod trace;
 mod weights;
 mod workers;
 
-use super::{Device, DeviceError, Span};
+use super::{Device, DeviceError, Trace};
 use crate::executor::StepInputs;
 use code::Code;
 use llmc_artifact::Artifact;
@@ -226,7 +226,7 @@ impl Device for HostModel {
         Ok(unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<f32>(), count) })
     }
 
-    fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Vec<Vec<Span>>>, DeviceError> {
+    fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Trace>, DeviceError> {
         let mut args = self.step_args(inputs);
         // SAFETY: as in `run`.
         Ok(Some(unsafe { self.workers.run_traced(self.programs[program], &mut args) }))

@@ -7,8 +7,9 @@ use llmc_ir::dtype::DType;
 use llmc_ir::machine::Processor;
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, ModelFacts, PackedWeight, Plan, Program, WeightLayout, Work};
 use llmrt::device::DeviceChoice;
-use llmrt::executor::{Executor, ExecutorOptions};
+use llmrt::executor::{Executor, ExecutorOptions, SampleRows, Step, StepSequence};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -70,6 +71,19 @@ pub fn executor_with_blocks(threads: usize, kv_blocks: usize) -> Executor {
         },
     )
     .unwrap()
+}
+
+/// A prefill step of two sequences, and decode steps that go on from there.
+pub fn steps_of_two_sequences() -> (Step, Vec<Step>) {
+    let tokens = prompt(60, 1);
+    let part = |range: Range<usize>, first_block: usize| StepSequence {
+        tokens: tokens[range.clone()].to_vec(),
+        start_position: range.start as u32,
+        block_table: (first_block as u32..).take(BLOCKS).collect(),
+        sample: SampleRows::Last,
+    };
+    let step = |range: Range<usize>| Step { sequences: vec![part(range.clone(), 0), part(range, BLOCKS)] };
+    (step(0..20), (20..60).map(|position| step(position..position + 1)).collect())
 }
 
 /// Writes and opens an artifact in `directory` whose code needs the given CPU features.

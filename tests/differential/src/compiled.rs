@@ -7,7 +7,7 @@ use crate::pool::{Batch, Pool};
 use libloading::Library;
 use llmc_codegen::error::CodegenError;
 use llmc_codegen::host::HostTarget;
-use llmc_codegen::pack::pack;
+use llmc_codegen::pack::Packing;
 use llmc_codegen::{HostCode, compile_host};
 use llmc_ir::abi::{StepArgs, StepFunction};
 use llmc_ir::dtype::DType;
@@ -156,21 +156,12 @@ pub fn packed(case: &Case, model: &PlannedModel, weight: &PackedWeight) -> Resul
     };
     let tensor = tensor.unwrap_or_else(|| panic!("there is no weight `{}`", weight.name));
     let mut memory = Guarded::new(weight.bytes as usize, 64, UNWRITTEN);
-    let mut written = 0;
-    pack::<CodegenError>(
-        weight,
-        |range, values| {
-            values.clear();
-            values.extend(tensor.data()[range].iter().map(|&value| value as f32));
-            Ok(())
-        },
-        |bytes| {
-            memory.bytes_mut()[written..written + bytes.len()].copy_from_slice(bytes);
-            written += bytes.len();
-            Ok(())
-        },
-    )?;
-    assert_eq!(written as u64, weight.bytes, "`{}` was packed whole", weight.name);
+    let packing = Packing::of(weight)?;
+    for piece in 0..packing.pieces() {
+        let values: Vec<f32> =
+            tensor.data()[packing.elements(piece..piece + 1)].iter().map(|&value| value as f32).collect();
+        packing.pack(&values, &mut memory.bytes_mut()[packing.bytes(piece..piece + 1)]);
+    }
     Ok(memory)
 }
 

@@ -94,6 +94,7 @@ impl TracedStep {
             text += &line("(others)", &rest.launches.to_string(), rest.seconds, "");
         }
         text += &line("(waiting for other threads)", "", waiting, "");
+        text += &format!("  calls of the system: {}\n", self.trace.system_calls);
         text
     }
 

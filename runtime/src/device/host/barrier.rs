@@ -23,6 +23,11 @@ impl Barrier {
         Barrier { arrived, released: Signal::default(), patience }
     }
 
+    /// How often its threads have called the system so far; it wraps around.
+    pub fn system_calls(&self) -> u32 {
+        self.arrived.iter().chain([&self.released]).fold(0, |sum, signal| sum.wrapping_add(signal.calls()))
+    }
+
     /// Returns when every thread has called it as often as this one has.
     pub fn meet(&self, thread: usize) {
         let threads = self.arrived.len();

@@ -4,7 +4,7 @@ use super::barrier::{self, Barrier};
 use super::cpu;
 use super::signal::{Patience, Signal};
 use super::trace::Recorder;
-use crate::device::Span;
+use crate::device::Trace;
 use llmc_ir::abi::{StepArgs, StepFunction};
 use std::cell::UnsafeCell;
 use std::io;
@@ -33,7 +33,8 @@ struct Shared {
     /// Written by the calling thread while the workers wait, read by them after `start`.
     job: UnsafeCell<Job>,
     barrier: Barrier,
-    patience: Patience,
+    /// In a step, and between two.
+    patience: [Patience; 2],
 }
 
 // SAFETY: `job` is the only part that is not Sync. `Workers::run` and `drop` (which have exclusive
@@ -42,6 +43,14 @@ struct Shared {
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `job` is used only while the thread that made it waits in `run`.
 unsafe impl Send for Shared {}
+
+impl Shared {
+    /// How often threads have called the system so far to wait for each other; it wraps around.
+    fn system_calls(&self) -> u32 {
+        let signals = self.done.iter().chain([&self.start]);
+        signals.fold(self.barrier.system_calls(), |sum, signal| sum.wrapping_add(signal.calls()))
+    }
+}
 
 #[derive(Clone, Copy)]
 enum Job {
@@ -54,13 +63,16 @@ impl Workers {
     /// each is bound to one of its own.
     pub fn start(threads: usize) -> io::Result<Workers> {
         let cpus = cpu::available_cpus();
-        let patience = if threads <= cpus.len() { Patience::OWN_CPU } else { Patience::SHARED_CPU };
+        let patience = match threads <= cpus.len() {
+            true => [Patience::OWN_CPU, Patience::BETWEEN_STEPS],
+            false => [Patience::SHARED_CPU; 2],
+        };
         let cpus = if threads > 1 && threads <= cpus.len() { cpus[..threads].to_vec() } else { Vec::new() };
         let shared = Arc::new(Shared {
             start: Signal::default(),
             done: (1..threads).map(|_| Signal::default()).collect(),
             job: UnsafeCell::new(Job::Exit),
-            barrier: Barrier::new(threads, patience),
+            barrier: Barrier::new(threads, patience[0]),
             patience,
         });
         let mut workers = Workers { shared, handles: Vec::new(), cpus, bound_caller: None };
@@ -90,17 +102,19 @@ impl Workers {
         unsafe { self.run_with_barrier(function, args) };
     }
 
-    /// Runs a step like [`Workers::run`] and returns what each thread did when.
+    /// Runs a step like [`Workers::run`] and returns what each thread did when, and how often they called the system.
     ///
     /// # Safety
     /// As for [`Workers::run`].
-    pub unsafe fn run_traced(&mut self, function: StepFunction, args: &mut StepArgs) -> Vec<Vec<Span>> {
+    pub unsafe fn run_traced(&mut self, function: StepFunction, args: &mut StepArgs) -> Trace {
         let shared = Arc::clone(&self.shared);
         let recorder = Recorder::new(&shared.barrier, self.threads());
         recorder.install(args);
+        let before = shared.system_calls();
         // SAFETY: as promised by the caller; the recorder outlives the step and has room for each of its threads.
         unsafe { self.run_with_barrier(function, args) };
-        recorder.spans()
+        let system_calls = shared.system_calls().wrapping_sub(before);
+        Trace { threads: recorder.spans(), system_calls }
     }
 
     /// # Safety
@@ -113,7 +127,7 @@ impl Workers {
         unsafe { take_part(function, args, 0, self.threads() as u32) };
         let newest = self.shared.start.own();
         for done in &self.shared.done {
-            done.wait(newest, self.shared.patience);
+            done.wait(newest, self.shared.patience[0]);
         }
     }
 
@@ -158,7 +172,7 @@ fn work(shared: &Shared, thread: usize, cpu: Option<usize>) {
     let threads = shared.done.len() as u32 + 1;
     loop {
         let newest = done.own().wrapping_add(1);
-        shared.start.wait(newest, shared.patience);
+        shared.start.wait(newest, shared.patience[1]);
         // SAFETY: the job was written before `start` was set and stays until `done` is set.
         match unsafe { *shared.job.get() } {
             // SAFETY: promised by the caller of `Workers::run`, which waits for this thread.

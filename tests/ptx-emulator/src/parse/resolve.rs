@@ -8,6 +8,9 @@ use crate::error::PtxError;
 use crate::instruction::{R32, R64, RP, Register, Target};
 use crate::module::Fill;
 
+/// Where the shared memory begins that the system keeps for itself: there is none, so nothing may lie there.
+const RESERVED: u32 = u32::MAX - 1023;
+
 impl Builder<'_> {
     fn literal(&self, operand: &Operand, ty: Type) -> Result<Option<u64>, PtxError> {
         let bits = ty.bits();
@@ -56,6 +59,7 @@ impl Builder<'_> {
     fn special(&mut self, name: &str) -> Result<R32, PtxError> {
         match super::special::special(name) {
             Some(special) => self.fill32(Fill::Special(special), name),
+            None if name.starts_with("%reserved_smem_offset_") => self.constant32(RESERVED),
             None => self.error(format!("`{name}` is neither declared nor a special register that the emulator has")),
         }
     }

@@ -9,6 +9,7 @@ pub use choice::{Chosen, DeviceChoice};
 use crate::executor::StepInputs;
 use cuda::CudaError;
 use host::HostError;
+use llmc_artifact::Artifact;
 use llmc_ir::plan::Plan;
 use thiserror::Error;
 
@@ -126,7 +127,21 @@ pub enum DeviceError {
     /// The CPU.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// A GPU.
-    #[error(transparent)]
-    Cuda(#[from] CudaError),
+    /// A GPU, and what else to do where the artifact has code for a CPU.
+    #[error("{0}{1}")]
+    Cuda(CudaError, &'static str),
+}
+
+impl From<CudaError> for DeviceError {
+    fn from(error: CudaError) -> DeviceError {
+        DeviceError::Cuda(error, "")
+    }
+}
+
+impl DeviceError {
+    /// An error of a GPU that was to run an artifact.
+    pub fn of_gpu(error: CudaError, artifact: &Artifact) -> DeviceError {
+        let other = error.is_about_the_device() && !artifact.manifest().targets.is_empty();
+        DeviceError::Cuda(error, if other { ", or run on the CPU with --device host" } else { "" })
+    }
 }

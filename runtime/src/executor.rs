@@ -220,7 +220,7 @@ impl Executor {
             Chosen::Cuda(facts) => {
                 let kv_blocks = options.kv_blocks.map(limited).transpose()?;
                 let model = CudaModel::open(Arc::clone(&artifact), &facts, kv_blocks, progress);
-                Box::new(model.map_err(DeviceError::from)?)
+                Box::new(model.map_err(|error| DeviceError::of_gpu(error, &artifact))?)
             }
         };
         Ok(Executor { artifact, device, inputs: StepInputs::default() })

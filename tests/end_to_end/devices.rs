@@ -1,7 +1,7 @@
 //! Choosing a device, and what is said when it does not work: no driver, the wrong one, too little memory, bad code, and a
 //! GPU that fails.
 
-use super::support::binaries::{compile, fails_saying, json, llmc, llmrt, succeeds, text};
+use super::support::binaries::{compile, fails, fails_saying, json, llmc, llmrt, succeeds, text};
 use super::support::broken::Broken;
 use super::support::fake::with_gpu;
 use super::support::models::{artifact, tiny};
@@ -64,14 +64,17 @@ fn a_gpu_that_was_asked_for_and_cannot_be_had_is_an_error() {
     fails_saying(&mut on_gpu(), &["no CUDA driver was found", "--device host"]);
     let refused = |settings: &str, parts: &[&str]| fails_saying(with_gpu(&mut on_gpu(), settings), parts);
     refused("driver=11080", &["CUDA 11.8", "at least 12.0", "update NVIDIA's driver"]);
-    refused("devices=0", &["no device cuda:0", "knows none"]);
+    refused("devices=0", &["no device cuda:0", "knows none", "nvidia-smi", "--device host"]);
     refused("capability=7.5", &["llmc fake T4", "code is for cuda:sm_80", "sm_75"]);
     fails_saying(
         with_gpu(&mut run(&both(), &["--device", "cuda:3"]), "devices=2"),
-        &["no device cuda:3", "cuda:0 (llmc fake A100), cuda:1 (llmc fake A100)"],
+        &[
+            "no device cuda:3",
+            "cuda:0 (llmc fake A100), cuda:1 (llmc fake A100): choose one of these, or run on the CPU",
+        ],
     );
-    // Also where nothing was asked for, but nothing else would do either.
-    fails_saying(&mut run(&gpu_only(), &[]), &["no CUDA driver"]);
+    // Also where nothing was asked for, but nothing else would do either, the host neither.
+    assert!(fails(&mut run(&gpu_only(), &[])).ends_with("(libcuda.so.1): install NVIDIA's driver"));
     fails_saying(with_gpu(&mut run(&gpu_only(), &[]), "capability=8.0"), &["sm_86", "--target cuda:sm_80"]);
     let host_only = artifact(&tiny("llama"), &["--dtype", "f32"]);
     fails_saying(

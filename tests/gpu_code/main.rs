@@ -11,8 +11,10 @@ use llmc_codegen::gpu::GpuTarget;
 use sass::{Kernel, Tools, count, count_with};
 use std::fmt::Write;
 
-/// What current drivers assemble PTX of `sm_80` for.
-const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
+/// What current drivers assemble PTX of `sm_80` for, and the shared memory that a block may have there, in KiB (CUDA C++
+/// Programming Guide, "Compute Capabilities").
+const ARCHITECTURES: [(&str, usize); 6] =
+    [("sm_80", 163), ("sm_86", 99), ("sm_89", 99), ("sm_90", 227), ("sm_100", 227), ("sm_120", 99)];
 
 /// Registers of a multiprocessor.
 const REGISTERS: usize = 65536;
@@ -42,11 +44,50 @@ fn every_kernel_assembles_without_spills() {
     let Some(tools) = tools() else { return };
     let models = models::all("h100").into_iter().map(|(name, _)| (ptx(name), 40));
     for (ptx, least) in models.chain(RUNTIME.map(|ptx| (ptx.to_owned(), 0))) {
-        for architecture in ARCHITECTURES {
-            let kernels = tools.spills(&ptx, architecture);
+        for (architecture, _) in ARCHITECTURES {
+            let kernels = tools.needs(&ptx, architecture);
             assert!(kernels.len() > least, "{architecture}: only {} kernels", kernels.len());
-            let spilling: Vec<_> = kernels.iter().filter(|(_, spilled)| *spilled > 0).collect();
+            let spilling: Vec<_> = kernels.iter().filter(|kernel| kernel.spilled > 0).collect();
             assert!(spilling.is_empty(), "{architecture}: {spilling:?} spill");
+        }
+    }
+}
+
+/// The kernels of a text with that in their names, and what is declared in front of all.
+fn only(ptx: &str, part: &str) -> String {
+    const ENTRY: &str = ".visible .entry ";
+    let mut entries = ptx.split(ENTRY);
+    let head = entries.next().unwrap_or_default().to_owned();
+    let chosen = entries.filter(|entry| entry.split('(').next().is_some_and(|name| name.contains(part)));
+    chosen.fold(head, |text, entry| text + ENTRY + entry)
+}
+
+/// Heads of every number of tiles that attention on matrix units takes, and odd ones; beyond 256 another kernel does it.
+#[test]
+fn every_head_size_fits_every_architecture() {
+    let tools = tools();
+    for head_dim in [16, 36, 64, 80, 96, 128, 160, 192, 224, 256, 320] {
+        let code = compile_gpu(&models::with_heads_of(head_dim), &GpuTarget::parse("cuda:sm_80").unwrap()).unwrap();
+        let launches = code.code.programs.iter().flat_map(|program| program.kernels.values().flatten());
+        let launches: Vec<_> = launches.collect();
+        let flash = launches.iter().any(|launch| launch.symbol.ends_with("__flash"));
+        assert_eq!(flash, head_dim <= 256, "heads of {head_dim}");
+        for (architecture, kibibytes) in ARCHITECTURES {
+            let attention = only(&code.ptx, "__attend__");
+            let assembled = tools.as_ref().map(|tools| tools.needs(&attention, architecture)).unwrap_or_default();
+            // With 256 elements decode attention's keys, sums and queries alone fill the registers of `sm_86`.
+            let spilling: Vec<_> = assembled.iter().filter(|kernel| kernel.spilled > 0 && head_dim < 256).collect();
+            assert!(spilling.is_empty(), "{architecture}, heads of {head_dim}: {spilling:?} spill");
+            for launch in &launches {
+                let own =
+                    assembled.iter().find(|kernel| kernel.name == launch.symbol).map_or(0, |kernel| kernel.shared);
+                let bytes = launch.shared_bytes as usize + own;
+                assert!(
+                    bytes <= kibibytes << 10,
+                    "{architecture}, heads of {head_dim}: {} needs {bytes}",
+                    launch.symbol
+                );
+            }
         }
     }
 }

@@ -21,6 +21,16 @@ pub struct Kernel {
     pub hot: Vec<String>,
 }
 
+/// What a kernel needs of an architecture.
+#[derive(Debug)]
+pub struct Needs {
+    pub name: String,
+    /// Bytes that it stores and loads again because there are too few registers.
+    pub spilled: usize,
+    /// Bytes of shared memory that it declares itself, beside those that come with a launch.
+    pub shared: usize,
+}
+
 impl Tools {
     /// The tools, if they are there.
     pub fn find() -> Option<Tools> {
@@ -40,12 +50,15 @@ impl Tools {
         kernels.collect()
     }
 
-    /// Bytes that each kernel stores and loads again because there are too few registers.
-    pub fn spills(&self, ptx: &str, architecture: &str) -> Vec<(String, usize)> {
+    /// What each kernel needs of an architecture.
+    pub fn needs(&self, ptx: &str, architecture: &str) -> Vec<Needs> {
         let (report, _) = self.run(ptx, architecture, Listing::Unwanted);
         let bytes = ["stores", "loads"].map(|what| format!(" bytes spill {what}"));
         let spilled = |entry| bytes.iter().map(|text| number_before(entry, text)).sum();
-        entries(&report).map(|(name, entry)| (name, spilled(entry))).collect()
+        let shared = |entry: &str| if entry.contains(" bytes smem") { number_before(entry, " bytes smem") } else { 0 };
+        let needs =
+            entries(&report).map(|(name, entry)| Needs { name, spilled: spilled(entry), shared: shared(entry) });
+        needs.collect()
     }
 
     /// The assembler's report and, if it is wanted, the listing of what it made.

@@ -36,24 +36,30 @@ impl DeviceChoice {
         let manifest = artifact.manifest();
         match self {
             DeviceChoice::Host => Ok(Chosen::Host),
-            DeviceChoice::Cuda(ordinal) => Ok(Chosen::Cuda(numbered(ordinal, artifact)?)),
+            DeviceChoice::Cuda(ordinal) => {
+                let facts = numbered(ordinal, artifact).map_err(|error| DeviceError::of_gpu(error, artifact))?;
+                Ok(Chosen::Cuda(facts))
+            }
             DeviceChoice::Auto if manifest.cuda.is_empty() => Ok(Chosen::Host),
             DeviceChoice::Auto => match first(artifact) {
                 Ok(facts) => Ok(Chosen::Cuda(facts)),
                 Err(_) if !manifest.targets.is_empty() => Ok(Chosen::Host),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(DeviceError::of_gpu(error, artifact)),
             },
         }
     }
 }
+
+/// What to do where the driver lists no devices.
+const NO_DEVICES: &str = "the driver knows none: see what `nvidia-smi` says";
 
 fn numbered(ordinal: usize, artifact: &Artifact) -> Result<DeviceFacts, CudaError> {
     let mut devices = cuda::devices()?;
     if ordinal >= devices.len() {
         let names: Vec<String> = devices.iter().map(DeviceFacts::describe).collect();
         let known = match names.is_empty() {
-            true => "the driver knows none".to_owned(),
-            false => format!("the driver knows {}", names.join(", ")),
+            true => NO_DEVICES.to_owned(),
+            false => format!("the driver knows {}: choose one of these", names.join(", ")),
         };
         return Err(CudaError::NoDevice { ordinal, known });
     }
@@ -64,7 +70,7 @@ fn numbered(ordinal: usize, artifact: &Artifact) -> Result<DeviceFacts, CudaErro
 
 /// The first GPU that can run the artifact, or why the last one cannot.
 fn first(artifact: &Artifact) -> Result<DeviceFacts, CudaError> {
-    let mut reason = CudaError::NoDevice { ordinal: 0, known: "the driver knows none".to_owned() };
+    let mut reason = CudaError::NoDevice { ordinal: 0, known: NO_DEVICES.to_owned() };
     for facts in cuda::devices()? {
         match cuda::choose(artifact, &facts) {
             Ok(_) => return Ok(facts),

@@ -293,9 +293,7 @@ impl Needs {
         let smallest = self.fixed().saturating_add(least as u64 * each);
         let advice = match blocks > least && smallest <= have {
             true => format!("give the KV cache less with --kv-memory, {} bytes at least", least as u64 * each),
-            false => {
-                "free memory, or compile with a smaller --max-context or --max-batch, or use --device host".to_owned()
-            }
+            false => "free memory, or compile with a smaller --max-context or --max-batch".to_owned(),
         };
         let parts = format!("{weights} for weights, {kv} for {blocks} blocks of KV cache, {rest} for activations");
         Err(CudaError::OutOfMemory { device: gpu.facts.describe(), have, need, parts, advice })

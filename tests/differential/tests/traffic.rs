@@ -57,7 +57,10 @@ fn memory_is_used_well() {
     let counters = [(DType::BF16, 256), (DType::BF16, 224), (DType::F32, 256)].map(counters).concat();
     let mut checked = 0;
     for (symbol, counters) in &counters {
-        println!("{symbol}: {:?} {:?} {:?}", counters.global_loads, counters.shared_loads, counters.shared_stores);
+        println!(
+            "{symbol}: {:?} {:?} {:?} {:?}",
+            counters.global_loads, counters.global_stores, counters.shared_loads, counters.shared_stores
+        );
         let loads = counters.global_loads;
         let ends = |stage: &str| symbol.ends_with(stage);
         // Products and attention on matrix units: the copies and the operands of the instruction meet in no bank.

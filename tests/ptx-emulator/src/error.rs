@@ -18,6 +18,11 @@ impl PtxError {
     pub(crate) fn new(line: u32, message: impl Into<String>) -> Self {
         PtxError { line, message: message.into() }
     }
+
+    /// The same error, with the instruction that it is about in front.
+    pub(crate) fn of_instruction(self, name: &str) -> Self {
+        PtxError { message: format!("`{name}`: {}", self.message), ..self }
+    }
 }
 
 /// Why a launch did not complete.

@@ -2,7 +2,7 @@
 //!
 //! A warp that splits at a branch runs one side up to the nearest instruction that every path from the branch passes, then the
 //! other side, then goes on as one. Lanes that leave the kernel on the way do not keep the others from meeting: an edge to a bare
-//! return counts as no path, unless it is the only way out of a loop. The order of blocks in the text plays no part: compilers place a meeting point before, inside
+//! return, or to where nothing but a trap can follow, counts as no path, unless it is the only way out of a loop. The order of blocks in the text plays no part: compilers place a meeting point before, inside
 //! or behind the code that leads to it.
 
 use crate::instruction::{Code, Operation};
@@ -80,12 +80,15 @@ fn blocks(code: &[Code]) -> Vec<Block> {
 ///
 /// Restores those without which a loop would have no way out, from the end of the code on.
 fn forget_early_exits(code: &[Code], blocks: &mut [Block]) {
+    let trapped = trapped(code, blocks);
     let bare: Vec<bool> = blocks
         .iter()
         .map(|block| {
             let first = &code[block.start];
             first.guard.is_none() && matches!(first.operation, Operation::Exit | Operation::Trap)
         })
+        .zip(trapped)
+        .map(|(leaves, trapped)| leaves || trapped)
         .collect();
     let mut forgotten: Vec<Option<(Vec<usize>, bool)>> = vec![None; blocks.len()];
     for (block, forgotten) in blocks.iter_mut().zip(&mut forgotten) {
@@ -104,6 +107,27 @@ fn forget_early_exits(code: &[Code], blocks: &mut [Block]) {
             blocks[at].exits = exits;
         }
     }
+}
+
+/// Which blocks lead to a trap whatever happens, such as those that prepare the call of a failed assertion.
+fn trapped(code: &[Code], blocks: &[Block]) -> Vec<bool> {
+    let traps = |block: &Block| {
+        let last = &code[block.end - 1];
+        last.guard.is_none() && matches!(last.operation, Operation::Trap)
+    };
+    let mut trapped: Vec<bool> = blocks.iter().map(traps).collect();
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for at in (0..blocks.len()).rev() {
+            let Block { successors, exits, .. } = &blocks[at];
+            if !trapped[at] && !exits && !successors.is_empty() && successors.iter().all(|&next| trapped[next]) {
+                trapped[at] = true;
+                changed = true;
+            }
+        }
+    }
+    trapped
 }
 
 /// Which blocks have a path to an exit.

@@ -7,7 +7,7 @@
 //! 2. [`Memory`] is the device's memory: allocations with a mark (`shadow`) on every byte that was written.
 //! 3. [`launch()`] runs a kernel over a grid. Inside `exec`, `step` issues a warp's instructions; `warp` holds its registers, 32 lanes each;
 //!    `shared` is the block's shared memory with its race detector; `barrier` lets warps wait for each other; the other files hold one
-//!    family of instructions each, with the arithmetic of formats in `numeric`.
+//!    family of instructions each, with the arithmetic of formats in `numeric` and of roundings in `exact`.
 //! 4. A defect ends the launch with a [`Fault`] that names kernel, line, block, warp and lane; a launch that ends well returns its
 //!    [`Counters`].
 //! 5. [`mutate`] plants defects in PTX, to see whether whoever checks kernels finds them.
@@ -17,6 +17,7 @@
 
 mod counters;
 mod error;
+mod exact;
 mod exec;
 mod flow;
 mod instruction;

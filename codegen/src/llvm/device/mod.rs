@@ -101,13 +101,17 @@ struct DeviceParams {
     slots: Value,
 }
 
+/// Shared memory that every GPU since compute capability 8.0 grants a block, in bytes. Code for one runs on all later ones,
+/// and those of 8.6, 8.9 and 12.0 grant less than the 163 KiB of 8.0 (CUDA C++ Programming Guide, "Compute Capabilities").
+const MOST_SHARED_BYTES: usize = 99 << 10;
+
 /// How a device kernel is launched.
 struct Geometry {
     /// Blocks, all along x.
     blocks: Extent,
     /// Threads per block.
     threads: usize,
-    /// Shared memory per block.
+    /// Shared memory per block, at most [`MOST_SHARED_BYTES`].
     shared_bytes: usize,
     /// Blocks that a multiprocessor must have registers for, which also says how many a thread may have; `None`: the
     /// assembler weighs one against the other.
@@ -116,6 +120,9 @@ struct Geometry {
 
 impl DeviceContext<'_> {
     /// Adds a device kernel behind those that there are. `stage` tells it from them.
+    ///
+    /// # Errors
+    /// If a block needs more shared memory than devices have.
     fn launch(
         &mut self,
         stage: &str,
@@ -123,6 +130,13 @@ impl DeviceContext<'_> {
         body: impl FnOnce(&mut Self, &mut FunctionText, &DeviceParams) -> Result<(), String>,
     ) -> Result<(), String> {
         let symbol = self.symbol(stage);
+        let shared_bytes = geometry.shared_bytes;
+        if shared_bytes > MOST_SHARED_BYTES {
+            return Err(format!(
+                "a block of `{symbol}` needs {shared_bytes} bytes of shared memory, GPUs have {MOST_SHARED_BYTES}; \
+                 compile for the CPU (--target native)"
+            ));
+        }
         let names = |prefix: &str, count: usize| (0..count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
         let inputs = names("in", self.kernel.region.inputs.len());
         let outputs = names("out", self.kernel.region.outputs.len());
@@ -141,7 +155,7 @@ impl DeviceContext<'_> {
             symbol,
             grid: [geometry.blocks, one, one],
             block: geometry.threads as u32,
-            shared_bytes: geometry.shared_bytes as u32,
+            shared_bytes: shared_bytes as u32,
         });
         Ok(())
     }

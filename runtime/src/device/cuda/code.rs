@@ -31,8 +31,8 @@ pub fn choose<'a>(artifact: &'a Artifact, device: &DeviceFacts) -> Result<&'a Cu
             false => format!("its code is for {}, the device is an sm_{capability}", names.join(", ")),
         };
         let advice = match capability >= OLDEST {
-            true => format!("recompile it with `llmc compile --target cuda:sm_{capability}`, or use --device host"),
-            false => format!("llmc makes code for sm_{OLDEST} and newer; use --device host"),
+            true => format!("recompile it with `llmc compile --target cuda:sm_{capability}`"),
+            false => format!("llmc makes code for sm_{OLDEST} and newer: use a newer GPU"),
         };
         let detail = format!("{has}; {advice}");
         CudaError::NoCode { device: device.describe(), path: artifact.path().display().to_string(), detail }

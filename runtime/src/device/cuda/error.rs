@@ -7,13 +7,10 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum CudaError {
     /// There is no `libcuda.so`.
-    #[error("no CUDA driver was found (libcuda.so.1): install NVIDIA's driver, or run on the CPU with --device host")]
+    #[error("no CUDA driver was found (libcuda.so.1): install NVIDIA's driver")]
     NoDriver,
     /// The driver is from before CUDA 12.
-    #[error(
-        "the CUDA driver is for CUDA {found}, at least {needed} is needed: update NVIDIA's driver, or run on the CPU \
-         with --device host"
-    )]
+    #[error("the CUDA driver is for CUDA {found}, at least {needed} is needed: update NVIDIA's driver")]
     OldDriver {
         /// The newest CUDA that it supports.
         found: String,
@@ -87,6 +84,20 @@ pub enum CudaError {
         /// The driver's name of the error and its words.
         reason: String,
     },
+}
+
+impl CudaError {
+    /// Whether another device would do.
+    pub(in crate::device) fn is_about_the_device(&self) -> bool {
+        match self {
+            CudaError::NoDriver
+            | CudaError::OldDriver { .. }
+            | CudaError::NoDevice { .. }
+            | CudaError::NoCode { .. }
+            | CudaError::OutOfMemory { .. } => true,
+            CudaError::Code { .. } | CudaError::Call { .. } | CudaError::Lost { .. } => false,
+        }
+    }
 }
 
 /// The driver's name of an error and its words: `CUDA_ERROR_OUT_OF_MEMORY (out of memory)`.

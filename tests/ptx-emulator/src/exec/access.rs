@@ -6,7 +6,7 @@ use super::copies::Batch;
 use super::shared::{Actor, active, transfer};
 use super::warp::{Defect, Lanes64, Mask, Warp, lanes};
 use crate::error::{FaultKind, Space};
-use crate::instruction::{Address, AddressSpace, Atomic, CopyAsync, Extend, Load, Store};
+use crate::instruction::{Address, AddressSpace, Atomic, CopyAsync, Extend, Load, Register, Store};
 use crate::memory::{LOCAL_WINDOW, PARAMETER_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 
 /// The longest access of one lane in bytes.
@@ -16,14 +16,19 @@ const LONGEST: usize = 64;
 pub(super) fn addresses(warp: &Warp, block: &Block, address: &Address, mask: Mask) -> Result<Lanes64, Defect> {
     warp.demand(address.base, mask, block.kernel)?;
     let mut lanes = warp.get(address.base);
+    // Sums of 32-bit addresses have 32 bits.
+    let bits = match address.base {
+        Register::Narrow(_) => u64::from(u32::MAX),
+        Register::Wide(_) => u64::MAX,
+    };
     for lane in &mut lanes {
-        *lane = lane.wrapping_add_signed(address.offset);
+        *lane = lane.wrapping_add_signed(address.offset) & bits;
     }
     Ok(lanes)
 }
 
 /// The lanes of `mask` by the memory they address; generic addresses become offsets into their memory.
-fn split(space: AddressSpace, addresses: &mut Lanes64, mask: Mask) -> [(Space, Mask); 4] {
+pub(super) fn split(space: AddressSpace, addresses: &mut Lanes64, mask: Mask) -> [(Space, Mask); 4] {
     let one = |space| [(space, mask), (Space::Shared, 0), (Space::Local, 0), (Space::Parameter, 0)];
     match space {
         AddressSpace::Global => one(Space::Global),
@@ -55,7 +60,7 @@ pub(super) fn generic(address: u64) -> (Space, u64) {
     (Space::Global, address)
 }
 
-fn check_alignment(lane: usize, space: Space, address: u64, bytes: u64) -> Result<(), Defect> {
+pub(super) fn check_alignment(lane: usize, space: Space, address: u64, bytes: u64) -> Result<(), Defect> {
     if address.is_multiple_of(bytes) {
         return Ok(());
     }
@@ -114,7 +119,7 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
 }
 
 /// Global bytes that a kernel reads.
-fn global<'b>(block: &'b mut Block, lane: usize, address: u64, bytes: u64) -> Result<&'b [u8], Defect> {
+pub(super) fn global<'b>(block: &'b mut Block, lane: usize, address: u64, bytes: u64) -> Result<&'b [u8], Defect> {
     let (allocation, at) = block.memory.locate(address, bytes).map_err(at_lane(lane))?;
     if !allocation.defined.is_defined(at as u64, bytes) {
         return Err(Defect::lane(lane as u32, FaultKind::UninitialisedMemory { space: Space::Global, address, bytes }));
@@ -161,13 +166,20 @@ pub(super) fn number(bytes: &[u8]) -> u64 {
     }
 }
 
-enum Direction {
+pub(super) enum Direction {
     Load,
     Store,
 }
 
 /// Counts an access whose lanes have all passed their checks.
-fn count(block: &mut Block, space: Space, addresses: &Lanes64, mask: Mask, bytes: u64, direction: Direction) {
+pub(super) fn count(
+    block: &mut Block,
+    space: Space,
+    addresses: &Lanes64,
+    mask: Mask,
+    bytes: u64,
+    direction: Direction,
+) {
     let mut packed = [0; 32];
     let count = active(addresses, mask, &mut packed);
     let counters = &mut block.counters;
@@ -229,7 +241,12 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
 }
 
 /// Global bytes that a kernel writes, which count as written from here on.
-fn global_mut<'b>(block: &'b mut Block, lane: usize, address: u64, bytes: u64) -> Result<&'b mut [u8], Defect> {
+pub(super) fn global_mut<'b>(
+    block: &'b mut Block,
+    lane: usize,
+    address: u64,
+    bytes: u64,
+) -> Result<&'b mut [u8], Defect> {
     let (allocation, at) = block.memory.locate(address, bytes).map_err(at_lane(lane))?;
     if allocation.read_only {
         return Err(Defect::lane(lane as u32, FaultKind::ReadOnly { address }));
@@ -256,7 +273,7 @@ pub(super) fn atomic(warp: &mut Warp, block: &mut Block, atomic: &Atomic, mask: 
             let (b, c) = (warp.get_lane(atomic.b, lane), atomic.c.map_or(0, |c| warp.get_lane(c, lane)));
             let old = match space {
                 Space::Global => {
-                    check_alignment(lane, space, address, bytes)?;
+                    check_alignment(lane, space, address, u64::from(atomic.align))?;
                     let old = number(global(block, lane, address, bytes)?);
                     let new = combine(atomic.op, bytes, old, b, c).to_le_bytes();
                     global_mut(block, lane, address, bytes)?.copy_from_slice(&new[..bytes as usize]);

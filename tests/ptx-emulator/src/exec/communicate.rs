@@ -1,9 +1,12 @@
 //! Instructions by which the lanes of a warp talk to each other: shuffles, votes, matches, reductions.
 
 use super::block::Block;
+use super::float::single;
 use super::warp::{Defect, Mask, Warp, lanes};
 use crate::error::FaultKind;
-use crate::instruction::{MatchKind, Negation, R32, RP, ReduceOp, Register, Shuffle, ShuffleMode, Vote, VoteKind};
+use crate::instruction::{
+    Magnitude, MatchKind, Negation, R32, RP, ReduceOp, Register, Shuffle, ShuffleMode, Vote, VoteKind,
+};
 
 /// The member mask, after the checks that all such instructions share: every executing lane names itself and the same mask, and
 /// every named lane that has not exited executes the instruction too.
@@ -120,7 +123,10 @@ pub(super) struct Reduce {
 pub(super) fn reduce(warp: &mut Warp, block: &Block, operands: &Reduce, mask: Mask) -> Result<(), Defect> {
     let members = members(warp, block, operands.members, mask)?;
     warp.demand32(operands.a, mask, block.kernel)?;
-    let values = warp.get32(operands.a);
+    let mut values = *warp.get32(operands.a);
+    if matches!(operands.op, ReduceOp::Float(_, Magnitude::Absolute)) {
+        values.iter_mut().for_each(|value| *value &= 0x7fff_ffff);
+    }
     let combine = |a: u32, b: u32| match operands.op {
         ReduceOp::Add => a.wrapping_add(b),
         ReduceOp::MinUnsigned => a.min(b),
@@ -130,6 +136,7 @@ pub(super) fn reduce(warp: &mut Warp, block: &Block, operands: &Reduce, mask: Ma
         ReduceOp::And => a & b,
         ReduceOp::Or => a | b,
         ReduceOp::Xor => a ^ b,
+        ReduceOp::Float(op, _) => single(op, a, b),
     };
     let result = lanes(members).map(|lane| values[lane]).reduce(combine).unwrap_or(0);
     warp.set32(operands.d, &[result; 32], mask, Mask::MAX);

@@ -4,7 +4,7 @@ use super::bits::extended;
 use super::integer::sign;
 use super::warp::{Mask, Warp};
 use crate::instruction::{Compare, Comparison, Logic, Negation, R32, R64, RP, Set, SetPredicate, Sign, Subnormals};
-use crate::numeric::{flush32, half_to_f64};
+use crate::numeric::{flush_half, flush32, half_to_f64};
 
 /// One bit per lane in which the comparison holds, and the lanes in which both operands were written.
 fn compare(warp: &Warp, op: Compare, comparison: Comparison) -> (Mask, Mask) {
@@ -38,9 +38,9 @@ fn compare(warp: &Warp, op: Compare, comparison: Comparison) -> (Mask, Mask) {
             let defined = warp.defined64(a) & warp.defined64(b);
             (ordered(op, &warp.get64(a).map(f64::from_bits), &warp.get64(b).map(f64::from_bits)), defined)
         }
-        Comparison::Half { format, a, b } => {
+        Comparison::Half { format, subnormals, shift, a, b } => {
             let defined = warp.defined32(a) & warp.defined32(b);
-            let read = |value| half_to_f64(value, format);
+            let read = |value: u32| half_to_f64(flush_half(format, subnormals, value >> shift & 0xffff), format);
             (ordered(op, &warp.get32(a).map(read), &warp.get32(b).map(read)), defined)
         }
     }
@@ -117,7 +117,9 @@ pub(super) fn set_predicate(warp: &mut Warp, set: &SetPredicate, mask: Mask) {
 
 pub(super) fn set(warp: &mut Warp, set: &Set, mask: Mask) {
     let (held, defined) = compare(warp, set.compare, set.comparison);
-    let out = std::array::from_fn(|lane| if held >> lane & 1 == 1 { set.truth } else { 0 });
+    let upper = set.upper.map_or(0, |comparison| compare(warp, set.compare, comparison).0);
+    let truth = |held: Mask, lane: usize| if held >> lane & 1 == 1 { set.truth } else { 0 };
+    let out = std::array::from_fn(|lane| truth(held, lane) | truth(upper, lane) << 16);
     warp.set32(set.d, &out, mask, defined);
 }
 

@@ -3,8 +3,9 @@
 use super::float::function;
 use super::integer::{map32, map32x3};
 use super::warp::{Mask, Warp};
+use crate::exact::add_to_odd;
 use crate::instruction::{FloatOp, FloatUnaryOp, HalfFormat, HalfKind, Packed, R32, Rounding, Saturate, Subnormals};
-use crate::numeric::{add_to_odd, encode, half_format, half_to_f64};
+use crate::numeric::{encode, flush_half, half_format, half_to_f64};
 
 /// A 16-bit NaN as instructions return it.
 const NAN16: u32 = 0x7fff;
@@ -43,11 +44,7 @@ fn each(kind: HalfKind, operands: [u32; 3], f: impl Fn([u32; 3]) -> u32) -> u32 
 }
 
 fn flushed(kind: HalfKind, bits: u32) -> u32 {
-    let exponent = match kind.format {
-        HalfFormat::F16 => 0x7c00,
-        HalfFormat::Bf16 => 0x7f80,
-    };
-    if kind.subnormals == Subnormals::Flush && bits & exponent == 0 { bits & 0x8000 } else { bits }
+    flush_half(kind.format, kind.subnormals, bits)
 }
 
 fn finish(kind: HalfKind, value: f64) -> u32 {

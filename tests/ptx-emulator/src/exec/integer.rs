@@ -36,6 +36,14 @@ pub(super) fn map64(warp: &mut Warp, d: R64, [a, b]: [R64; 2], mask: Mask, f: im
     warp.set64(d, &out, mask, defined);
 }
 
+#[inline(always)]
+pub(super) fn map64x3(warp: &mut Warp, d: R64, [a, b, c]: [R64; 3], mask: Mask, f: impl Fn(u64, u64, u64) -> u64) {
+    let (x, y, z) = (warp.get64(a), warp.get64(b), warp.get64(c));
+    let out = std::array::from_fn(|lane| f(x[lane], y[lane], z[lane]));
+    let defined = warp.defined64(a) & warp.defined64(b) & warp.defined64(c);
+    warp.set64(d, &out, mask, defined);
+}
+
 /// The operation on one lane of 32 bits. Division by zero gives all ones, the remainder of it the dividend.
 #[inline(always)]
 fn word(op: IntegerOp, sign: Sign, a: u32, b: u32) -> u32 {
@@ -62,6 +70,8 @@ fn word(op: IntegerOp, sign: Sign, a: u32, b: u32) -> u32 {
         IntegerOp::Min => a.min(b),
         IntegerOp::Max if signed => s.max(t) as u32,
         IntegerOp::Max => a.max(b),
+        IntegerOp::MinRelu => s.min(t).max(0) as u32,
+        IntegerOp::MaxRelu => s.max(t).max(0) as u32,
         IntegerOp::And => a & b,
         IntegerOp::Or => a | b,
         IntegerOp::Xor => a ^ b,
@@ -102,6 +112,8 @@ macro_rules! each_operation {
             IntegerOp::Rem => $run!(IntegerOp::Rem),
             IntegerOp::Min => $run!(IntegerOp::Min),
             IntegerOp::Max => $run!(IntegerOp::Max),
+            IntegerOp::MinRelu => $run!(IntegerOp::MinRelu),
+            IntegerOp::MaxRelu => $run!(IntegerOp::MaxRelu),
             IntegerOp::And => $run!(IntegerOp::And),
             IntegerOp::Or => $run!(IntegerOp::Or),
             IntegerOp::Xor => $run!(IntegerOp::Xor),
@@ -128,6 +140,11 @@ pub(super) fn integer32(warp: &mut Warp, op: IntegerOp, ty: Narrow, d: R32, ab: 
         }
         each_operation!(op, run)
     }
+}
+
+/// The operation on both halves of the registers, which are of the 16-bit type `ty`.
+pub(super) fn pair(warp: &mut Warp, op: IntegerOp, ty: Narrow, d: R32, ab: [R32; 2], mask: Mask) {
+    map32(warp, d, ab, mask, |a, b| short(op, ty, a, b) | short(op, ty, a >> 16, b >> 16) << 16);
 }
 
 fn short(op: IntegerOp, ty: Narrow, a: u32, b: u32) -> u32 {

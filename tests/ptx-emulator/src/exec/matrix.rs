@@ -20,7 +20,7 @@ use crate::instruction::{
 use crate::numeric::{canonical32, decode, encode, f16_to_f32};
 
 /// Fails unless all 32 lanes take part.
-fn whole_warp(mask: Mask) -> Result<(), Defect> {
+pub(super) fn whole_warp(mask: Mask) -> Result<(), Defect> {
     if mask == Mask::MAX {
         return Ok(());
     }

@@ -9,6 +9,7 @@ mod communicate;
 mod compare;
 mod convert;
 mod copies;
+mod double;
 mod float;
 mod half;
 mod integer;
@@ -16,7 +17,9 @@ mod local;
 mod matrix;
 mod shared;
 mod step;
+mod video;
 mod warp;
+mod wmma;
 
 use self::barrier::Barriers;
 use self::block::Block;

@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::warp::{Defect, Mask, Path, State, Warp};
-use super::{access, barrier, bits, communicate, compare, convert, float, half, integer, matrix};
+use super::{access, barrier, bits, communicate, compare, convert, double, float, half, integer, matrix, video, wmma};
 use crate::error::FaultKind;
 use crate::instruction::{Branch, CarryOut, Code, Operation};
 
@@ -117,6 +117,7 @@ fn execute(warp: &mut Warp, block: &mut Block, code: &Code, mask: Mask) -> Resul
         Operation::Set(ref operands) => compare::set(warp, operands, mask),
 
         Operation::Integer32 { op, ty, d, a, b } => integer::integer32(warp, op, ty, d, [a, b], mask),
+        Operation::IntegerPair { op, ty, d, a, b } => integer::pair(warp, op, ty, d, [a, b], mask),
         Operation::Integer64 { op, sign, d, a, b } => integer::integer64(warp, op, sign, d, [a, b], mask),
         Operation::MultiplyWide { sign, d, a, b } => integer::multiply_wide(warp, sign, d, [a, b], None, mask),
         Operation::MultiplyAddWide { sign, d, a, b, c } => {
@@ -188,16 +189,20 @@ fn execute(warp: &mut Warp, block: &mut Block, code: &Code, mask: Mask) -> Resul
         Operation::DotProduct { kind, a_sign, b_sign, d, a, b, c } => {
             integer::map32x3(warp, d, [a, b, c], mask, |a, b, c| integer::dot(kind, a_sign, b_sign, a, b, c));
         }
+        Operation::Video(ref operands) => video::video(warp, operands, mask),
         Operation::AbsoluteDifference { sign, d, a, b, c } => {
             integer::map32x3(warp, d, [a, b, c], mask, |a, b, c| integer::absolute_difference(sign, a, b, c));
         }
 
         Operation::Float32 { op, mode, d, a, b } => float::float32(warp, op, mode, d, [a, b], mask),
+        Operation::Extreme32 { op, mode, d, abc } => float::extreme(warp, op, mode, d, abc, mask),
+        Operation::FloatPair { op, mode, d, a, b } => float::pair(warp, op, mode, d, [a, b], mask),
+        Operation::FmaPair { mode, d, abc } => float::fma_pair(warp, mode, d, abc, mask),
         Operation::FloatUnary32 { op, mode, d, a } => float::unary32(warp, op, mode, d, a, mask),
         Operation::Fma32 { mode, d, a, b, c } => float::fma(warp, mode, d, [a, b, c], mask),
-        Operation::Float64 { op, d, a, b } => float::float64(warp, op, d, [a, b], mask),
-        Operation::FloatUnary64 { op, d, a } => float::unary64(warp, op, d, a, mask),
-        Operation::Fma64 { d, a, b, c } => float::fma64(warp, d, [a, b, c], mask),
+        Operation::Float64 { op, rounding, d, a, b } => double::binary(warp, op, rounding, d, [a, b], mask),
+        Operation::FloatUnary64 { op, rounding, d, a } => double::unary(warp, op, rounding, d, a, mask),
+        Operation::Fma64 { rounding, d, a, b, c } => double::fma(warp, rounding, d, [a, b, c], mask),
         Operation::Half { op, kind, d, a, b } => half::binary(warp, op, kind, d, [a, b], mask),
         Operation::HalfUnary { op, kind, d, a } => half::unary(warp, op, kind, d, a, mask),
         Operation::HalfFma { kind, d, a, b, c } => half::fma(warp, kind, d, [a, b, c], mask),
@@ -206,7 +211,9 @@ fn execute(warp: &mut Warp, block: &mut Block, code: &Code, mask: Mask) -> Resul
 
         Operation::Load(ref operands) => return access::load(warp, block, operands, mask, line),
         Operation::Store(ref operands) => return access::store(warp, block, operands, mask, line),
-        Operation::Atomic(ref operands) => return access::atomic(warp, block, operands, mask, line),
+        Operation::Atomic(ref elements) => {
+            return elements.iter().try_for_each(|element| access::atomic(warp, block, element, mask, line));
+        }
         Operation::CopyAsync(ref operands) => return access::copy_async(warp, block, operands, mask, line),
         Operation::CopyCommit => warp.copies.commit(mask),
         Operation::CopyWait { pending } => access::copy_wait(warp, block, mask, pending),
@@ -224,6 +231,9 @@ fn execute(warp: &mut Warp, block: &mut Block, code: &Code, mask: Mask) -> Resul
         }
 
         Operation::Mma(ref operands) => return matrix::mma(warp, block, operands, mask),
+        Operation::WmmaLoad(ref operands) => return wmma::load(warp, block, operands, mask, line),
+        Operation::WmmaStore(ref operands) => return wmma::store(warp, block, operands, mask, line),
+        Operation::Wmma(ref operands) => return wmma::multiply(warp, block, operands, mask),
         Operation::Shuffle(ref operands) => return communicate::shuffle(warp, block, operands, mask),
         Operation::Vote(ref operands) => return communicate::vote(warp, block, operands, mask),
         Operation::Match { kind, d, p, a, members } => {

@@ -1,6 +1,6 @@
-//! Operands and variants of the arithmetic, comparison and conversion instructions.
+//! Operands and variants of integer arithmetic, comparisons and moves.
 
-use super::{R32, R64, RP, Register, Target};
+use super::{HalfFormat, R32, R64, RP, Register, Saturate, Subnormals};
 
 /// Signedness of an integer operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,9 @@ pub(crate) enum IntegerOp {
     Rem,
     Min,
     Max,
+    /// As `Min` and `Max`, and below zero to zero.
+    MinRelu,
+    MaxRelu,
     And,
     Or,
     Xor,
@@ -150,96 +153,37 @@ pub(crate) enum Logic {
     Xor,
 }
 
-/// Rounding of a floating-point result.
+/// What a video instruction computes of each pair of elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rounding {
-    /// To nearest, ties to even (`.rn`, and `.rni` for integers).
-    NearestEven,
-    /// To nearest, ties away from zero (`.rna`).
-    NearestAway,
-    /// `.rz`
-    TowardZero,
-    /// `.rm`
-    Down,
-    /// `.rp`
-    Up,
-}
-
-/// What happens to subnormal operands and results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Subnormals {
-    Keep,
-    Flush,
-}
-
-/// Clamping of a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Saturate {
-    No,
-    /// To [0, 1], NaN to 0.
-    Unit,
-    /// To the largest finite value of the format.
-    Finite,
-    /// Below zero to zero.
-    Relu,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FloatMode {
-    pub rounding: Rounding,
-    pub subnormals: Subnormals,
-    pub saturate: Saturate,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FloatOp {
+pub(crate) enum VideoOp {
     Add,
     Sub,
-    Mul,
-    Div,
+    Average,
+    AbsoluteDifference,
     Min,
     Max,
-    /// As `Min`, but NaN if an operand is NaN.
-    MinNan,
-    MaxNan,
-    /// The second operand with the first one's sign.
-    CopySign,
 }
 
+/// Whether the results are added up instead of packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FloatUnaryOp {
-    Neg,
-    Abs,
-    Sqrt,
-    ReciprocalSqrt,
-    Reciprocal,
-    Exp2,
-    Log2,
-    Sin,
-    Cos,
-    Tanh,
+pub(crate) enum Accumulate {
+    No,
+    Yes,
 }
 
-/// The 16-bit formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HalfFormat {
-    F16,
-    Bf16,
-}
-
-/// How a 16-bit floating-point instruction reads its registers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HalfKind {
-    pub format: HalfFormat,
-    pub packed: Packed,
-    pub subnormals: Subnormals,
+/// SIMD video instruction on elements of `bits` bits.
+#[derive(Debug, Clone)]
+pub(crate) struct Video {
+    pub op: VideoOp,
+    pub bits: u32,
+    /// Of the elements of `a` and `b`.
+    pub signs: [Sign; 2],
+    pub result: Sign,
     pub saturate: Saturate,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Packed {
-    One,
-    Two,
+    pub accumulate: Accumulate,
+    pub d: R32,
+    /// Two registers of elements, and the sum that they are added to.
+    pub abc: [R32; 3],
 }
 
 /// Comparisons; the unordered ones hold where an operand is NaN.
@@ -264,11 +208,33 @@ pub(crate) enum Compare {
 /// A comparison with its operands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Comparison {
-    Integer32 { ty: Narrow, a: R32, b: R32 },
-    Integer64 { sign: Sign, a: R64, b: R64 },
-    Float32 { subnormals: Subnormals, a: R32, b: R32 },
-    Float64 { a: R64, b: R64 },
-    Half { format: HalfFormat, a: R32, b: R32 },
+    Integer32 {
+        ty: Narrow,
+        a: R32,
+        b: R32,
+    },
+    Integer64 {
+        sign: Sign,
+        a: R64,
+        b: R64,
+    },
+    Float32 {
+        subnormals: Subnormals,
+        a: R32,
+        b: R32,
+    },
+    Float64 {
+        a: R64,
+        b: R64,
+    },
+    /// `shift`: where the element begins in its register.
+    Half {
+        format: HalfFormat,
+        subnormals: Subnormals,
+        shift: u32,
+        a: R32,
+        b: R32,
+    },
 }
 
 /// `setp`, with its optional second destination and optional combination with a predicate.
@@ -288,11 +254,12 @@ pub(crate) enum Negation {
     Negated,
 }
 
-/// `set`: all ones or 1.0 where the comparison holds.
+/// `set`: all ones or 1.0 where the comparison holds; of packed elements in each half.
 #[derive(Debug, Clone)]
 pub(crate) struct Set {
     pub compare: Compare,
     pub comparison: Comparison,
+    pub upper: Option<Comparison>,
     pub d: R32,
     pub truth: u32,
 }
@@ -311,53 +278,4 @@ pub(crate) struct Unpack {
     pub parts: Box<[Option<R32>]>,
     pub a: Register,
     pub part_bits: u32,
-}
-
-/// Formats that `cvt` reads and writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    Integer(Sign, u32),
-    F16,
-    Bf16,
-    Tf32,
-    F32,
-    F64,
-    E4m3,
-    E5m2,
-}
-
-/// `cvt` of one value.
-#[derive(Debug, Clone)]
-pub(crate) struct Convert {
-    pub to: Format,
-    pub from: Format,
-    /// Of the result; for a float-to-float conversion without narrowing this is `None` unless it rounds to an integer.
-    pub rounding: Rounding,
-    /// Float to float of the same format with an integer rounding (`cvt.rni.f32.f32`).
-    pub integral: bool,
-    pub subnormals: Subnormals,
-    pub saturate: Saturate,
-    pub d: Target,
-    pub a: Register,
-}
-
-/// `cvt` of two values into one register, or of two packed values into two.
-#[derive(Debug, Clone)]
-pub(crate) struct ConvertPack {
-    pub to: Format,
-    pub from: Format,
-    pub rounding: Rounding,
-    pub saturate: Saturate,
-    pub d: R32,
-    /// Becomes the upper half of `d`.
-    pub high: PackSource,
-    pub low: PackSource,
-}
-
-/// An operand of a packing conversion: a whole register or one element of a packed one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PackSource {
-    pub register: R32,
-    /// Position of the element's lowest bit.
-    pub shift: u32,
 }

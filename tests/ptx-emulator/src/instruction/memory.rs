@@ -73,6 +73,8 @@ pub(crate) struct Atomic {
     pub op: AtomicOp,
     pub address: Address,
     pub bytes: u32,
+    /// What the address must be a multiple of: more than `bytes` for the first element of a vector.
+    pub align: u32,
     /// Receives the old value; `red` has none.
     pub d: Option<Target>,
     pub b: Register,

@@ -1,6 +1,6 @@
 //! Operands and variants of the instructions that a warp or a block executes together.
 
-use super::{Negation, R32, RP, Sign};
+use super::{Address, FloatOp, Negation, R32, RP, Sign};
 
 /// Element types of `mma` operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,45 @@ pub(crate) struct Mma {
     pub a: Box<[R32]>,
     pub b: Box<[R32]>,
     pub c: Box<[R32]>,
+}
+
+/// A matrix of `wmma` that is spread over the registers of a warp.
+#[derive(Debug, Clone)]
+pub(crate) struct Fragment {
+    pub rows: usize,
+    pub columns: usize,
+    /// Bits of an element.
+    pub bits: u32,
+    pub registers: Box<[R32]>,
+}
+
+/// How a matrix lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    RowMajor,
+    ColumnMajor,
+}
+
+/// `wmma.load` and `wmma.store`.
+#[derive(Debug, Clone)]
+pub(crate) struct WmmaAccess {
+    pub address: Address,
+    pub fragment: Fragment,
+    pub order: Order,
+    /// Elements from one line to the next; without it lines follow each other.
+    pub stride: Option<R32>,
+}
+
+/// `wmma.mma` of an m x k matrix and a k x n matrix.
+#[derive(Debug, Clone)]
+pub(crate) struct Wmma {
+    pub element: MmaElement,
+    pub sum: Accumulator,
+    pub result: Accumulator,
+    pub a: Fragment,
+    pub b: Fragment,
+    pub c: Fragment,
+    pub d: Fragment,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +130,14 @@ pub(crate) enum ReduceOp {
     And,
     Or,
     Xor,
+    /// Of singles or their magnitudes.
+    Float(FloatOp, Magnitude),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Magnitude {
+    Signed,
+    Absolute,
 }
 
 /// What a barrier does beyond ordering memory.

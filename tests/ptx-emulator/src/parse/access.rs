@@ -9,7 +9,7 @@ use crate::instruction::{
     Address, AddressSpace, Atomic, AtomicOp, CopyAsync, Extend, Load, Operation, Register, Sign, Store,
 };
 
-const SPACES: [(&str, AddressSpace); 9] = [
+pub(super) const SPACES: [(&str, AddressSpace); 9] = [
     ("global", AddressSpace::Global),
     ("const", AddressSpace::Global),
     ("shared", AddressSpace::Shared),
@@ -30,7 +30,7 @@ const ORDER: [&str; 18] = [
 /// Resolves `[base + offset]`.
 pub(super) fn address(operand: &Operand, space: AddressSpace, builder: &mut Builder) -> Result<Address, PtxError> {
     let Operand::Address(base, offset) = operand else {
-        return builder.error(format!("expected an address in brackets, found {operand:?}"));
+        return builder.error(format!("expected an address in brackets, found {operand}"));
     };
     let (offset, mut space) = (*offset, space);
     let base = match **base {
@@ -143,8 +143,15 @@ pub(super) fn atomic(statement: &mut Statement, builder: &mut Builder) -> Result
         ("max", 9),
     ];
     let word = modifiers.require(&words)?;
+    let count = modifiers.choose(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
     let ty = modifiers.ty()?;
+    if count > 1 && (space != AddressSpace::Global || !ty.is_float()) {
+        return modifiers.error("atomic operations on vectors are for floats in global memory");
+    }
     in_memory(statement, ty)?;
+    if ty.is_float() && word != 5 {
+        return statement.modifiers.error(format!("an atomic operation other than `.add` on {ty} is not implemented"));
+    }
     let signed = ty.sign() == Sign::Signed;
     let op = match (word, ty) {
         (0, _) => AtomicOp::And,
@@ -171,12 +178,26 @@ pub(super) fn atomic(statement: &mut Statement, builder: &mut Builder) -> Result
     let swap = usize::from(op == AtomicOp::CompareAndSwap);
     statement.expect_between(first + 2 + swap, first + 3 + swap)?;
     let operands = &statement.operands;
-    let d = if reduction { None } else { builder.loose_destination(&operands[0], ty)? };
     let address = address(&operands[first], space, builder)?;
-    let b = builder.source(&operands[first + 1], ty)?;
-    let c = if swap == 1 { Some(builder.source(&operands[first + 2], ty)?) } else { None };
-    note_grain(builder, space, ty.bits() / 8);
-    Ok(Operation::Atomic(Box::new(Atomic { op, address, bytes: ty.bits() / 8, d, b, c })))
+    let bytes = ty.bits() / 8;
+    let mut list = Vec::new();
+    for (number, source) in elements(&operands[first + 1], count, builder)?.iter().enumerate() {
+        let d = match reduction {
+            true => None,
+            false => builder.loose_destination(&elements(&operands[0], count, builder)?[number], ty)?,
+        };
+        list.push(Atomic {
+            op,
+            address: Address { offset: address.offset + number as i64 * i64::from(bytes), ..address },
+            bytes,
+            align: if number == 0 { bytes * count as u32 } else { bytes },
+            d,
+            b: builder.source(source, ty)?,
+            c: if swap == 1 { Some(builder.source(&operands[first + 2], ty)?) } else { None },
+        });
+    }
+    note_grain(builder, space, bytes);
+    Ok(Operation::Atomic(list.into()))
 }
 
 pub(super) fn copy(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {

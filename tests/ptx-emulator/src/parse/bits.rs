@@ -39,7 +39,7 @@ pub(super) fn unary(statement: &mut Statement, builder: &mut Builder) -> Result<
 fn narrow(ty: Type, builder: &Builder) -> Result<Narrow, PtxError> {
     match ty.narrow() {
         Some(narrow) => Ok(narrow),
-        None => builder.error(format!("bit operations on {ty:?} are not implemented")),
+        None => builder.error(format!("bit operations on {ty} are not implemented")),
     }
 }
 

@@ -1,12 +1,12 @@
-//! A kernel under construction: scopes of declared registers, slots handed out at first use, and the resolution of operands.
+//! A kernel under construction: scopes of declared registers, slots handed out at first use, and places of variables. How
+//! operands become slots is in `resolve`.
 
 use std::collections::HashMap;
 
 use super::call::Frame;
-use super::operand::Operand;
 use super::types::Type;
 use crate::error::PtxError;
-use crate::instruction::{Code, R32, R64, RP, Register, Target};
+use crate::instruction::{Branch, Code, Operation, R32, R64, RP};
 use crate::module::{Fill, Parameter, Slots};
 
 /// A variable that a kernel can name.
@@ -35,9 +35,13 @@ pub(super) enum Found {
     Wide(R64),
 }
 
-/// `.reg` declarations of one `{}` block: by name, or by prefix with the number of registers.
+/// What one `{}` block declares: registers by name, or by prefix with their number, labels, and lists of labels for `brx.idx`.
 #[derive(Default)]
 pub(super) struct Scope {
+    pub labels: HashMap<String, u32>,
+    pub targets: HashMap<String, Vec<String>>,
+    /// How many branches were open when it began.
+    first_branch: usize,
     pub single: HashMap<String, Type>,
     pub families: HashMap<String, (Type, u64)>,
     found: HashMap<String, Found>,
@@ -51,16 +55,12 @@ pub(super) struct Builder<'m> {
     /// The function that is being parsed, and the names of those that call it.
     pub frame: Frame,
     pub callers: Vec<String>,
-    pub calls: usize,
     pub symbols: HashMap<String, Symbol>,
     pub parameters: Vec<Parameter>,
     pub scopes: Vec<Scope>,
     pub slots: Slots,
     pub code: Vec<Code>,
     pub kinds: Vec<String>,
-    pub labels: HashMap<String, u32>,
-    /// Lists of labels for `brx.idx`, by name.
-    pub targets: HashMap<String, Vec<String>>,
     /// Branches whose labels are still to be resolved: index into the code, label and line.
     pub branches: Vec<(usize, String, u32)>,
     pub shared_bytes: u64,
@@ -85,15 +85,12 @@ impl<'m> Builder<'m> {
             functions,
             frame: Frame::default(),
             callers: Vec::new(),
-            calls: 0,
             symbols: HashMap::new(),
             parameters,
             scopes: vec![Scope::default()],
             slots: Slots::default(),
             code: Vec::new(),
             kinds: Vec::new(),
-            labels: HashMap::new(),
-            targets: HashMap::new(),
             branches: Vec::new(),
             shared_bytes: 0,
             shared_grain: 16,
@@ -108,6 +105,37 @@ impl<'m> Builder<'m> {
 
     pub fn error<T>(&self, message: impl Into<String>) -> Result<T, PtxError> {
         Err(PtxError::new(self.line, message))
+    }
+
+    /// Begins a `{}` block.
+    pub fn open_scope(&mut self) {
+        let first_branch = self.branches.len();
+        self.scopes.push(Scope { first_branch, ..Scope::default() });
+    }
+
+    /// Ends the innermost block: its labels are for branches inside of it only.
+    pub fn close_scope(&mut self) {
+        if let Some(scope) = self.scopes.pop() {
+            self.resolve(scope.first_branch, |label| scope.labels.get(label).copied());
+        }
+    }
+
+    /// Gives the open branches from number `first` on their targets, as far as these are known.
+    pub fn resolve(&mut self, first: usize, target: impl Fn(&str) -> Option<u32>) {
+        for (at, label, line) in self.branches.split_off(first) {
+            match target(&label) {
+                Some(target) => self.code[at].operation = Operation::Branch(Branch { target, reconverge: 0 }),
+                None => self.branches.push((at, label, line)),
+            }
+        }
+    }
+
+    /// Fails if a branch from number `first` on still has no target.
+    pub fn all_resolved(&self, first: usize) -> Result<(), PtxError> {
+        match self.branches.get(first) {
+            Some((_, label, line)) => Err(PtxError::new(*line, format!("no label `{label}`"))),
+            None => Ok(()),
+        }
     }
 
     fn new32(&mut self, name: &str) -> Result<R32, PtxError> {
@@ -147,7 +175,7 @@ impl<'m> Builder<'m> {
         Ok(None)
     }
 
-    fn declared(&mut self, name: &str) -> Result<Found, PtxError> {
+    pub fn declared(&mut self, name: &str) -> Result<Found, PtxError> {
         match self.register(name)? {
             Some(found) => Ok(found),
             None => self.error(format!("`{name}` is not declared")),
@@ -185,7 +213,7 @@ impl<'m> Builder<'m> {
     }
 
     /// A predicate that always or never holds: a number in a predicate's place, true unless zero.
-    fn constant_predicate(&mut self, number: u64) -> Result<RP, PtxError> {
+    pub fn constant_predicate(&mut self, number: u64) -> Result<RP, PtxError> {
         let at = usize::from(number != 0);
         if let Some(register) = self.constant_predicates[at] {
             return Ok(register);
@@ -238,167 +266,6 @@ impl<'m> Builder<'m> {
     /// Whether `name` is a parameter of the kernel.
     pub fn is_parameter(&self, name: &str) -> bool {
         self.parameters.iter().any(|parameter| parameter.name == name)
-    }
-
-    fn literal(&self, operand: &Operand, ty: Type) -> Result<Option<u64>, PtxError> {
-        let bits = ty.bits();
-        let floating = matches!(ty, Type::F32 | Type::F64);
-        let value = match *operand {
-            Operand::Integer(value) if !floating => value,
-            Operand::Single(value) if bits == 32 => u64::from(value),
-            Operand::Single(value) if ty == Type::F64 => f64::from(f32::from_bits(value)).to_bits(),
-            Operand::Double(value) if ty == Type::F32 => u64::from((f64::from_bits(value) as f32).to_bits()),
-            Operand::Double(value) if bits == 64 => value,
-            Operand::Integer(_) | Operand::Single(_) | Operand::Double(_) => {
-                return self.error(format!("{operand:?} is no operand of a {bits}-bit type such as this"));
-            }
-            _ => return Ok(None),
-        };
-        Ok(Some(if bits == 64 { value } else { value & ((1 << bits) - 1) }))
-    }
-
-    /// A source of at most 32 bits.
-    pub fn source32(&mut self, operand: &Operand, ty: Type) -> Result<R32, PtxError> {
-        if let Some(value) = self.literal(operand, ty)? {
-            return self.constant32(value as u32);
-        }
-        match *operand {
-            Operand::Component(name, component) => self.special(&format!("{name}.{component}")),
-            Operand::Name(name) => match self.register(name)? {
-                Some(Found::Narrow(register, bits)) if bits == ty.bits() => Ok(register),
-                Some(found) => self.mismatch(name, found, ty),
-                None => self.named32(name, 0),
-            },
-            Operand::Offset(name, offset) => self.named32(name, offset),
-            _ => self.error(format!("expected a register or constant of {} bits, found {operand:?}", ty.bits())),
-        }
-    }
-
-    fn named32(&mut self, name: &str, offset: i64) -> Result<R32, PtxError> {
-        if name.starts_with('%') {
-            return self.special(name);
-        }
-        match self.variable(name, offset)? {
-            Some(fill) => self.fill32(fill, name),
-            None => self.error(format!("`{name}` is not declared")),
-        }
-    }
-
-    fn special(&mut self, name: &str) -> Result<R32, PtxError> {
-        match super::special::special(name) {
-            Some(special) => self.fill32(Fill::Special(special), name),
-            None => self.error(format!("`{name}` is neither declared nor a special register that the emulator has")),
-        }
-    }
-
-    /// A 64-bit source.
-    pub fn source64(&mut self, operand: &Operand, ty: Type) -> Result<R64, PtxError> {
-        if let Some(value) = self.literal(operand, ty)? {
-            return self.constant64(value);
-        }
-        let (name, offset) = match *operand {
-            Operand::Name(name) => (name, 0),
-            Operand::Offset(name, offset) => (name, offset),
-            _ => return self.error(format!("expected a register or constant of 64 bits, found {operand:?}")),
-        };
-        match self.register(name)? {
-            Some(Found::Wide(register)) => return Ok(register),
-            Some(found) => return self.mismatch(name, found, ty),
-            None => {}
-        }
-        match self.variable(name, offset)? {
-            Some(fill) => self.fill64(fill, name),
-            None => self.error(format!("`{name}` is not declared")),
-        }
-    }
-
-    /// A source of the width of `ty`.
-    pub fn source(&mut self, operand: &Operand, ty: Type) -> Result<Register, PtxError> {
-        match ty.bits() {
-            64 => self.source64(operand, ty).map(Register::Wide),
-            _ => self.source32(operand, ty).map(Register::Narrow),
-        }
-    }
-
-    /// A source that may be wider than `ty`, as `st` and `cvt` allow.
-    pub fn loose_source(&mut self, operand: &Operand, ty: Type) -> Result<Register, PtxError> {
-        if let Operand::Name(name) = *operand
-            && let Some(found) = self.register(name)?
-        {
-            return self.at_least(name, found, ty).map(|target| target.register);
-        }
-        self.source(operand, ty)
-    }
-
-    fn at_least(&self, name: &str, found: Found, ty: Type) -> Result<Target, PtxError> {
-        match found {
-            Found::Narrow(register, bits) if bits >= ty.bits() => {
-                Ok(Target { register: Register::Narrow(register), bits })
-            }
-            Found::Wide(register) => Ok(Target { register: Register::Wide(register), bits: 64 }),
-            _ => self.mismatch(name, found, ty),
-        }
-    }
-
-    /// A destination that may be wider than `ty`, as `ld` and `cvt` allow; `_` is none.
-    pub fn loose_destination(&mut self, operand: &Operand, ty: Type) -> Result<Option<Target>, PtxError> {
-        match *operand {
-            Operand::Name("_") => Ok(None),
-            Operand::Name(name) => {
-                let found = self.declared(name)?;
-                self.at_least(name, found, ty).map(Some)
-            }
-            _ => self.error(format!("expected a register to write to, found {operand:?}")),
-        }
-    }
-
-    pub fn destination32(&mut self, operand: &Operand, ty: Type) -> Result<R32, PtxError> {
-        let Operand::Name(name) = *operand else {
-            return self.error(format!("expected a register to write to, found {operand:?}"));
-        };
-        match self.declared(name)? {
-            Found::Narrow(register, bits) if bits == ty.bits() => Ok(register),
-            found => self.mismatch(name, found, ty),
-        }
-    }
-
-    pub fn destination64(&mut self, operand: &Operand, ty: Type) -> Result<R64, PtxError> {
-        let Operand::Name(name) = *operand else {
-            return self.error(format!("expected a register to write to, found {operand:?}"));
-        };
-        match self.declared(name)? {
-            Found::Wide(register) => Ok(register),
-            found => self.mismatch(name, found, ty),
-        }
-    }
-
-    pub fn destination(&mut self, operand: &Operand, ty: Type) -> Result<Register, PtxError> {
-        match ty.bits() {
-            64 => self.destination64(operand, ty).map(Register::Wide),
-            _ => self.destination32(operand, ty).map(Register::Narrow),
-        }
-    }
-
-    /// A predicate register.
-    pub fn predicate(&mut self, operand: &Operand) -> Result<RP, PtxError> {
-        match *operand {
-            Operand::Integer(number) => self.constant_predicate(number),
-            Operand::Name(name) => match self.declared(name)? {
-                Found::Predicate(register) => Ok(register),
-                found => self.mismatch(name, found, Type::Predicate),
-            },
-            _ => self.error(format!("expected a predicate, found {operand:?}")),
-        }
-    }
-
-    fn mismatch<T>(&self, name: &str, found: Found, ty: Type) -> Result<T, PtxError> {
-        let bits = match found {
-            Found::Predicate(_) => "a predicate".to_string(),
-            Found::Narrow(_, bits) => format!("{bits} bits"),
-            Found::Wide(_) => "64 bits".to_string(),
-        };
-        let wanted = if ty == Type::Predicate { "a predicate".to_string() } else { format!("{} bits", ty.bits()) };
-        self.error(format!("`{name}` has {bits}, the instruction wants {wanted}"))
     }
 
     /// The index under which executions of `kind` are counted.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::builder::{Builder, Scope, Symbol};
+use super::builder::{Builder, Symbol};
 use super::cursor::Cursor;
 use super::{declaration, statement};
 use crate::error::PtxError;
@@ -20,8 +20,6 @@ const MOST_INSTRUCTIONS: usize = 1 << 20;
 #[derive(Default)]
 pub(super) struct Frame {
     name: String,
-    /// Sets its labels apart from those of other calls.
-    pub suffix: String,
     /// The label behind it, where `ret` goes.
     pub end: Option<String>,
     /// Its parameters, and `.param` variables that it has for calls: places in local memory and lengths.
@@ -84,7 +82,8 @@ pub(super) fn call(cursor: &mut Cursor, builder: &mut Builder, guard: Option<Gua
     if builder.callers.contains(&name) || builder.frame.name == name {
         return builder.error(format!("`call` of `{name}` from itself is not implemented"));
     }
-    let end = format!("the end of call {} of {name}", builder.calls);
+    let end = format!("the end of `{name}`");
+    let first_branch = builder.branches.len();
     if let Some(Guard { predicate, negated }) = guard {
         branch(builder, line, &end, Some(Guard { predicate, negated: !negated }));
     }
@@ -100,7 +99,9 @@ pub(super) fn call(cursor: &mut Cursor, builder: &mut Builder, guard: Option<Gua
         _ => return builder.error(format!("`call` of `{name}`, which has no body here")),
     }
     builder.line = line;
-    builder.labels.insert(end, builder.code.len() as u32);
+    let behind = builder.code.len() as u32;
+    builder.resolve(first_branch, |label| (label == end).then_some(behind));
+    builder.all_resolved(first_branch)?;
     Ok(())
 }
 
@@ -120,12 +121,10 @@ fn inline(cursor: &mut Cursor, builder: &mut Builder, arguments: &[String], end:
             _ => return builder.error(format!("`{argument}` is no `.param` variable of {} bytes", parameter.bytes)),
         }
     }
-    let suffix = format!(" in call {}", builder.calls);
-    builder.calls += 1;
-    let frame = Frame { name, suffix, end: Some(end.to_string()), variables };
+    let frame = Frame { name, end: Some(end.to_string()), variables };
     let caller = std::mem::replace(&mut builder.frame, frame);
     builder.callers.push(caller.name.clone());
-    builder.scopes.push(Scope::default());
+    builder.open_scope();
     statement::body(cursor, builder)?;
     builder.callers.pop();
     builder.frame = caller;

@@ -32,7 +32,7 @@ pub(super) fn cvt(statement: &mut Statement, builder: &mut Builder) -> Result<Op
     }
     statement.expect(2)?;
     let (Some(to_format), Some(from_format)) = (to.format(), from.format()) else {
-        return builder.error(format!("`cvt` from {from:?} to {to:?} is not implemented"));
+        return builder.error(format!("`cvt` from {from} to {to} is not implemented"));
     };
     let to_integer = matches!(to_format, Format::Integer(..));
     let from_integer = matches!(from_format, Format::Integer(..));
@@ -40,7 +40,7 @@ pub(super) fn cvt(statement: &mut Statement, builder: &mut Builder) -> Result<Op
         Some((rounding, integral)) => (rounding, integral),
         None if to_integer || from_integer || narrowing(from_format, to_format) => {
             if to_integer != from_integer || !to_integer {
-                return builder.error(format!("`cvt` from {from:?} to {to:?} needs a rounding"));
+                return builder.error(format!("`cvt` from {from} to {to} needs a rounding"));
             }
             (Rounding::NearestEven, false)
         }
@@ -79,10 +79,10 @@ type Signature = (Type, Type, Option<(Rounding, bool)>, Saturate);
 fn pack(statement: &mut Statement, builder: &mut Builder, signature: Signature) -> Result<Operation, PtxError> {
     let (to, from, rounding, saturate) = signature;
     let Some((rounding, false)) = rounding else {
-        return builder.error(format!("`cvt` to {to:?} needs `.rn` or `.rz`"));
+        return builder.error(format!("`cvt` to {to} needs `.rn` or `.rz`"));
     };
     let (to_format, Some(from_format)) = (to.format().expect("a float"), from.format()) else {
-        return builder.error(format!("`cvt` from {from:?} to {to:?} is not implemented"));
+        return builder.error(format!("`cvt` from {from} to {to} is not implemented"));
     };
     // Conversions to 8-bit floats always clamp.
     let saturate = if matches!(to_format, Format::E4m3 | Format::E5m2) { Saturate::Finite } else { saturate };
@@ -100,7 +100,7 @@ fn pack(statement: &mut Statement, builder: &mut Builder, signature: Signature) 
             let low = whole(builder, &statement.operands[1])?;
             (PackSource { shift: from.bits() / 2, ..low }, low)
         }
-        _ => return builder.error(format!("`cvt` from {from:?} to {to:?} is not implemented")),
+        _ => return builder.error(format!("`cvt` from {from} to {to} is not implemented")),
     };
     Ok(Operation::ConvertPack(Box::new(ConvertPack {
         to: to_format,

@@ -7,14 +7,13 @@ use crate::error::PtxError;
 use crate::instruction::{FloatMode, FloatOp, FloatUnaryOp, HalfKind, Operation, Rounding, Saturate};
 
 pub(super) fn is_float(statement: &Statement) -> bool {
-    matches!(
-        statement.modifiers.last_type(),
-        Some(Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2 | Type::F32 | Type::F64)
-    )
+    statement.modifiers.last_type().is_some_and(Type::is_float)
 }
 
 pub(super) fn binary(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {
-    statement.expect(3)?;
+    // `min` and `max` of singles may take three.
+    let extreme = matches!(statement.modifiers.root, "min" | "max") && statement.operands.len() == 4;
+    statement.expect(if extreme { 4 } else { 3 })?;
     let modifiers = &mut statement.modifiers;
     let nan = modifiers.flag("NaN");
     let op = match modifiers.root {
@@ -41,15 +40,22 @@ pub(super) fn binary(statement: &mut Statement, builder: &mut Builder) -> Result
         let (a, b) = (builder.source32(&operands[1], ty)?, builder.source32(&operands[2], ty)?);
         return Ok(Operation::Half { op, kind, d: builder.destination32(&operands[0], ty)?, a, b });
     }
-    if ty == Type::F64 {
-        only_nearest(mode, builder)?;
+    if ty.bits() == 64 {
         let (a, b) = (builder.source64(&operands[1], ty)?, builder.source64(&operands[2], ty)?);
-        return Ok(Operation::Float64 { op, d: builder.destination64(&operands[0], ty)?, a, b });
-    }
-    if op == FloatOp::Div {
-        only_nearest(mode, builder)?;
+        let d = builder.destination64(&operands[0], ty)?;
+        return match ty {
+            Type::F64 => Ok(Operation::Float64 { op, rounding: mode.rounding, d, a, b }),
+            _ if matches!(op, FloatOp::Add | FloatOp::Sub | FloatOp::Mul) => {
+                Ok(Operation::FloatPair { op, mode, d, a, b })
+            }
+            _ => builder.error(format!("`{}` of {ty} does not exist", statement.modifiers.root)),
+        };
     }
     let (a, b) = (builder.source32(&operands[1], ty)?, builder.source32(&operands[2], ty)?);
+    if extreme {
+        let abc = [a, b, builder.source32(&operands[3], ty)?];
+        return Ok(Operation::Extreme32 { op, mode, d: builder.destination32(&operands[0], ty)?, abc });
+    }
     Ok(Operation::Float32 { op, mode, d: builder.destination32(&operands[0], ty)?, a, b })
 }
 
@@ -61,11 +67,14 @@ pub(super) fn fma(statement: &mut Statement, builder: &mut Builder) -> Result<Op
     }
     let ty = statement.modifiers.ty()?;
     let operands = &statement.operands;
-    if ty == Type::F64 {
-        only_nearest(mode, builder)?;
+    if ty.bits() == 64 {
         let a = builder.source64(&operands[1], ty)?;
         let (b, c) = (builder.source64(&operands[2], ty)?, builder.source64(&operands[3], ty)?);
-        return Ok(Operation::Fma64 { d: builder.destination64(&operands[0], ty)?, a, b, c });
+        let d = builder.destination64(&operands[0], ty)?;
+        return Ok(match ty {
+            Type::F64 => Operation::Fma64 { rounding: mode.rounding, d, a, b, c },
+            _ => Operation::FmaPair { mode, d, abc: [a, b, c] },
+        });
     }
     let a = builder.source32(&operands[1], ty)?;
     let (b, c) = (builder.source32(&operands[2], ty)?, builder.source32(&operands[3], ty)?);
@@ -95,17 +104,17 @@ pub(super) fn unary(statement: &mut Statement, builder: &mut Builder) -> Result<
     };
     modifiers.flag("approx");
     let mode = modifiers.float_mode();
-    only_nearest(mode, builder)?;
     let ty = modifiers.ty()?;
     let operands = &statement.operands;
     if ty == Type::F64 {
-        let a = builder.source64(&operands[1], ty)?;
-        return Ok(Operation::FloatUnary64 { op, d: builder.destination64(&operands[0], ty)?, a });
+        let (rounding, a) = (mode.rounding, builder.source64(&operands[1], ty)?);
+        return Ok(Operation::FloatUnary64 { op, rounding, d: builder.destination64(&operands[0], ty)?, a });
     }
     let a = builder.source32(&operands[1], ty)?;
     let d = builder.destination32(&operands[0], ty)?;
     if let Some((format, packed)) = ty.half() {
         let kind = HalfKind { format, packed, subnormals: mode.subnormals, saturate: mode.saturate };
+        only_nearest(mode, builder)?;
         return Ok(Operation::HalfUnary { op, kind, d, a });
     }
     Ok(Operation::FloatUnary32 { op, mode, d, a })
@@ -115,5 +124,5 @@ fn only_nearest(mode: FloatMode, builder: &Builder) -> Result<(), PtxError> {
     if mode.rounding == Rounding::NearestEven {
         return Ok(());
     }
-    builder.error("roundings other than `.rn` are implemented for add, sub, mul and fma of .f32 only")
+    builder.error("arithmetic in 16 bits rounds with `.rn` only")
 }

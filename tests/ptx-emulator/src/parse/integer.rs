@@ -4,7 +4,10 @@ use super::builder::Builder;
 use super::statement::Statement;
 use super::types::Type;
 use crate::error::PtxError;
-use crate::instruction::{CarryMultiply, CarryOp, CarryOut, Dot, Half, IntegerOp, Narrow, Operation, Sign};
+use crate::instruction::{
+    Accumulate, CarryMultiply, CarryOp, CarryOut, Dot, Half, IntegerOp, Narrow, Operation, Saturate, Sign, Video,
+    VideoOp,
+};
 
 pub(super) fn binary(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {
     statement.expect(3)?;
@@ -14,6 +17,7 @@ pub(super) fn binary(statement: &mut Statement, builder: &mut Builder) -> Result
         return with_carry(statement, builder, op, CarryOut::Write);
     }
     let saturated = modifiers.flag("sat");
+    let relu = matches!(modifiers.root, "min" | "max") && modifiers.flag("relu");
     let op = match modifiers.root {
         "add" if saturated => IntegerOp::AddSaturated,
         "sub" if saturated => IntegerOp::SubSaturated,
@@ -21,6 +25,8 @@ pub(super) fn binary(statement: &mut Statement, builder: &mut Builder) -> Result
         "sub" => IntegerOp::Sub,
         "div" => IntegerOp::Div,
         "rem" => IntegerOp::Rem,
+        "min" if relu => IntegerOp::MinRelu,
+        "max" if relu => IntegerOp::MaxRelu,
         "min" => IntegerOp::Min,
         "max" => IntegerOp::Max,
         "mul24" => {
@@ -42,9 +48,19 @@ pub(super) fn binary(statement: &mut Statement, builder: &mut Builder) -> Result
         let (a, b) = (builder.source64(&operands[1], ty)?, builder.source64(&operands[2], ty)?);
         return Ok(Operation::Integer64 { op, sign: ty.sign(), d: builder.destination64(&operands[0], ty)?, a, b });
     }
+    if let Type::Pair(sign) = ty {
+        if !matches!(op, IntegerOp::Add | IntegerOp::Min | IntegerOp::Max | IntegerOp::MinRelu | IntegerOp::MaxRelu)
+            || relu && sign == Sign::Unsigned
+        {
+            return modifiers.error(format!("`{}` of {ty} does not exist", modifiers.root));
+        }
+        let ty16 = if sign == Sign::Signed { Narrow::S16 } else { Narrow::U16 };
+        let (a, b) = (builder.source32(&operands[1], ty)?, builder.source32(&operands[2], ty)?);
+        return Ok(Operation::IntegerPair { op, ty: ty16, d: builder.destination32(&operands[0], ty)?, a, b });
+    }
     let narrow = narrow(ty, builder)?;
-    if saturated && narrow != Narrow::S32 {
-        return builder.error("`.sat` is for .s32 only");
+    if (saturated || relu) && narrow != Narrow::S32 {
+        return builder.error("`.sat` and `.relu` are for .s32 only");
     }
     let (a, b) = (builder.source32(&operands[1], ty)?, builder.source32(&operands[2], ty)?);
     Ok(Operation::Integer32 { op, ty: narrow, d: builder.destination32(&operands[0], ty)?, a, b })
@@ -53,7 +69,7 @@ pub(super) fn binary(statement: &mut Statement, builder: &mut Builder) -> Result
 fn narrow(ty: Type, builder: &Builder) -> Result<Narrow, PtxError> {
     match ty.narrow() {
         Some(narrow) => Ok(narrow),
-        None => builder.error(format!("integer arithmetic on {ty:?} is not implemented")),
+        None => builder.error(format!("integer arithmetic on {ty} is not implemented")),
     }
 }
 
@@ -77,7 +93,7 @@ pub(super) fn mad(statement: &mut Statement, builder: &mut Builder) -> Result<Op
     let op = if statement.modifiers.root == "madc" { CarryOp::AddWithCarry } else { CarryOp::Add };
     if out == CarryOut::Write || op == CarryOp::AddWithCarry {
         if half == Half::Wide16 || ty.bits() < 32 {
-            return builder.error(format!("`mad` with carry of {ty:?} does not exist"));
+            return builder.error(format!("`mad` with carry of {ty} does not exist"));
         }
         let operands = &statement.operands;
         let (a, b) = (builder.source(&operands[1], ty)?, builder.source(&operands[2], ty)?);
@@ -150,6 +166,52 @@ pub(super) fn sad(statement: &mut Statement, builder: &mut Builder) -> Result<Op
     let a = builder.source32(&operands[1], ty)?;
     let (b, c) = (builder.source32(&operands[2], ty)?, builder.source32(&operands[3], ty)?);
     Ok(Operation::AbsoluteDifference { sign: ty.sign(), d: builder.destination32(&operands[0], ty)?, a, b, c })
+}
+
+/// The operation and the number of elements in a SIMD video instruction's name.
+pub(super) fn video_name(root: &str) -> Option<(VideoOp, u32)> {
+    let count = match root.strip_prefix('v')?.chars().last()? {
+        '2' => 2,
+        '4' => 4,
+        _ => return None,
+    };
+    let op = match &root[1..root.len() - 1] {
+        "add" => VideoOp::Add,
+        "sub" => VideoOp::Sub,
+        "avrg" => VideoOp::Average,
+        "absdiff" => VideoOp::AbsoluteDifference,
+        "min" => VideoOp::Min,
+        "max" => VideoOp::Max,
+        _ => return None,
+    };
+    Some((op, count))
+}
+
+/// `vadd4.u32.u32.u32 d, a, b, c` and its like, without selections and masks.
+pub(super) fn video(
+    statement: &mut Statement,
+    builder: &mut Builder,
+    (op, count): (VideoOp, u32),
+) -> Result<Operation, PtxError> {
+    statement.expect(4)?;
+    let modifiers = &mut statement.modifiers;
+    let saturate = if modifiers.flag("sat") { Saturate::Finite } else { Saturate::No };
+    let accumulate = if modifiers.flag("add") { Accumulate::Yes } else { Accumulate::No };
+    let [result, a_type, b_type] = [modifiers.ty()?, modifiers.ty()?, modifiers.ty()?];
+    let word = Type::Bits(32);
+    let operands = &statement.operands;
+    let abc = [&operands[1], &operands[2], &operands[3]].map(|operand| builder.source32(operand, word));
+    let [a, b, c] = abc;
+    Ok(Operation::Video(Box::new(Video {
+        op,
+        bits: 32 / count,
+        signs: [a_type.sign(), b_type.sign()],
+        result: result.sign(),
+        saturate,
+        accumulate,
+        d: builder.destination32(&operands[0], word)?,
+        abc: [a?, b?, c?],
+    })))
 }
 
 pub(super) fn dot(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {

@@ -1,4 +1,4 @@
-//! Matrix instructions: `ldmatrix`, `stmatrix` and `mma.sync`.
+//! Matrix instructions: `ldmatrix`, `stmatrix` and `mma.sync`; `wmma` is next door.
 
 use super::access::address;
 use super::builder::Builder;
@@ -10,7 +10,7 @@ use crate::instruction::{
     Accumulator, AddressSpace, LoadMatrix, Mma, MmaElement, Operation, R32, StoreMatrix, Transpose,
 };
 
-const WORD: Type = Type::Bits(32);
+pub(super) const WORD: Type = Type::Bits(32);
 
 pub(super) fn ldmatrix(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {
     let (count, transpose) = matrices(statement)?;
@@ -39,7 +39,7 @@ fn matrices(statement: &mut Statement) -> Result<(usize, Transpose), PtxError> {
     Ok((modifiers.require(&[("x1", 1), ("x2", 2), ("x4", 4)])?, transpose))
 }
 
-fn registers<'m>(
+pub(super) fn registers<'m>(
     operand: &Operand,
     count: usize,
     builder: &mut Builder<'m>,
@@ -69,7 +69,7 @@ pub(super) fn mma(statement: &mut Statement, builder: &mut Builder) -> Result<Op
         (Type::F16, Type::F16) => Accumulator::F16,
         (Type::Signed(32), Type::Signed(32)) if saturated => Accumulator::S32Saturated,
         (Type::Signed(32), Type::Signed(32)) => Accumulator::S32,
-        _ => return builder.error(format!("`mma` from {c:?} to {d:?} is not implemented")),
+        _ => return builder.error(format!("`mma` from {c} to {d} is not implemented")),
     };
     let element = |ty| match ty {
         Type::F16 => Some((MmaElement::F16, 16)),
@@ -81,7 +81,7 @@ pub(super) fn mma(statement: &mut Statement, builder: &mut Builder) -> Result<Op
         _ => None,
     };
     let (Some((a_element, bits)), Some((b_element, b_bits))) = (element(a), element(b)) else {
-        return builder.error(format!("`mma` of {a:?} and {b:?} is not implemented"));
+        return builder.error(format!("`mma` of {a} and {b} is not implemented"));
     };
     let integer = matches!(accumulator, Accumulator::S32 | Accumulator::S32Saturated);
     let shape_exists = match bits {
@@ -92,7 +92,7 @@ pub(super) fn mma(statement: &mut Statement, builder: &mut Builder) -> Result<Op
     let integers = [a_element, b_element].map(|element| matches!(element, MmaElement::Integer(_)));
     let narrow = accumulator == Accumulator::F16 && a_element != MmaElement::F16 && bits != 8;
     if bits != b_bits || !shape_exists || integers != [integer; 2] || narrow || (bits > 8 && a != b) {
-        return builder.error(format!("`mma.m16n8k{k}` of {a:?} and {b:?} into {d:?} does not exist"));
+        return builder.error(format!("`mma.m16n8k{k}` of {a} and {b} into {d} does not exist"));
     }
     let accumulators = if accumulator == Accumulator::F16 { 2 } else { 4 };
     let accumulator_type = WORD;

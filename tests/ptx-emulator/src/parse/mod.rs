@@ -13,10 +13,12 @@ mod matrix;
 mod modifiers;
 mod moves;
 mod operand;
+mod resolve;
 mod special;
 mod statement;
 mod synchronize;
 mod types;
+mod wmma;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

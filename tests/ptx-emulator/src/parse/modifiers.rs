@@ -98,7 +98,7 @@ impl<'t> Modifiers<'t> {
     pub fn finish(&self) -> Result<(), PtxError> {
         match self.list.first() {
             None => Ok(()),
-            Some(word) => self.error(format!("`{}`: the modifier `.{word}` is not implemented", self.root)),
+            Some(word) => self.error(format!("the modifier `.{word}` is not implemented")),
         }
     }
 }

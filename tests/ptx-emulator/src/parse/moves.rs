@@ -95,9 +95,10 @@ fn comparison(statement: &mut Statement, builder: &mut Builder, ty: Type) -> Res
     Ok(match ty {
         Type::F32 => Comparison::Float32 { subnormals, a: builder.source32(a, ty)?, b: builder.source32(b, ty)? },
         Type::F64 => Comparison::Float64 { a: builder.source64(a, ty)?, b: builder.source64(b, ty)? },
-        Type::F16 | Type::Bf16 => {
+        Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 => {
             let (format, _) = ty.half().expect("a 16-bit float");
-            Comparison::Half { format, a: builder.source32(a, ty)?, b: builder.source32(b, ty)? }
+            let (a, b) = (builder.source32(a, ty)?, builder.source32(b, ty)?);
+            Comparison::Half { format, subnormals, shift: 0, a, b }
         }
         _ if ty.bits() == 64 => {
             Comparison::Integer64 { sign: ty.sign(), a: builder.source64(a, ty)?, b: builder.source64(b, ty)? }
@@ -106,10 +107,14 @@ fn comparison(statement: &mut Statement, builder: &mut Builder, ty: Type) -> Res
             Some(narrow) => {
                 Comparison::Integer32 { ty: narrow, a: builder.source32(a, ty)?, b: builder.source32(b, ty)? }
             }
-            None => return builder.error(format!("a comparison of {ty:?} is not implemented")),
+            None => return builder.error(format!("a comparison of {ty} is not implemented")),
         },
     })
 }
+
+/// 1 in the 16-bit formats.
+const ONE_F16: u32 = 0x3c00;
+const ONE_BF16: u32 = 0x3f80;
 
 const LOGIC: [(&str, Logic); 3] = [("and", Logic::And), ("or", Logic::Or), ("xor", Logic::Xor)];
 
@@ -118,6 +123,9 @@ pub(super) fn setp(statement: &mut Statement, builder: &mut Builder) -> Result<O
     let compare = statement.modifiers.require(&COMPARISONS)?;
     let logic = statement.modifiers.choose(&LOGIC);
     let ty = statement.modifiers.ty()?;
+    if matches!(ty, Type::F16x2 | Type::Bf16x2) {
+        return builder.error(format!("`setp` of {ty} is not implemented"));
+    }
     let comparison = comparison(statement, builder, ty)?;
     let (d, complement) = match &statement.operands[0] {
         Operand::Pair(d, complement) => (optional(d, builder)?, optional(complement, builder)?),
@@ -159,11 +167,22 @@ pub(super) fn set(statement: &mut Statement, builder: &mut Builder) -> Result<Op
     let truth = match to {
         Type::F32 => 1f32.to_bits(),
         Type::Unsigned(32) | Type::Signed(32) => u32::MAX,
-        _ => return builder.error(format!("`set` into {to:?} is not implemented")),
+        Type::Unsigned(16) | Type::Signed(16) => 0xffff,
+        Type::F16 | Type::F16x2 => ONE_F16,
+        Type::Bf16 | Type::Bf16x2 => ONE_BF16,
+        _ => return builder.error(format!("`set` into {to} is not implemented")),
     };
     let comparison = comparison(statement, builder, ty)?;
+    let upper = match comparison {
+        Comparison::Half { format, subnormals, a, b, .. } if matches!(ty, Type::F16x2 | Type::Bf16x2) => {
+            Some(Comparison::Half { format, subnormals, shift: 16, a, b })
+        }
+        _ => None,
+    };
     let d = builder.destination32(&statement.operands[0], to)?;
-    Ok(Operation::Set(Box::new(Set { compare, comparison, d, truth })))
+    // Of packed elements, integers are all ones in each half.
+    let truth = if upper.is_some() { truth & 0xffff } else { truth };
+    Ok(Operation::Set(Box::new(Set { compare, comparison, upper, d, truth })))
 }
 
 pub(super) fn cvta(statement: &mut Statement, builder: &mut Builder) -> Result<Operation, PtxError> {

@@ -1,5 +1,7 @@
 //! Operands as they are written, before names are resolved.
 
+use std::fmt;
+
 use super::cursor::{Cursor, describe};
 use crate::error::PtxError;
 use crate::lexer::Token;
@@ -21,6 +23,28 @@ pub(super) enum Operand<'t> {
     Not(Box<Operand<'t>>),
     /// `d|p`
     Pair(Box<Operand<'t>>, Box<Operand<'t>>),
+}
+
+/// As it was written.
+impl fmt::Display for Operand<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operand::Name(name) => f.write_str(name),
+            Operand::Component(name, part) => write!(f, "{name}.{part}"),
+            Operand::Integer(value) => write!(f, "{value}"),
+            Operand::Single(bits) => write!(f, "0f{bits:08x}"),
+            Operand::Double(bits) => write!(f, "0d{bits:016x}"),
+            Operand::Offset(name, offset) => write!(f, "{name}{offset:+}"),
+            Operand::Address(base, 0) => write!(f, "[{base}]"),
+            Operand::Address(base, offset) => write!(f, "[{base}{offset:+}]"),
+            Operand::Vector(parts) => {
+                let parts: Vec<String> = parts.iter().map(Operand::to_string).collect();
+                write!(f, "{{{}}}", parts.join(", "))
+            }
+            Operand::Not(inner) => write!(f, "!{inner}"),
+            Operand::Pair(first, second) => write!(f, "{first}|{second}"),
+        }
+    }
 }
 
 /// Parses `a, b, c;` up to and including the semicolon.

@@ -2,6 +2,11 @@
 
 use crate::module::Special;
 
+/// Whether a 64-bit register tells the time, which stands still here.
+pub(super) fn is_clock(name: &str) -> bool {
+    matches!(name, "%clock64" | "%globaltimer")
+}
+
 pub(super) fn special(name: &str) -> Option<Special> {
     let axis = |suffix: &str| ["x", "y", "z"].iter().position(|axis| *axis == suffix);
     if let Some((register, suffix)) = name.split_once('.') {
@@ -29,6 +34,7 @@ pub(super) fn special(name: &str) -> Option<Special> {
         "%lanemask_ge" => Special::LaneMaskGreaterEqual,
         "%dynamic_smem_size" => Special::DynamicSharedBytes,
         "%total_smem_size" => Special::TotalSharedBytes,
+        "%clock" | "%clock_hi" | "%globaltimer_lo" | "%globaltimer_hi" => Special::Zero,
         // Blocks run one after the other, as on a device with a single multiprocessor.
         "%cluster_ctarank" | "%smid" => Special::Zero,
         _ => return None,

@@ -1,11 +1,11 @@
 //! A kernel's body: scopes, labels, guards, and the dispatch of instructions to their families.
 
-use super::builder::{Builder, Scope};
+use super::builder::Builder;
 use super::cursor::{Cursor, describe};
 use super::modifiers::Modifiers;
 use super::operand::{Operand, operands};
 use super::types::Type;
-use super::{access, bits, call, convert, declaration, float, integer, matrix, moves, synchronize};
+use super::{access, bits, call, convert, declaration, float, integer, matrix, moves, synchronize, wmma};
 use crate::error::PtxError;
 use crate::flow;
 use crate::instruction::{Branch, Code, Guard, Operation};
@@ -44,12 +44,12 @@ pub(super) fn body(cursor: &mut Cursor, builder: &mut Builder) -> Result<(), Ptx
             Some(Token::Symbol(b'{')) => {
                 cursor.next();
                 depth += 1;
-                builder.scopes.push(Scope::default());
+                builder.open_scope();
             }
             Some(Token::Symbol(b'}')) => {
                 cursor.next();
                 depth -= 1;
-                builder.scopes.pop();
+                builder.close_scope();
             }
             Some(Token::Symbol(b';')) => {
                 cursor.next();
@@ -68,10 +68,10 @@ pub(super) fn body(cursor: &mut Cursor, builder: &mut Builder) -> Result<(), Ptx
                 cursor.next();
                 cursor.next();
                 let at = builder.code.len() as u32;
-                let label = format!("{name}{}", builder.frame.suffix);
+                let scope = builder.scopes.last_mut().expect("a body has a scope");
                 if cursor.take_dotted("branchtargets") {
-                    builder.targets.insert(label, label_list(cursor)?);
-                } else if builder.labels.insert(label, at).is_some() {
+                    scope.targets.insert(name.to_string(), label_list(cursor)?);
+                } else if scope.labels.insert(name.to_string(), at).is_some() {
                     return builder.error(format!("the label `{name}` is there twice"));
                 }
             }
@@ -101,12 +101,15 @@ fn instruction(cursor: &mut Cursor, builder: &mut Builder) -> Result<(), PtxErro
         return call::call(cursor, builder, guard);
     }
     let kind = kind(root, &words);
-    let mut statement = Statement { modifiers: Modifiers::new(root, words, line), operands: operands(cursor)? };
+    let name = [&[root], &words[..]].concat().join(".");
+    let named = |error: PtxError| error.of_instruction(&name);
+    let operands = operands(cursor).map_err(named)?;
+    let mut statement = Statement { modifiers: Modifiers::new(root, words, line), operands };
     if root == "brx" {
-        return branch_by_index(&mut statement, builder, guard);
+        return branch_by_index(&mut statement, builder, guard).map_err(named);
     }
-    let operation = operation(&mut statement, builder)?;
-    statement.modifiers.finish()?;
+    let operation = operation(&mut statement, builder).map_err(named)?;
+    statement.modifiers.finish().map_err(named)?;
     let kind = builder.kind(kind);
     builder.code.push(Code { line, kind, guard, operation });
     Ok(())
@@ -156,6 +159,7 @@ fn operation(statement: &mut Statement, builder: &mut Builder) -> Result<Operati
         "ldmatrix" => matrix::ldmatrix(statement, builder),
         "stmatrix" => matrix::stmatrix(statement, builder),
         "mma" => matrix::mma(statement, builder),
+        "wmma" => wmma::wmma(statement, builder),
         "shfl" => synchronize::shuffle(statement, builder),
         "vote" => synchronize::vote(statement, builder),
         "match" => synchronize::matching(statement, builder),
@@ -171,8 +175,12 @@ fn operation(statement: &mut Statement, builder: &mut Builder) -> Result<Operati
             let returns = statement.modifiers.root == "ret";
             Ok(returns.then(|| call::leave(builder)).flatten().unwrap_or(Operation::Exit))
         }
-        "trap" => Ok(Operation::Trap),
-        root => builder.error(format!("the instruction `{root}` is not implemented")),
+        // Without a debugger both end the kernel with an error.
+        "trap" | "brkpt" => Ok(Operation::Trap),
+        root => match integer::video_name(root) {
+            Some(name) => integer::video(statement, builder, name),
+            None => builder.error("the instruction is not implemented"),
+        },
     }
 }
 
@@ -182,8 +190,7 @@ fn branch(statement: &mut Statement, builder: &mut Builder) -> Result<Operation,
     let Operand::Name(label) = statement.operands[0] else {
         return builder.error("`bra` takes a label");
     };
-    let label = format!("{label}{}", builder.frame.suffix);
-    builder.branches.push((builder.code.len(), label, builder.line));
+    builder.branches.push((builder.code.len(), label.to_string(), builder.line));
     Ok(Operation::Branch(Branch { target: 0, reconverge: 0 }))
 }
 
@@ -194,7 +201,7 @@ fn branch_by_index(statement: &mut Statement, builder: &mut Builder, guard: Opti
     modifiers.flag("uni");
     modifiers.finish()?;
     let list = match &statement.operands[..] {
-        [_, Operand::Name(name)] => builder.targets.get(&format!("{name}{}", builder.frame.suffix)).cloned(),
+        [_, Operand::Name(name)] => builder.scopes.iter().rev().find_map(|scope| scope.targets.get(*name)).cloned(),
         _ => None,
     };
     let (Some(list), None) = (list, guard) else {
@@ -210,7 +217,6 @@ fn branch_by_index(statement: &mut Statement, builder: &mut Builder, guard: Opti
         let operation = moves::setp(&mut compare, builder)?;
         builder.code.push(Code { line, kind, guard: None, operation });
         let guard = Some(Guard { predicate: builder.predicate(&Operand::Name(found))?, negated: false });
-        let label = format!("{label}{}", builder.frame.suffix);
         builder.branches.push((builder.code.len(), label, line));
         builder.code.push(Code {
             line,
@@ -253,23 +259,18 @@ fn kind(root: &str, words: &[&str]) -> String {
         _ => words.iter().rev().find(|word| Type::parse(word).is_some()).or(words.first()).copied(),
     };
     let word = match root {
-        "shfl" | "vote" | "bar" | "barrier" | "redux" | "match" => words.first().copied(),
+        "shfl" | "vote" | "bar" | "barrier" | "redux" | "match" | "wmma" => words.first().copied(),
         _ => word,
     };
     word.map_or_else(|| root.to_string(), |word| format!("{root}.{word}"))
 }
 
-/// Resolves labels, appends the implicit return, and finds where diverged lanes meet again.
+/// Appends the implicit return, and finds where diverged lanes meet again.
 pub(super) fn finish(builder: &mut Builder) -> Result<(), PtxError> {
     let line = builder.line;
     let kind = builder.kind("ret".to_string());
     builder.code.push(Code { line, kind, guard: None, operation: Operation::Exit });
-    for (at, label, line) in std::mem::take(&mut builder.branches) {
-        let Some(&target) = builder.labels.get(&label) else {
-            return Err(PtxError::new(line, format!("no label `{label}`")));
-        };
-        builder.code[at].operation = Operation::Branch(Branch { target, reconverge: 0 });
-    }
+    builder.all_resolved(0)?;
     flow::set_reconvergence(&mut builder.code);
     Ok(())
 }

@@ -7,8 +7,8 @@ use super::statement::Statement;
 use super::types::Type;
 use crate::error::PtxError;
 use crate::instruction::{
-    Barrier, BarrierAction, MatchKind, Operation, ReduceOp, Register, Shuffle, ShuffleMode, Sign, Target, Vote,
-    VoteKind,
+    Barrier, BarrierAction, FloatOp, Magnitude, MatchKind, Operation, ReduceOp, Register, Shuffle, ShuffleMode, Sign,
+    Target, Vote, VoteKind,
 };
 
 const WORD: Type = Type::Bits(32);
@@ -70,9 +70,22 @@ pub(super) fn redux(statement: &mut Statement, builder: &mut Builder) -> Result<
     statement.expect(3)?;
     statement.modifiers.require(&[("sync", ())])?;
     let word = statement.modifiers.require(&[("add", 0), ("min", 1), ("max", 2), ("and", 3), ("or", 4), ("xor", 5)])?;
+    let absolute = statement.modifiers.flag("abs");
+    let nan = statement.modifiers.flag("NaN");
     let ty = statement.modifiers.ty()?;
-    if !matches!(ty, Type::Unsigned(32) | Type::Signed(32) | Type::Bits(32)) {
-        return builder.error(format!("`redux` of {ty:?} is not implemented"));
+    if ty == Type::F32 {
+        let op = match (word, nan) {
+            (1, false) => FloatOp::Min,
+            (1, true) => FloatOp::MinNan,
+            (2, false) => FloatOp::Max,
+            (2, true) => FloatOp::MaxNan,
+            _ => return builder.error("`redux` of .f32 is for `.min` and `.max` only"),
+        };
+        let op = ReduceOp::Float(op, if absolute { Magnitude::Absolute } else { Magnitude::Signed });
+        return reduce(statement, builder, op, ty);
+    }
+    if absolute || nan || !matches!(ty, Type::Unsigned(32) | Type::Signed(32) | Type::Bits(32)) {
+        return builder.error(format!("`redux` of {ty} is not implemented"));
     }
     let op = match (word, ty.sign()) {
         (0, _) => ReduceOp::Add,
@@ -84,6 +97,10 @@ pub(super) fn redux(statement: &mut Statement, builder: &mut Builder) -> Result<
         (4, _) => ReduceOp::Or,
         _ => ReduceOp::Xor,
     };
+    reduce(statement, builder, op, ty)
+}
+
+fn reduce(statement: &Statement, builder: &mut Builder, op: ReduceOp, ty: Type) -> Result<Operation, PtxError> {
     let operands = &statement.operands;
     let (a, members) = (builder.source32(&operands[1], ty)?, builder.source32(&operands[2], WORD)?);
     Ok(Operation::Reduce { op, d: builder.destination32(&operands[0], ty)?, a, members })

@@ -1,5 +1,7 @@
 //! The types that instructions and declarations name.
 
+use std::fmt;
+
 use crate::instruction::{Format, HalfFormat, Narrow, Sign};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,17 +10,36 @@ pub(super) enum Type {
     Bits(u32),
     Unsigned(u32),
     Signed(u32),
+    /// Two integers of 16 bits in a register of 32.
+    Pair(Sign),
     F16,
     F16x2,
     Bf16,
     Bf16x2,
     Tf32,
     F32,
+    /// Two singles in a register of 64 bits.
+    F32x2,
     F64,
     E4m3,
     E5m2,
     E4m3x2,
     E5m2x2,
+}
+
+/// As PTX spells it.
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Type::Bits(bits) => write!(f, ".b{bits}"),
+            Type::Unsigned(bits) => write!(f, ".u{bits}"),
+            Type::Signed(bits) => write!(f, ".s{bits}"),
+            Type::Pair(Sign::Unsigned) => f.write_str(".u16x2"),
+            Type::Pair(Sign::Signed) => f.write_str(".s16x2"),
+            Type::Predicate => f.write_str(".pred"),
+            other => write!(f, ".{}", format!("{other:?}").to_lowercase()),
+        }
+    }
 }
 
 impl Type {
@@ -37,12 +58,15 @@ impl Type {
             "s16" => Type::Signed(16),
             "s32" => Type::Signed(32),
             "s64" => Type::Signed(64),
+            "u16x2" => Type::Pair(Sign::Unsigned),
+            "s16x2" => Type::Pair(Sign::Signed),
             "f16" => Type::F16,
             "f16x2" => Type::F16x2,
             "bf16" => Type::Bf16,
             "bf16x2" => Type::Bf16x2,
             "tf32" => Type::Tf32,
             "f32" => Type::F32,
+            "f32x2" => Type::F32x2,
             "f64" => Type::F64,
             "e4m3" => Type::E4m3,
             "e5m2" => Type::E5m2,
@@ -58,13 +82,17 @@ impl Type {
             Type::Bits(bits) | Type::Unsigned(bits) | Type::Signed(bits) => bits,
             Type::E4m3 | Type::E5m2 => 8,
             Type::F16 | Type::Bf16 | Type::E4m3x2 | Type::E5m2x2 => 16,
-            Type::F16x2 | Type::Bf16x2 | Type::Tf32 | Type::F32 => 32,
-            Type::F64 => 64,
+            Type::Pair(_) | Type::F16x2 | Type::Bf16x2 | Type::Tf32 | Type::F32 => 32,
+            Type::F32x2 | Type::F64 => 64,
         }
     }
 
+    pub fn is_float(self) -> bool {
+        matches!(self, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2 | Type::F32 | Type::F32x2 | Type::F64)
+    }
+
     pub fn sign(self) -> Sign {
-        if matches!(self, Type::Signed(_)) { Sign::Signed } else { Sign::Unsigned }
+        if matches!(self, Type::Signed(_) | Type::Pair(Sign::Signed)) { Sign::Signed } else { Sign::Unsigned }
     }
 
     /// The type of an integer operation in a 32-bit register.
@@ -102,7 +130,7 @@ impl Type {
             Type::F64 => Format::F64,
             Type::E4m3 | Type::E4m3x2 => Format::E4m3,
             Type::E5m2 | Type::E5m2x2 => Format::E5m2,
-            Type::Predicate | Type::Bits(_) => return None,
+            Type::Predicate | Type::Bits(_) | Type::Pair(_) | Type::F32x2 => return None,
         })
     }
 }

@@ -5,7 +5,7 @@ use llmc_ptx_emulator::Module;
 
 fn message(statement: &str) -> String {
     let text = format!(
-        "{HEAD}.visible .entry k(.param .u64 p) {{ .reg .b32 %r<9>; .reg .b64 %rd<9>; .reg .b16 %h<9>; .reg .pred %p<9>;\n{statement}\nret; }}"
+        "{HEAD}.func f() {{ ret; }} .visible .entry k(.param .u64 p) {{ .reg .b32 %r<9>; .reg .b64 %rd<9>; .reg .b16 %h<9>; .reg .pred %p<9>;\n{statement}\nret; }}"
     );
     match Module::parse(&text) {
         Err(error) => error.to_string(),
@@ -16,40 +16,49 @@ fn message(statement: &str) -> String {
 #[test]
 fn unknown_things_are_named() {
     let cases = [
-        ("wgmma.fence.sync.aligned;", "PTX line 5: the instruction `wgmma` is not implemented"),
-        ("add.foo.s32 %r1, %r2, %r3;", "PTX line 5: `add`: the modifier `.foo` is not implemented"),
-        ("ld.global.v3.u32 {%r1, %r2, %r3}, [%rd1];", "PTX line 5: `ld`: the modifier `.v3` is not implemented"),
-        ("cp.async.bulk.commit_group;", "PTX line 5: `cp`: the modifier `.bulk` is not implemented"),
-        (
-            "mov.u32 %r1, %clock;",
-            "PTX line 5: `%clock` is neither declared nor a special register that the emulator has",
-        ),
-        ("mov.u32 %r9, 1;", "PTX line 5: `%r9` is not declared"),
-        ("add.s32 %r1, %rd2, %r3;", "PTX line 5: `%rd2` has 64 bits, the instruction wants 32 bits"),
-        ("add.u16 %h1, %r2, %h3;", "PTX line 5: `%r2` has 32 bits, the instruction wants 16 bits"),
-        ("@%r1 bra L;", "PTX line 5: `%r1` has 32 bits, the instruction wants a predicate"),
-        ("bra L;", "PTX line 5: no label `L`"),
-        ("L: L: bra L;", "PTX line 5: the label `L` is there twice"),
-        ("add.s32 %r1, %r2;", "PTX line 5: `add` takes 3 operands, found 2"),
-        ("call.uni foo, (%r1);", "PTX line 5: `call` of `foo`, which has no body here"),
-        ("call.uni foo;", "PTX line 5: `call` of `foo`, which has no body here"),
-        ("call %rd1, (%r1), prototype;", "PTX line 5: `call` of a function by its address is not implemented"),
+        ("wgmma.fence.sync.aligned;", "`wgmma.fence.sync.aligned`: the instruction is not implemented"),
+        ("tex.1d.v4.f32.s32 {%r1, %r2, %r3, %r4}, [%rd1, {%r5}];", "`tex.1d.v4.f32.s32`: expected `]`, found `,`"),
+        ("add.foo.s32 %r1, %r2, %r3;", "`add.foo.s32`: the modifier `.foo` is not implemented"),
+        ("ld.global.v3.u32 {%r1, %r2, %r3}, [%rd1];", "`ld.global.v3.u32`: the modifier `.v3` is not implemented"),
+        ("cp.async.bulk.commit_group;", "`cp.async.bulk.commit_group`: the modifier `.bulk` is not implemented"),
+        ("mov.u32 %r1, %pm0;", "`mov.u32`: `%pm0` is neither declared nor a special register that the emulator has"),
+        ("mov.u32 %r9, 1;", "`mov.u32`: `%r9` is not declared"),
+        ("mov.u64 %rd1, f;", "`mov.u64`: the address of the function `f` is not implemented"),
+        ("add.s32 %r1, %rd2, %r3;", "`add.s32`: `%rd2` has 64 bits, the instruction wants 32 bits"),
+        ("add.u16 %h1, %r2, %h3;", "`add.u16`: `%r2` has 32 bits, the instruction wants 16 bits"),
+        ("add.s32 {%r1, %r2}, %r3, %r4;", "`add.s32`: expected a register to write to, found {%r1, %r2}"),
+        ("@%r1 bra L;", "`%r1` has 32 bits, the instruction wants a predicate"),
+        ("bra L;", "no label `L`"),
+        ("{ L: } bra L;", "no label `L`"),
+        ("L: L: bra L;", "the label `L` is there twice"),
+        ("add.s32 %r1, %r2;", "`add.s32`: `add` takes 3 operands, found 2"),
+        ("call.uni foo, (%r1);", "`call` of `foo`, which has no body here"),
+        ("call.uni foo;", "`call` of `foo`, which has no body here"),
+        ("call %rd1, (%r1), prototype;", "`call` of a function by its address is not implemented"),
         (
             "brx.idx %r1, T;",
-            "PTX line 5: `brx.idx` takes a register and a list of labels that `.branchtargets` gave a name",
+            "`brx.idx`: `brx.idx` takes a register and a list of labels that `.branchtargets` gave a name",
         ),
-        ("cvt.s32.f32 %r1, %r2;", "PTX line 5: `cvt` from F32 to Signed(32) needs a rounding"),
+        ("cvt.s32.f32 %r1, %r2;", "`cvt.s32.f32`: `cvt` from .f32 to .s32 needs a rounding"),
         (
             "mma.sync.aligned.m16n8k4.row.col.f32.bf16.bf16.f32 {%r1}, {%r1}, {%r1}, {%r1};",
-            "PTX line 5: `mma.m16n8k4` of Bf16 and Bf16 into F32 does not exist",
+            "`mma.sync.aligned.m16n8k4.row.col.f32.bf16.bf16.f32`: `mma.m16n8k4` of .bf16 and .bf16 into .f32 does not exist",
         ),
-        ("ld.global.u32 %r1, [%r2];", "PTX line 5: `%r2` has not the width of an address in this memory"),
-        ("add.s32 %r1, %r2, %r3", "PTX line 6: expected `,`, found `ret`"),
-        (".maxnreg 5;", "PTX line 5: the directive `.maxnreg` is not implemented inside of a kernel"),
+        ("ld.global.u32 %r1, [%r2];", "`ld.global.u32`: `%r2` has not the width of an address in this memory"),
+        ("add.rz.f16 %h1, %h2, %h3;", "`add.rz.f16`: arithmetic in 16 bits rounds with `.rn` only"),
+        ("sub.u16x2 %r1, %r2, %r3;", "`sub.u16x2`: `sub` of .u16x2 does not exist"),
+        ("div.f32x2 %rd1, %rd2, %rd3;", "`div.f32x2`: `div` of .f32x2 does not exist"),
+        ("redux.sync.add.f32 %r1, %r2, %r3;", "`redux.sync.add.f32`: `redux` of .f32 is for `.min` and `.max` only"),
+        (".maxnreg 5;", "the directive `.maxnreg` is not implemented inside of a kernel"),
     ];
     for (statement, expected) in cases {
-        assert_eq!(message(statement), expected);
+        assert_eq!(message(statement), format!("PTX line 5: {expected}"));
     }
+}
+
+#[test]
+fn a_statement_without_its_end_is_found_with_the_next_one() {
+    assert_eq!(message("add.s32 %r1, %r2, %r3"), "PTX line 6: `add.s32`: expected `,`, found `ret`");
 }
 
 #[test]
@@ -59,7 +68,7 @@ fn functions_that_cannot_be_put_in_place_are_named() {
     let error = |body: &str| Module::parse(&function(body)).unwrap_err().to_string();
     assert!(Module::parse(&function("ret;")).is_ok());
     assert!(error(".param .b32 a; call f, (a); ret;").ends_with("`call` of `f` from itself is not implemented"));
-    assert!(error("wgmma.fence.sync.aligned; ret;").ends_with("the instruction `wgmma` is not implemented"));
+    assert!(error("wgmma.fence.sync.aligned; ret;").ends_with("the instruction is not implemented"));
     let wider = function("ret;").replace(".param .b32 x", ".param .b64 x");
     assert!(Module::parse(&wider).unwrap_err().to_string().ends_with("`a` is no `.param` variable of 8 bytes"));
 }

@@ -140,3 +140,14 @@ fn divergent_branches_are_counted() {
     assert_eq!(counters.instructions["bra"], 2);
     assert_eq!(counters.instructions["add.u32"], 4);
 }
+
+#[test]
+fn failed_assertions_do_not_keep_the_others_apart() {
+    // Two ways into the preparation of a trap, which no lane takes.
+    let body = format!(
+        "mov.u32 %r1, 0; setp.lt.u32 %p1, %t, 9; @!%p1 bra JOIN; setp.gt.u32 %p1, %t, 50; @%p1 bra FAIL;
+         mov.u32 %r1, 5; setp.gt.u32 %p1, %t, 60; @%p1 bra OTHER; bra JOIN;
+         OTHER: mov.u32 %r1, 8; bra FAIL; FAIL: mov.u32 %r1, 9; trap; JOIN: {TOGETHER}"
+    );
+    assert_eq!(words(&body), lanes(|lane| if lane < 9 { 5 } else { 0 }));
+}

@@ -1,13 +1,20 @@
-//! PTX that NVRTC made of CUDA C (`kernels.cu`) runs and gives the numbers of references in double precision.
+//! PTX that NVRTC made of CUDA C (the `.cu` files here) runs and gives the numbers of references in double precision.
 
+mod attention;
 #[path = "../common/mod.rs"]
 mod common;
+mod cooperation;
+mod quantised;
 
 use common::{Random, bf16, download16, download32, from_bf16, random_bf16, upload, upload16, upload32};
 use llmc_ptx_emulator::{Argument, Counters, LaunchConfig, Memory, Module, launch};
 
 fn run(kernel: &str, config: LaunchConfig, arguments: &[Argument], memory: &mut Memory) -> Counters {
-    let module = Module::parse(include_str!("kernels.sm80.ptx")).unwrap();
+    run_of(include_str!("kernels.sm80.ptx"), kernel, config, arguments, memory)
+}
+
+fn run_of(ptx: &str, kernel: &str, config: LaunchConfig, arguments: &[Argument], memory: &mut Memory) -> Counters {
+    let module = Module::parse(ptx).unwrap_or_else(|error| panic!("{error}"));
     let config = LaunchConfig { instruction_limit: 1_000_000, ..config };
     launch(&module, kernel, config, arguments, memory).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -208,15 +215,33 @@ fn odds_and_ends() {
     assert_eq!(download32(&memory, histogram_at, 16), histogram);
 }
 
-/// A single that half precision holds exactly.
+/// The nearest half of a single in the range of normal ones, or zero.
 fn half(value: f32) -> u16 {
     let bits = value.to_bits();
-    if bits == 0 { 0 } else { (((bits >> 23) - 112) << 10 | bits >> 13 & 0x3ff) as u16 }
+    let magnitude = bits & 0x7fff_ffff;
+    let rounded = (magnitude + 0xfff + (magnitude >> 13 & 1)) >> 13;
+    // Smaller ones become zero.
+    let finite = rounded.saturating_sub(112 << 10);
+    (if finite < 1 << 10 { 0 } else { finite } | bits >> 16 & 0x8000) as u16
+}
+
+/// A half that is finite.
+fn from_half(bits: u16) -> f32 {
+    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * 112f32.exp2();
+    if bits & 0x8000 == 0 { magnitude } else { -magnitude }
+}
+
+/// Random halves in [-1, 1).
+fn random_halves(count: usize, random: &mut Random) -> Vec<u16> {
+    (0..count).map(|_| half(random.unit())).collect()
 }
 
 #[test]
-fn bf16_round_trip_of_the_tests_themselves() {
+fn formats_of_the_tests_themselves() {
     assert_eq!(from_bf16(bf16(1.5)), 1.5);
+    for (value, bits) in [(1.0, 0x3c00), (-1.5, 0xbe00), (0.0, 0), (65504.0, 0x7bff), (0.333_251_95, 0x3555)] {
+        assert_eq!((half(value), from_half(bits)), (bits, value));
+    }
 }
 
 #[test]

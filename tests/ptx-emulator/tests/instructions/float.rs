@@ -128,3 +128,52 @@ fn double_precision() {
         ("sub.f64 %rd0, %rd1, 0d3FF0000000000000;", &[d(3.0)], d(2.0)),
     ]);
 }
+
+#[test]
+fn directed_roundings_of_doubles_quotients_and_roots() {
+    let next = |value: f64| (d(value.next_down()), d(value), d(value.next_up()));
+    // 1/3 and 0.1 + 0.2 lie above and below their nearest doubles.
+    let (_, third, above) = next(1.0 / 3.0);
+    check(&[
+        ("div.rz.f64 %rd0, %rd1, %rd2;", &[d(1.0), d(3.0)], third),
+        ("div.rp.f64 %rd0, %rd1, %rd2;", &[d(1.0), d(3.0)], above),
+        ("div.rm.f64 %rd0, %rd1, %rd2;", &[d(-1.0), d(3.0)], above | 1 << 63),
+        ("rcp.rp.f64 %rd0, %rd1;", &[d(3.0)], above),
+        ("add.rm.f64 %rd0, %rd1, %rd2;", &[d(1.0), d(1e-30)], d(1.0)),
+        ("add.rp.f64 %rd0, %rd1, %rd2;", &[d(1.0), d(1e-30)], d(1f64.next_up())),
+        ("sub.rz.f64 %rd0, %rd1, %rd2;", &[d(1.0), d(1e-30)], d(1f64.next_down())),
+        ("add.rp.f64 %rd0, %rd1, %rd2;", &[d(1.0), d(2.0)], d(3.0)),
+        ("mul.rz.f64 %rd0, %rd1, %rd2;", &[d(0.1), d(3.0)], d((0.1f64 * 3.0).next_down())),
+        ("mul.rp.f64 %rd0, %rd1, %rd2;", &[d(0.1), d(3.0)], d(0.1 * 3.0)),
+        ("sqrt.rm.f64 %rd0, %rd1;", &[d(2.0)], d(2f64.sqrt().next_down())),
+        ("sqrt.rp.f64 %rd0, %rd1;", &[d(2.0)], d(2f64.sqrt())),
+        ("sqrt.rp.f64 %rd0, %rd1;", &[d(4.0)], d(2.0)),
+        ("fma.rp.f64 %rd0, %rd1, %rd2, %rd3;", &[d(1.0), d(1.0), d(1e-40)], d(1f64.next_up())),
+        ("fma.rz.f64 %rd0, %rd1, %rd2, %rd3;", &[d(1.0), d(1.0), d(-1e-40)], d(1f64.next_down())),
+        ("mul.rz.f64 %rd0, %rd1, %rd2;", &[d(1e300), d(1e300)], d(f64::MAX)),
+        ("mul.rm.f64 %rd0, %rd1, %rd2;", &[d(1e300), d(-1e300)], d(f64::NEG_INFINITY)),
+        ("div.rz.f64 %rd0, %rd1, %rd2;", &[d(1.0), d(0.0)], d(f64::INFINITY)),
+        ("div.rz.f32 %r0, %r1, %r2;", &[f(2.0), f(3.0)], f((2.0f32 / 3.0).next_down())),
+        ("div.rp.f32 %r0, %r1, %r2;", &[f(2.0), f(3.0)], f(2.0 / 3.0)),
+        ("sqrt.rm.f32 %r0, %r1;", &[f(3.0)], f(3f32.sqrt())),
+        ("sqrt.rp.f32 %r0, %r1;", &[f(3.0)], f(3f32.sqrt().next_up())),
+        ("rcp.rp.f32 %r0, %r1;", &[f(10.0)], f(0.1)),
+        ("rcp.rm.f32 %r0, %r1;", &[f(10.0)], f(0.1f32.next_down())),
+    ]);
+}
+
+#[test]
+fn pairs_and_three_operands() {
+    let pair = |low: f32, high: f32| f(high) << 32 | f(low);
+    check(&[
+        ("add.rn.f32x2 %rd0, %rd1, %rd2;", &[pair(1.0, 2.0), pair(0.5, -3.0)], pair(1.5, -1.0)),
+        ("sub.f32x2 %rd0, %rd1, %rd2;", &[pair(1.0, 2.0), pair(0.5, -3.0)], pair(0.5, 5.0)),
+        ("mul.f32x2 %rd0, %rd1, %rd2;", &[pair(1.0, 2.0), pair(0.5, -3.0)], pair(0.5, -6.0)),
+        ("fma.rn.f32x2 %rd0, %rd1, %rd2, %rd3;", &[pair(1.0, 2.0), pair(0.5, -3.0), pair(1.0, 1.0)], pair(1.5, -5.0)),
+        ("add.rz.f32x2 %rd0, %rd1, %rd2;", &[pair(1.0, 1.0), pair(-1e-10, 1e-10)], pair(1f32.next_down(), 1.0)),
+        ("max.f32 %r0, %r1, %r2, %r3;", &[f(1.0), f(5.0), f(3.0)], f(5.0)),
+        ("min.f32 %r0, %r1, %r2, %r3;", &[f(2.0), f(5.0), f(1.0)], f(1.0)),
+        ("max.f32 %r0, %r1, %r2, %r3;", &[NAN, f(5.0), f(7.0)], f(7.0)),
+        ("max.NaN.f32 %r0, %r1, %r2, %r3;", &[f(1.0), NAN, f(3.0)], NAN),
+    ]);
+}

@@ -52,3 +52,17 @@ fn pairs_keep_their_halves_apart() {
         ("neg.f16x2 %r0, %r1;", &[pair(H_ONE, H_TWO)], pair(0xbc00, 0xc000)),
     ]);
 }
+
+#[test]
+fn comparisons_become_ones() {
+    let values: &[u64] = &[pair(H_ONE, H_TWO), pair(H_TWO, H_ONE)];
+    check(&[
+        ("set.lt.f16x2.f16x2 %r0, %r1, %r2;", values, pair(H_ONE, 0)),
+        ("set.gt.u32.f16 %r0, %h1, %h2;", values, 0xffff_ffff),
+        ("set.ge.f16.f16 %h0, %h1, %h2;", values, H_ONE),
+        ("set.ne.bf16x2.bf16x2 %r0, %r1, %r2;", &[pair(ONE, TWO), pair(ONE, ONE)], pair(0, ONE)),
+        ("set.nan.f16x2.f16x2 %r0, %r1, %r1;", &[pair(0x7e00, H_ONE)], pair(H_ONE, 0)),
+        ("set.gt.ftz.f16x2.f16x2 %r0, %r1, %r2;", &[pair(1, H_ONE), 0], pair(0, H_ONE)),
+        ("set.eq.u16.f16 %h0, %h1, %h2;", &[H_ONE, H_ONE], 0xffff),
+    ]);
+}

@@ -11,6 +11,7 @@ mod integer;
 mod matrix;
 mod memory;
 mod warp;
+mod wmma;
 
 use common::{download32, upload};
 use llmc_ptx_emulator::{Argument, LaunchConfig, Memory, Module, launch};

@@ -1,6 +1,6 @@
 //! Loads, stores, atomics, address spaces, asynchronous copies.
 
-use crate::common::{download32, upload32};
+use crate::common::{download32, upload, upload32};
 use crate::{HEAD, REGISTERS, run};
 use llmc_ptx_emulator::{Argument, Counters, LaunchConfig, Memory, Module, launch};
 
@@ -172,4 +172,50 @@ fn threads_and_blocks_are_numbered_with_x_fastest() {
     let out = download32(&memory, address, threads as usize * 6);
     assert!(out.iter().enumerate().all(|(at, &value)| value == at as u32 % threads as u32));
     assert_eq!((counters.blocks, counters.warps), (6, 12));
+}
+
+#[test]
+fn vectors_are_added_element_by_element() {
+    let body = "cvt.rn.f32.u32 %r1, %r9; mov.b32 %r2, 0f3F800000;
+        atom.global.add.v2.f32 {%r3, %r4}, [%rd1], {%r1, %r2}; red.global.add.v4.f32 [%rd1+16], {%r1, %r2, %r2, %r1};
+        mov.b64 %rd0, {%r3, %r4};";
+    let text = format!("{HEAD}.visible .entry k(.param .u64 p) {{ {REGISTERS} ld.param.u64 %rd1, [p]; {body} ret; }}");
+    let module = Module::parse(&text).unwrap();
+    let mut memory = Memory::new();
+    let address = upload(&mut memory, &[0; 32]);
+    let config = LaunchConfig::new([1, 1, 1], [32, 1, 1], 0);
+    launch(&module, "k", config, &[address.into()], &mut memory).unwrap();
+    let sums: Vec<f32> = download32(&memory, address, 8).into_iter().map(f32::from_bits).collect();
+    assert_eq!(sums, [496.0, 32.0, 0.0, 0.0, 496.0, 32.0, 32.0, 496.0]);
+    // The whole vector is aligned.
+    let error = launch(&module, "k", config, &[(address + 4).into()], &mut memory).unwrap_err().to_string();
+    assert!(error.contains("8 bytes") && error.contains("not aligned"), "{error}");
+}
+
+#[test]
+fn addresses_of_32_bits_wrap_around() {
+    let text = format!(
+        "{HEAD}.shared .align 4 .b32 s[64]; .visible .entry k(.param .u64 p) {{ {REGISTERS} mov.u32 %r1, s;
+         mad.lo.u32 %r1, %r9, 4, %r1; st.shared.u32 [%r1], %r9; sub.u32 %r2, %r1, 512; ld.shared.u32 %r3, [%r2+512];
+         ld.param.u64 %rd1, [p]; mad.wide.u32 %rd1, %r9, 4, %rd1; st.global.u32 [%rd1], %r3; ret; }}"
+    );
+    let mut memory = Memory::new();
+    let address = memory.allocate(128);
+    let module = Module::parse(&text).unwrap();
+    launch(&module, "k", LaunchConfig::new([1, 1, 1], [32, 1, 1], 0), &[address.into()], &mut memory).unwrap();
+    assert_eq!(download32(&memory, address, 32), (0..32).collect::<Vec<_>>());
+}
+
+#[test]
+fn clocks_stand_still() {
+    assert_eq!(run("mov.u64 %rd0, %clock64; mov.u32 %r1, %clock;", &[]), vec![0; 32]);
+}
+
+#[test]
+fn labels_are_known_in_their_block_only() {
+    // The same label twice, and a branch out of a block.
+    let body = "mov.u32 %r1, 0; { L: add.u32 %r1, %r1, 1; setp.lt.u32 %p1, %r1, 5; @%p1 bra L; }
+        { L: add.u32 %r1, %r1, 10; setp.lt.u32 %p1, %r1, 40; @%p1 bra L; bra END; } mov.u32 %r1, 0;
+        END: cvt.u64.u32 %rd0, %r1;";
+    assert_eq!(run(body, &[]), vec![45; 32]);
 }

@@ -90,3 +90,18 @@ fn barriers_reduce_predicates() {
     };
     assert_eq!([logic("and", 0), logic("and", 1), logic("or", 31), logic("or", 32)], [1, 0, 1, 0]);
 }
+
+#[test]
+fn reductions_of_singles() {
+    let reduce = |op: &str| {
+        let body = format!(
+            "cvt.rn.f32.u32 %r1, %r9; sub.f32 %r1, %r1, 0f41A00000; redux.sync.{op}.f32 %r0, %r1, -1; cvt.u64.u32 %rd0, %r0;"
+        );
+        f32::from_bits(run(&body, &[])[7] as u32)
+    };
+    // From -20 to 11.
+    assert_eq!(["min", "max", "min.abs", "max.abs", "max.NaN"].map(reduce), [-20.0, 11.0, 0.0, 20.0, 11.0]);
+    let nan = "mov.b32 %r1, 0f3F800000; setp.eq.u32 %p1, %r9, 3; @%p1 mov.b32 %r1, 0f7FC00000;";
+    let bits = |op: &str| run(&format!("{nan} redux.sync.{op}.f32 %r0, %r1, -1; cvt.u64.u32 %rd0, %r0;"), &[])[0];
+    assert_eq!([bits("max"), bits("max.NaN")], [0x3f80_0000, 0x7fff_ffff]);
+}

@@ -1,42 +1,41 @@
 //! Attention of many rows on matrix units (Dao, "FlashAttention-2", 2023): a block takes the rows of some tokens and of
-//! all query heads that share a key/value head, and walks over the blocks of the cache that they see, 64 positions at a
-//! time, copied to shared memory ahead of their use.
+//! all query heads that share a key/value head, and walks over the blocks of the cache that they see, a chunk of one or two
+//! at a time, copied to shared memory ahead of their use.
 //!
 //! Scores are `Q K^T`, so that a lane has two neighbouring positions of a row; as pairs these are the right operand of
 //! `V^T P^T`, whose left operand, values, lies in the cache as the instruction wants it. So weights never leave their
-//! registers; they are rounded to bf16, sums and maxima are f32.
+//! registers; each is the sum of two in bf16, sums and maxima are f32.
 //!
-//! Chunks start at multiples of 64 positions of the sequence. One that a row does not see changes no bit of it (factor 1,
-//! weights 0), so it does not matter which rows share a block, be they of other sequences.
+//! Chunks start at multiples of their length, 64 or 32 positions, of the sequence. One that a row does not see changes no
+//! bit of it (factor 1, weights 0), so it does not matter which rows share a block, be they of other sequences.
 
 mod chunk;
 mod load;
+mod segment;
 
+use self::segment::SegmentRows;
 use super::super::copy;
 use super::super::matrix::{self, DEPTH};
 use super::super::thread::{WARP, barrier, butterfly, special_wide};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
 use super::{Attend, NO_MAXIMUM, POSITIONS, sequence_of};
-use crate::llvm::memory::load_index;
 use crate::llvm::step_args::integer;
-use crate::llvm::text::{F32, FunctionText, I32, I64, Ty, Value, float_of, int, int_of};
+use crate::llvm::text::{F32, FunctionText, I32, I64, Value, float_of, int, int_of};
 use llmc_ir::gpu::GpuStepArgs;
 use std::mem::offset_of;
 
 /// Warps of a block.
 const WARPS: usize = 4;
 const THREADS: usize = WARPS * WARP;
-/// Blocks of the cache in a chunk, and its positions.
-const BLOCKS: usize = 2;
-const CHUNK: usize = BLOCKS * POSITIONS;
 /// Bytes behind a chunk in its stage: the numbers of the pool's blocks of the next one, up to where copies may start.
-const BLOCKS_BYTES: usize = (4 * BLOCKS).next_multiple_of(copy::BYTES);
+const BLOCKS_BYTES: usize = copy::BYTES;
 /// Stages that shared memory holds.
 const STAGES: usize = 2;
 /// Elements per head up to which queries stay in registers.
 const KEPT_QUERY: usize = 64;
-/// Elements per head up to which a warp takes 32 rows and not 16.
-const WIDE_WARP: usize = 128;
+/// Elements per head up to which a warp takes 32 rows and not 16, and a chunk two blocks of the cache and not one: of more,
+/// shared memory holds no two stages.
+const WIDE: usize = 128;
 /// Elements per head that registers hold at all.
 const MOST_ELEMENTS: usize = 256;
 
@@ -56,7 +55,12 @@ pub fn takes(attend: &Attend) -> bool {
 }
 
 fn rows_per_warp(attend: &Attend) -> usize {
-    if attend.padded <= WIDE_WARP { 32 } else { 16 }
+    if attend.padded <= WIDE { 32 } else { 16 }
+}
+
+/// Blocks of the cache in a chunk.
+fn blocks_per_chunk(attend: &Attend) -> usize {
+    if attend.padded <= WIDE { 2 } else { 1 }
 }
 
 fn rows_per_block(attend: &Attend) -> usize {
@@ -72,7 +76,7 @@ fn query_stride(attend: &Attend) -> usize {
 pub fn emit(context: &mut DeviceContext<'_>, attend: &Attend) -> Result<(), String> {
     let rows = rows_per_block(attend);
     let tokens = rows / attend.group();
-    let stage_bytes = BLOCKS * 2 * attend.half_bytes + BLOCKS_BYTES;
+    let stage_bytes = blocks_per_chunk(attend) * 2 * attend.half_bytes + BLOCKS_BYTES;
     let shared_bytes = STAGES * stage_bytes + rows * query_stride(attend) + PLACE_BYTES + 4 * rows;
     let heads = attend.attention.kv_heads;
     let geometry =
@@ -128,27 +132,6 @@ struct Place {
     zero: Value,
 }
 
-/// The part of the block's tokens that are of one sequence.
-struct Segment {
-    /// Block table of the sequence.
-    table: Value,
-    /// See [`SegmentRows`].
-    rows: Value,
-    /// The first chunk that any of its rows sees, the first that not all see whole, and the first that none sees.
-    chunks: Value,
-}
-
-/// Rows of a segment, as `i32`.
-struct SegmentRows {
-    /// Last block of the cache that any of them sees.
-    last_block: Value,
-    /// From the first to behind the last.
-    begin: Value,
-    after: Value,
-    /// What a row's number is less than its position.
-    shift: Value,
-}
-
 /// Whether a chunk may hold positions that a row does not see.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mask {
@@ -160,6 +143,15 @@ impl Flash<'_> {
     /// Products of 16 rows.
     fn row_tiles(&self) -> usize {
         rows_per_warp(self.attend) / matrix::ROWS
+    }
+
+    /// Blocks of the cache in a chunk, and its positions.
+    fn blocks(&self) -> usize {
+        blocks_per_chunk(self.attend)
+    }
+
+    fn positions(&self) -> usize {
+        self.blocks() * POSITIONS
     }
 
     fn depths(&self) -> usize {
@@ -239,73 +231,6 @@ impl Flash<'_> {
         self.finish(f, &place, &state, rows);
     }
 
-    /// What the block has of the sequence that it is at.
-    fn segment(&self, f: &mut FunctionText) -> Segment {
-        let args = &self.params.args;
-        let place = self.place(f);
-        let field = |f: &mut FunctionText, ty: Ty, offset: usize| {
-            let address = f.offset(args, &int(offset as i64));
-            f.load_anew(ty, &address, 8)
-        };
-        let positions = field(f, args.ty, offset_of!(GpuStepArgs, positions));
-        let starts = field(f, args.ty, offset_of!(GpuStepArgs, sequence_starts));
-        let tables = field(f, args.ty, offset_of!(GpuStepArgs, block_tables));
-        let stride = field(f, I64, offset_of!(GpuStepArgs, block_table_stride));
-        let sequence = self.kept_at(f, SEQUENCE);
-        let sequence = f.load_anew(I32, &sequence, 4);
-        let sequence = f.cast("zext", &sequence, I64);
-        let next = f.add(&sequence, &int(1));
-        let begin = load_index(f, &starts, &sequence);
-        let after = load_index(f, &starts, &next);
-        let begin = f.max(&begin, &place.first);
-        let after = f.min(&after, &place.end);
-        let last = f.add(&after, &int(-1));
-        let lowest = load_index(f, &positions, &begin);
-        let highest = load_index(f, &positions, &last);
-        let table = f.binary("mul nsw", &sequence, &stride);
-        let table = f.element(&tables, &table, 4);
-        let bits = int(CHUNK.trailing_zeros().into());
-        let first = match self.attend.attention.window {
-            Some(window) => {
-                let oldest = f.add(&lowest, &int(1 - window as i64));
-                let oldest = f.max(&oldest, &int(0));
-                f.binary("lshr", &oldest, &bits)
-            }
-            None => int(0),
-        };
-        let last_chunk = f.binary("lshr", &highest, &bits);
-        let end = f.add(&last_chunk, &int(1));
-        // Chunks that every row of the block sees whole.
-        let seen = f.add(&lowest, &int(1));
-        let seen = f.binary("lshr", &seen, &bits);
-        let begins = f.compare("icmp eq", &begin, &place.first);
-        let ends = f.compare("icmp eq", &after, &place.end);
-        let alone = f.binary("and", &begins, &ends);
-        let whole = match self.attend.attention.window {
-            Some(_) => first.clone(),
-            None => f.select(&alone, &seen, &int(0)),
-        };
-        let last_block = f.binary("lshr", &highest, &int(POSITIONS.trailing_zeros().into()));
-        let shift = f.binary("sub nsw", &lowest, &begin);
-        let zero = int(0);
-        let [rows, chunks] = [[&last_block, &begin, &after, &shift], [&first, &whole, &end, &zero]].map(|values| {
-            let none = int_of(I32.with_lanes(4), 0);
-            values.into_iter().enumerate().fold(none, |all, (lane, value)| {
-                let value = f.cast("trunc", value, I32);
-                f.insert(&all, &value, lane)
-            })
-        });
-        Segment { table, rows, chunks }
-    }
-
-    /// The rows of the segment that the block is at.
-    fn segment_rows(&self, f: &mut FunctionText) -> SegmentRows {
-        let from = self.kept_at(f, ROWS);
-        let kept = f.load_anew(I32.with_lanes(4), &from, 16);
-        let [last_block, begin, after, shift] = [0, 1, 2, 3].map(|lane| f.extract(&kept, lane));
-        SegmentRows { last_block, begin, after, shift }
-    }
-
     /// Folds the chunks that the block's rows of a sequence see: first those that all see whole.
     fn walk(&self, f: &mut FunctionText, state: &[Value], kept: Option<&[Vec<Value>]>) -> Vec<Value> {
         // What was read for the sequence before is read.
@@ -329,12 +254,6 @@ impl Flash<'_> {
         let state = self.walk_over(f, 1, &state, Mask::Needed, kept);
         copy::wait(f, 0);
         state
-    }
-
-    /// One of a segment's [`Segment::chunks`].
-    fn segment_chunk(&self, f: &mut FunctionText, number: i64) -> Value {
-        let from = self.kept_at(f, CHUNKS + 4 * number);
-        f.load_anew(I32, &from, 4)
     }
 
     /// The chunks from one of [`Segment::chunks`] to before the next, of which the first is on its way.

@@ -1,6 +1,6 @@
 //! What a block does with one chunk: scores, what hides some of them, weights, and the values that they weigh.
 
-use super::{CHUNK, Flash, Mask, Place, SegmentRows, rows_per_warp};
+use super::{Flash, Mask, Place, SegmentRows, rows_per_warp};
 use crate::llvm::device::attend::exp2;
 use crate::llvm::device::matrix::{self, DEPTH};
 use crate::llvm::device::thread::{butterfly, from_lane};
@@ -59,14 +59,15 @@ impl Flash<'_> {
 
     /// Where the scores of a lane's row are among all of its: `[16 rows][8 positions][2 rows][2 positions]`.
     pub(super) fn of_row(&self, row: usize) -> impl Iterator<Item = usize> + use<> {
-        let start = row / 2 * (CHUNK / 8) * 4 + row % 2 * 2;
-        (0..CHUNK / 8).flat_map(move |eight| [start + eight * 4, start + eight * 4 + 1])
+        let eights = self.positions() / 8;
+        let start = row / 2 * eights * 4 + row % 2 * 2;
+        (0..eights).flat_map(move |eight| [start + eight * 4, start + eight * 4 + 1])
     }
 
     pub(super) fn scores(&self, f: &mut FunctionText, stage: &Value, kept: Option<&[Vec<Value>]>) -> Vec<Value> {
         let place = &self.place(f);
         let addresses = self.query_addresses(f, place);
-        let eights = CHUNK / 8;
+        let eights = self.positions() / 8;
         let mut scores = vec![float_of(F32, 0.0); self.row_tiles() * eights * 4];
         // Pair t of 16 elements, position g of 8; which half of a line those 8 are in is permuted.
         let bit = f.binary("lshr", &place.t, &int(1));
@@ -116,7 +117,7 @@ impl Flash<'_> {
         let own = f.add(&warp, &g);
         let columns = f.scale(&t, 2);
         let columns = f.cast("trunc", &columns, I32);
-        let start = f.scale(chunk, CHUNK as i64);
+        let start = f.scale(chunk, self.positions() as i64);
         let start = f.add(&start, &columns);
         for row in 0..2 * self.row_tiles() {
             let number = f.add(&own, &int(8 * row as i64));
@@ -161,11 +162,11 @@ impl Flash<'_> {
         }
         let columns = matrix::place_of_columns(f, &place.g, &place.t);
         let values = f.offset(stage, &columns);
-        for depth in 0..CHUNK / DEPTH {
+        for depth in 0..self.positions() / DEPTH {
             let pairs: Vec<[[Value; 2]; 2]> = (0..rows)
                 .map(|row| {
                     [0, 1].map(|half| {
-                        let at = (row / 2 * (CHUNK / 8) + 2 * depth + half) * 4 + row % 2 * 2;
+                        let at = (row / 2 * (self.positions() / 8) + 2 * depth + half) * 4 + row % 2 * 2;
                         matrix::pack_in_parts(f, &weights[at], &weights[at + 1])
                     })
                 })

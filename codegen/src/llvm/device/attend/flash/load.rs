@@ -1,8 +1,7 @@
 //! What a block brings to shared memory: its queries once, then chunk after chunk of the cache.
 
 use super::{
-    BLOCKS, BLOCKS_BYTES, Flash, MAXIMA, Place, STAGES, TABLE, THREADS, WARPS, query_stride, rows_per_block,
-    rows_per_warp,
+    BLOCKS_BYTES, Flash, MAXIMA, Place, STAGES, TABLE, THREADS, WARPS, query_stride, rows_per_block, rows_per_warp,
 };
 use crate::llvm::device::copy;
 use crate::llvm::device::matrix::{self, DEPTH};
@@ -158,8 +157,8 @@ impl Flash<'_> {
     /// The pool's blocks of the chunk after one that has come.
     pub(super) fn blocks_after(&self, f: &mut FunctionText, chunk: &Value) -> Vec<Value> {
         let from = self.next_blocks(f, chunk);
-        let blocks = f.load_anew(I32.with_lanes(BLOCKS), &from, 4 * BLOCKS);
-        (0..BLOCKS).map(|block| f.extract(&blocks, block)).collect()
+        let blocks = f.load_anew(I32.with_lanes(self.blocks()), &from, 4 * self.blocks());
+        (0..self.blocks()).map(|block| f.extract(&blocks, block)).collect()
     }
 
     /// The pool's blocks of a chunk; behind the last one that one.
@@ -168,12 +167,12 @@ impl Flash<'_> {
             let address = self.table_entry(f, chunk, &int_of(I32, number as i64));
             f.load(I32, &address, 4)
         };
-        (0..BLOCKS).map(block).collect()
+        (0..self.blocks()).map(block).collect()
     }
 
     /// Where the sequence's table has a block of a chunk; behind the last one that one.
     fn table_entry(&self, f: &mut FunctionText, chunk: &Value, number: &Value) -> Value {
-        let block = f.scale(chunk, BLOCKS as i64);
+        let block = f.scale(chunk, self.blocks() as i64);
         let block = f.add(&block, number);
         let last_block = self.segment_rows(f).last_block;
         let block = f.min(&block, &last_block);
@@ -202,7 +201,7 @@ impl Flash<'_> {
                 copy::start(f, (&target, to), (&source, offset - copy::CENTER));
             }
         }
-        let brings = f.compare("icmp slt", &place.thread, &int(BLOCKS as i64));
+        let brings = f.compare("icmp slt", &place.thread, &int(self.blocks() as i64));
         f.when(&brings, |f| {
             let thread = f.cast("trunc", &place.thread, I32);
             let next = f.add(chunk, &int_of(I32, 1));

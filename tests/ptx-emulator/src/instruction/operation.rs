@@ -1,0 +1,352 @@
+//! What an instruction does, with its operands.
+
+use super::*;
+
+/// What an instruction does.
+#[derive(Debug, Clone)]
+pub(crate) enum Operation {
+    Move32 {
+        d: R32,
+        a: R32,
+    },
+    Move64 {
+        d: R64,
+        a: R64,
+    },
+    MovePredicate {
+        d: RP,
+        a: RP,
+    },
+    Pack(Box<Pack>),
+    Unpack(Box<Unpack>),
+    Select32 {
+        d: R32,
+        a: R32,
+        b: R32,
+        p: RP,
+    },
+    Select64 {
+        d: R64,
+        a: R64,
+        b: R64,
+        p: RP,
+    },
+    PredicateLogic {
+        op: Logic,
+        d: RP,
+        a: RP,
+        b: RP,
+    },
+    PredicateNot {
+        d: RP,
+        a: RP,
+    },
+    SetPredicate(Box<SetPredicate>),
+    Set(Box<Set>),
+
+    Integer32 {
+        op: IntegerOp,
+        ty: Narrow,
+        d: R32,
+        a: R32,
+        b: R32,
+    },
+    /// The operation on both halves of 32 bits.
+    IntegerPair {
+        op: IntegerOp,
+        ty: Narrow,
+        d: R32,
+        a: R32,
+        b: R32,
+    },
+    Integer64 {
+        op: IntegerOp,
+        sign: Sign,
+        d: R64,
+        a: R64,
+        b: R64,
+    },
+    MultiplyWide {
+        sign: Sign,
+        d: R64,
+        a: R32,
+        b: R32,
+    },
+    MultiplyAdd32 {
+        high: Half,
+        ty: Narrow,
+        d: R32,
+        a: R32,
+        b: R32,
+        c: R32,
+    },
+    MultiplyAdd64 {
+        high: Half,
+        sign: Sign,
+        d: R64,
+        a: R64,
+        b: R64,
+        c: R64,
+    },
+    MultiplyAddWide {
+        sign: Sign,
+        d: R64,
+        a: R32,
+        b: R32,
+        c: R64,
+    },
+    Carry32 {
+        op: CarryOp,
+        d: R32,
+        a: R32,
+        b: R32,
+        flag: RP,
+        out: CarryOut,
+    },
+    Carry64 {
+        op: CarryOp,
+        d: R64,
+        a: R64,
+        b: R64,
+        flag: RP,
+        out: CarryOut,
+    },
+    /// `mad.cc` and `madc`: half of the product of `a` and `b`, added with carry to `c`.
+    CarryMultiply(Box<CarryMultiply>),
+    Unary32 {
+        op: UnaryOp,
+        ty: Narrow,
+        d: R32,
+        a: R32,
+    },
+    Unary64 {
+        op: UnaryOp,
+        d: R64,
+        a: R64,
+    },
+    Count64 {
+        op: CountOp,
+        d: R32,
+        a: R64,
+    },
+    Shift32 {
+        op: ShiftOp,
+        ty: Narrow,
+        d: R32,
+        a: R32,
+        b: R32,
+    },
+    Shift64 {
+        op: ShiftOp,
+        d: R64,
+        a: R64,
+        b: R32,
+    },
+    FunnelShift {
+        direction: Direction,
+        clamp: Clamp,
+        d: R32,
+        a: R32,
+        b: R32,
+        c: R32,
+    },
+    Extract32 {
+        sign: Sign,
+        d: R32,
+        a: R32,
+        position: R32,
+        length: R32,
+    },
+    Extract64 {
+        sign: Sign,
+        d: R64,
+        a: R64,
+        position: R32,
+        length: R32,
+    },
+    Insert32 {
+        d: R32,
+        a: R32,
+        b: R32,
+        position: R32,
+        length: R32,
+    },
+    Insert64 {
+        d: R64,
+        a: R64,
+        b: R64,
+        position: R32,
+        length: R32,
+    },
+    Permute {
+        mode: PermuteMode,
+        d: R32,
+        a: R32,
+        b: R32,
+        c: R32,
+    },
+    Lop3 {
+        table: u8,
+        d: R32,
+        a: R32,
+        b: R32,
+        c: R32,
+    },
+    DotProduct {
+        kind: Dot,
+        a_sign: Sign,
+        b_sign: Sign,
+        d: R32,
+        a: R32,
+        b: R32,
+        c: R32,
+    },
+    /// SIMD video instructions.
+    Video(Box<Video>),
+    AbsoluteDifference {
+        sign: Sign,
+        d: R32,
+        a: R32,
+        b: R32,
+        c: R32,
+    },
+
+    Float32 {
+        op: FloatOp,
+        mode: FloatMode,
+        d: R32,
+        a: R32,
+        b: R32,
+    },
+    /// `min` and `max` of three.
+    Extreme32 {
+        op: FloatOp,
+        mode: FloatMode,
+        d: R32,
+        abc: [R32; 3],
+    },
+    /// The operation on both singles of 64 bits.
+    FloatPair {
+        op: FloatOp,
+        mode: FloatMode,
+        d: R64,
+        a: R64,
+        b: R64,
+    },
+    FmaPair {
+        mode: FloatMode,
+        d: R64,
+        abc: [R64; 3],
+    },
+    FloatUnary32 {
+        op: FloatUnaryOp,
+        mode: FloatMode,
+        d: R32,
+        a: R32,
+    },
+    Fma32 {
+        mode: FloatMode,
+        d: R32,
+        a: R32,
+        b: R32,
+        c: R32,
+    },
+    Float64 {
+        op: FloatOp,
+        rounding: Rounding,
+        d: R64,
+        a: R64,
+        b: R64,
+    },
+    FloatUnary64 {
+        op: FloatUnaryOp,
+        rounding: Rounding,
+        d: R64,
+        a: R64,
+    },
+    Fma64 {
+        rounding: Rounding,
+        d: R64,
+        a: R64,
+        b: R64,
+        c: R64,
+    },
+    Half {
+        op: FloatOp,
+        kind: HalfKind,
+        d: R32,
+        a: R32,
+        b: R32,
+    },
+    HalfUnary {
+        op: FloatUnaryOp,
+        kind: HalfKind,
+        d: R32,
+        a: R32,
+    },
+    HalfFma {
+        kind: HalfKind,
+        d: R32,
+        a: R32,
+        b: R32,
+        c: R32,
+    },
+    Convert(Box<Convert>),
+    ConvertPack(Box<ConvertPack>),
+
+    Load(Box<Load>),
+    Store(Box<Store>),
+    /// One per element; each is atomic by itself.
+    Atomic(Box<[Atomic]>),
+    CopyAsync(Box<CopyAsync>),
+    CopyCommit,
+    CopyWait {
+        pending: u32,
+    },
+    CopyWaitAll,
+    LoadMatrix(Box<LoadMatrix>),
+    StoreMatrix(Box<StoreMatrix>),
+    IsSpace {
+        d: RP,
+        a: R64,
+        space: crate::error::Space,
+    },
+
+    Mma(Box<Mma>),
+    WmmaLoad(Box<WmmaAccess>),
+    WmmaStore(Box<WmmaAccess>),
+    Wmma(Box<Wmma>),
+    Shuffle(Box<Shuffle>),
+    Vote(Box<Vote>),
+    Match {
+        kind: MatchKind,
+        d: R32,
+        p: Option<RP>,
+        a: Register,
+        members: R32,
+    },
+    Reduce {
+        op: ReduceOp,
+        d: R32,
+        a: R32,
+        members: R32,
+    },
+    Elect {
+        d: Option<R32>,
+        p: RP,
+        members: R32,
+    },
+    ActiveMask {
+        d: R32,
+    },
+    WarpBarrier {
+        members: R32,
+    },
+    Barrier(Box<Barrier>),
+
+    Branch(Branch),
+    Exit,
+    Trap,
+    /// Fences, prefetches, cache hints: they change no value here.
+    Nothing,
+}

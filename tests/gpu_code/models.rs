@@ -18,18 +18,15 @@ pub fn all(machine: &str) -> Vec<(&'static str, PlannedModel)> {
     vec![("d64", planned(d64, DType::BF16)), ("d128", planned(d128, DType::BF16)), ("f32", f32)]
 }
 
-/// A small model with that many elements per head, in bf16; ten query heads share keys and values.
-pub fn with_heads_of(head_dim: usize) -> PlannedModel {
-    planned(sizes(256, (20, 2, head_dim), 512), DType::BF16, Machine::named("h100").unwrap())
-}
-
-fn sizes(hidden: usize, (heads, kv_heads, head_dim): (usize, usize, usize), intermediate: usize) -> ModelConfig {
+/// Sizes of a model of two layers.
+pub fn sizes(hidden: usize, (heads, kv_heads, head_dim): (usize, usize, usize), intermediate: usize) -> ModelConfig {
     let windows = vec![None; 2];
     let tiny = Architecture::Llama.tiny();
     ModelConfig { hidden, heads, kv_heads, head_dim, intermediate, vocab: 32000, windows, ..tiny }
 }
 
-fn planned(config: ModelConfig, dtype: DType, machine: Machine) -> PlannedModel {
+/// What the passes make of them.
+pub fn planned(config: ModelConfig, dtype: DType, machine: Machine) -> PlannedModel {
     let numerics = Numerics::new(dtype);
     let module = llmc_models::build(&config, numerics).unwrap();
     let facts = ModelFacts {

@@ -145,7 +145,7 @@ pub enum Tunings {
 /// The targets with their sizes, and how those were found that are not the defaults.
 ///
 /// # Errors
-/// As [`tune`], or if no target is one that there are sizes for.
+/// If this CPU cannot run code for a target that is to be measured, or no target is one that there are sizes for.
 pub fn tuned_targets(
     planned: &PlannedModel,
     targets: &[HostTarget],

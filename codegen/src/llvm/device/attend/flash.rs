@@ -256,7 +256,7 @@ impl Flash<'_> {
         state
     }
 
-    /// The chunks from one of [`Segment::chunks`] to before the next, of which the first is on its way.
+    /// The chunks from one of a segment to before the next, of which the first is on its way.
     fn walk_over(
         &self,
         f: &mut FunctionText,

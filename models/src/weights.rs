@@ -36,7 +36,7 @@ pub fn expected_weights(module: &Module) -> BTreeMap<String, TensorType> {
 }
 
 /// Checks that the checkpoint has every tensor of the module in its shape and a readable element type, and no others.
-/// Returns warnings. Values are not looked at: see [`crate::checkpoint::check_finite`].
+/// Returns warnings. Values are not looked at: whoever reads them does.
 ///
 /// Buffers that old versions of transformers saved are fine, and so is an output matrix beside tied embeddings if it is
 /// the embedding table byte by byte.

@@ -300,19 +300,34 @@ impl Call<'_> {
         };
         let from = f.offset(&self.b, &share.ahead);
         match shape.layout {
-            // So many rows have no registers for sums of all tiles: those of a tile wait while others are read.
             Tiles::Bf16 { block_stride, .. }
                 if order == Order::InTurn && tiles < shape.tiles && tile_stride < block_stride =>
             {
-                f.for_each(&int(0), &int((shape.k / 32) as i64), 1, |f, k32| {
-                    let a = f.element(&a, k32, (32 * shape.left.bytes()) as i64);
-                    let b = f.element(&self.b, k32, block_stride as i64);
-                    let from = f.element(&from, k32, block_stride as i64);
-                    emit_tiles(f, &Shape { k: 32, ..shape.clone() }, [&a, &b], &from);
-                });
+                self.halves(f, rows, [&a, &c, &from], block_stride);
             }
             _ => emit_tiles(f, shape, [&a, &self.b], &from),
         }
+    }
+
+    /// Rows that have no registers for sums of all tiles, in two halves that have: one waits for every 32 k of the other, so
+    /// that B is read from memory once. Each prefetches half of what follows.
+    fn halves(&self, f: &mut FunctionText, rows: usize, [a, c, from]: [&Value; 3], block_stride: usize) {
+        let shape = &Shape { k: 32, ..self.shape.clone() };
+        f.for_each(&int(0), &int((self.shape.k / 32) as i64), 1, |f, k32| {
+            let a = f.element(a, k32, (32 * shape.left.bytes()) as i64);
+            let b = f.element(&self.b, k32, block_stride as i64);
+            let from = f.element(from, k32, block_stride as i64);
+            let lines = shape.tiles / 2;
+            for (number, (first, rows)) in [(0, rows.div_ceil(2)), (rows.div_ceil(2), rows / 2)].into_iter().enumerate()
+            {
+                let a = f.offset(&a, &int((first * shape.a_stride) as i64));
+                let c = f.offset(c, &int((first * shape.c_stride) as i64));
+                let from = f.offset(&from, &int((number * block_stride / 2) as i64));
+                let ahead = Ahead { from, step: int(lines as i64 * LINE), lines, level: shape.prefetch };
+                let block = Block { registers: self.registers, shape, rows, tiles: shape.tiles, order: Order::Beside };
+                block.emit(f, [&a, &b, &c], &ahead);
+            }
+        });
     }
 
     /// What each k of a block prefetches for the next call, from tile number `tile` on and `tiles` at a time.

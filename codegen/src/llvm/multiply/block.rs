@@ -61,7 +61,8 @@ impl Block<'_> {
         for row in 0..self.rows {
             for tile in 0..self.tiles {
                 let at = c_at(f, row, tile);
-                sums.push(f.load(floats(TILE), &at, 64));
+                // Not kept from an earlier block: registers are for the sums of one.
+                sums.push(f.load_anew(floats(TILE), &at, 64));
             }
         }
         let sums = match self.shape.layout {

@@ -10,12 +10,12 @@ mod chunk;
 mod combine;
 mod tiles;
 
-use super::math::{bf16_bits, bf16_to_f32, floats, round_to_bf16};
+use super::math::{bf16_bits, floats, round_to_bf16};
 use super::memory::load_index;
 use super::multiply::{LeftForm, Rows};
 use super::rows::LANES;
 use super::step_args::{barrier, integer, pointer};
-use super::text::{F32, FunctionText, I16, Value, float_of, int, int_of};
+use super::text::{F32, FunctionText, Value, float_of, int};
 use super::{KernelContext, KernelParams, MatrixUnit};
 use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
 use llmc_ir::abi::StepArgs;
@@ -280,10 +280,6 @@ impl Attend {
     fn load_queries(&self, f: &mut FunctionText, item: &Item, row: &Value, count: &Value) {
         let bytes = self.dtype.bytes();
         let to_bytes = self.query_form.bytes();
-        let zero = match self.query_form {
-            LeftForm::Wide => float_of(floats(LANES), 0.0),
-            LeftForm::Pairs => int_of(I16.with_lanes(LANES), 0),
-        };
         self.for_query_heads(f, item, row, count, |f, local, element| {
             let to = f.element(&self.queries, local, self.query_stride as i64);
             let from = f.element(&self.query, element, bytes as i64);
@@ -291,20 +287,13 @@ impl Attend {
                 let to = f.offset(&to, &int((dim * to_bytes) as i64));
                 let lanes = LANES.min(self.head_dim.saturating_sub(dim));
                 if lanes < LANES {
-                    f.store(&zero, &to, LANES * to_bytes);
+                    f.store(&self.query_form.zero(LANES), &to, LANES * to_bytes);
                 }
                 let (lanes, times) = if lanes == LANES { (LANES, 1) } else { (1, lanes) };
                 for lane in 0..times {
                     let from = f.offset(&from, &int(((dim + lane) * bytes) as i64));
                     let to = f.offset(&to, &int((lane * to_bytes) as i64));
-                    let value = match (self.dtype, self.query_form) {
-                        (DType::F32, _) => f.load(floats(lanes), &from, 4),
-                        (_, LeftForm::Pairs) => f.load(I16.with_lanes(lanes), &from, 2),
-                        (_, LeftForm::Wide) => {
-                            let bits = f.load(I16.with_lanes(lanes), &from, 2);
-                            bf16_to_f32(f, &bits)
-                        }
-                    };
+                    let value = self.query_form.load(f, self.dtype, &from, lanes);
                     f.store(&value, &to, to_bytes);
                 }
             }

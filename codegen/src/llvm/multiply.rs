@@ -8,10 +8,11 @@
 
 mod block;
 
-use super::math::Fma;
+use super::math::{Fma, bf16_to_f32, floats};
 use super::step_args::share;
-use super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, int};
+use super::text::{FunctionText, I16, I64, ModuleText, PTR, Role, Value, float_of, int, int_of};
 use block::{Ahead, Block, Order};
+use llmc_ir::dtype::DType;
 use std::collections::BTreeSet;
 
 /// Columns of a tile of B.
@@ -83,6 +84,26 @@ impl LeftForm {
         match self {
             LeftForm::Wide => 4,
             LeftForm::Pairs => 2,
+        }
+    }
+
+    /// Elements of f32 or bf16 in this form, which f32 has only if it is wide.
+    pub fn load(self, f: &mut FunctionText, dtype: DType, address: &Value, lanes: usize) -> Value {
+        if dtype == DType::F32 {
+            return f.load(floats(lanes), address, 4);
+        }
+        let bits = f.load(I16.with_lanes(lanes), address, 2);
+        match self {
+            LeftForm::Wide => bf16_to_f32(f, &bits),
+            LeftForm::Pairs => bits,
+        }
+    }
+
+    /// Zeros in this form.
+    pub fn zero(self, lanes: usize) -> Value {
+        match self {
+            LeftForm::Wide => float_of(floats(lanes), 0.0),
+            LeftForm::Pairs => int_of(I16.with_lanes(lanes), 0),
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The rows of a dot's left operand: where they come from, and the form in which the inner kernel reads them.
 
-use super::super::math::{bf16_to_f32, floats};
 use super::super::multiply::LeftForm;
 use super::super::rows::{Columns, LANES, Outputs, emit_rows};
-use super::super::text::{F32, FunctionText, I16, Value, float_of, int, int_of};
+use super::super::text::{FunctionText, Value, int};
 use super::super::{KernelContext, KernelParams};
 use super::{Blocking, tiles};
 use crate::kernel::dot::ComputedRows;
@@ -109,7 +108,8 @@ fn compute_rows(
 fn copy_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value, count: &Value) {
     let whole = blocking.k / LANES * LANES;
     let dtype = if let Left::Copied(dtype) = blocking.left { dtype } else { DType::BF16 };
-    let to_bytes = blocking.left.form().bytes();
+    let form = blocking.left.form();
+    let to_bytes = form.bytes();
     f.for_each(&int(0), count, 1, |f, row| {
         let from = f.element(from, row, (blocking.k * dtype.bytes()) as i64);
         let to = f.element(to, row, blocking.a_stride as i64);
@@ -119,25 +119,14 @@ fn copy_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value
             }
             f.for_each(&int(start as i64), &int(end as i64), lanes as i64, |f, column| {
                 let address = f.element(&from, column, dtype.bytes() as i64);
-                let value = match (dtype, blocking.left.form()) {
-                    (DType::F32, _) => f.load(floats(lanes), &address, 4),
-                    (_, LeftForm::Pairs) => f.load(I16.with_lanes(lanes), &address, 2),
-                    (_, LeftForm::Wide) => {
-                        let bits = f.load(I16.with_lanes(lanes), &address, 2);
-                        bf16_to_f32(f, &bits)
-                    }
-                };
+                let value = form.load(f, dtype, &address, lanes);
                 let address = f.element(&to, column, to_bytes as i64);
                 f.store(&value, &address, to_bytes);
             });
         }
-        let zero = match blocking.left.form() {
-            LeftForm::Wide => float_of(F32, 0.0),
-            LeftForm::Pairs => int_of(I16, 0),
-        };
         for column in blocking.k..blocking.k.next_multiple_of(32) {
             let address = f.offset(&to, &int((column * to_bytes) as i64));
-            f.store(&zero, &address, to_bytes);
+            f.store(&form.zero(1), &address, to_bytes);
         }
     });
 }

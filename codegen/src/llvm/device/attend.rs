@@ -4,10 +4,11 @@ mod decode;
 mod flash;
 mod plain;
 
-use super::{DeviceContext, DeviceParams, matrix};
+use super::thread::{WARP, special_wide};
+use super::{DeviceContext, DeviceParams, Geometry, blocks, matrix};
 use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
 use crate::llvm::memory::load_index;
-use crate::llvm::step_args::{integer, pointer};
+use crate::llvm::step_args::{integer, pointer, size};
 use crate::llvm::text::{F32, FunctionText, GLOBAL, I16, I32, I64, Value, int, int_of};
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
@@ -107,6 +108,36 @@ impl Attend {
             }
         }
     }
+}
+
+/// Launches warps of 32 threads, one for each row and query head; `body` gets both and the lane.
+fn warp_per_head(
+    context: &mut DeviceContext<'_>,
+    stage: &str,
+    (rows, heads): (Dim, usize),
+    body: impl FnOnce(&mut DeviceContext<'_>, &mut FunctionText, &DeviceParams, [&Value; 3]) -> Result<(), String>,
+) -> Result<(), String> {
+    const WARPS: usize = 4;
+    let beside = heads.div_ceil(WARPS);
+    let geometry =
+        Geometry { blocks: blocks(rows, 1, beside)?, threads: WARPS * WARP, shared_bytes: 0, resident: None };
+    context.launch(stage, &geometry, |context, f, params| {
+        let rows = size(f, &params.args, rows)?;
+        let block = special_wide(f, "ctaid.x");
+        let thread = special_wide(f, "tid.x");
+        let row = f.binary("udiv", &block, &int(beside as i64));
+        let number = f.binary("urem", &block, &int(beside as i64));
+        let warp = f.binary("lshr", &thread, &int(5));
+        let lane = f.binary("and", &thread, &int(31));
+        let head = f.scale(&number, WARPS as i64);
+        let head = f.add(&head, &warp);
+        let row_exists = f.compare("icmp slt", &row, &rows);
+        let head_exists = f.compare("icmp slt", &head, &int(heads as i64));
+        let exists = f.binary("and", &row_exists, &head_exists);
+        let mut result = Ok(());
+        f.when(&exists, |f| result = body(context, f, params, [&row, &head, &lane]));
+        result
+    })
 }
 
 /// Number of the sequence that a row belongs to: as many as start after the first one, up to the row.

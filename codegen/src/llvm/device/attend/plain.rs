@@ -1,9 +1,9 @@
 //! Attention without matrix instructions: a warp per row and query head. Lanes are positions while scores are taken,
 //! and elements of the head while values are summed; both in ascending order of positions, block by block.
 
-use super::super::thread::{ALL_LANES, WARP, butterfly, from_lane, special_wide};
-use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
-use super::{NO_MAXIMUM, exp2, sequence_of};
+use super::super::thread::{ALL_LANES, WARP, butterfly, from_lane};
+use super::super::{DeviceContext, DeviceParams};
+use super::{NO_MAXIMUM, exp2, sequence_of, warp_per_head};
 use crate::kernel::attend::AttendRegion;
 use crate::llvm::expression::round;
 use crate::llvm::index::Index;
@@ -18,8 +18,6 @@ use llmc_ir::plan::{KvLayout, StepInput, WeightLayout};
 use llmc_ir::shape::TensorType;
 use std::mem::offset_of;
 
-/// Warps of a block.
-const WARPS: usize = 4;
 const POSITIONS: i64 = super::POSITIONS as i64;
 
 struct Plain<'a> {
@@ -38,26 +36,8 @@ struct Plain<'a> {
 /// Emits the kernel.
 pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let AttendRegion { attention, ty, query, cache } = AttendRegion::of(&context.kernel.region)?;
-    let head_blocks = attention.heads.div_ceil(WARPS);
-    let geometry = Geometry {
-        blocks: blocks(ty.shape.0[0], 1, head_blocks)?,
-        threads: WARPS * WARP,
-        shared_bytes: 0,
-        resident: None,
-    };
-    context.launch("attend", &geometry, |context, f, params| {
-        let tokens = integer(f, &params.args, offset_of!(GpuStepArgs, tokens));
-        let block = special_wide(f, "ctaid.x");
-        let thread = special_wide(f, "tid.x");
-        let row = f.binary("udiv", &block, &int(head_blocks as i64));
-        let head_block = f.binary("urem", &block, &int(head_blocks as i64));
-        let warp = f.binary("lshr", &thread, &int(5));
-        let lane = f.binary("and", &thread, &int(31));
-        let head = f.scale(&head_block, WARPS as i64);
-        let head = f.add(&head, &warp);
-        let row_inside = f.compare("icmp slt", &row, &tokens);
-        let head_inside = f.compare("icmp slt", &head, &int(attention.heads as i64));
-        let inside = f.binary("and", &row_inside, &head_inside);
+    let rows = ty.shape.0[0];
+    warp_per_head(context, "attend", (rows, attention.heads), |context, f, params, [row, head, lane]| {
         let plain = Plain {
             attention,
             kv: context.kv,
@@ -65,13 +45,11 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
             query: params.inputs[query].clone(),
             cache: params.inputs[cache].clone(),
             output: params.outputs[0].clone(),
-            lane,
-            row,
-            head,
+            lane: lane.clone(),
+            row: row.clone(),
+            head: head.clone(),
         };
-        let mut result = Ok(());
-        f.when(&inside, |f| result = plain.emit_row(f, params));
-        result
+        plain.emit_row(f, params)
     })
 }
 

@@ -1,11 +1,10 @@
 //! Results of warps become one of a split, and those of splits the row's.
 
 use super::{Decode, WARPS};
-use crate::llvm::device::attend::{NO_MAXIMUM, exp2};
+use crate::llvm::device::attend::{NO_MAXIMUM, exp2, warp_per_head};
 use crate::llvm::device::matrix::{self, PANEL};
-use crate::llvm::device::thread::{WARP, butterfly, special_wide};
-use crate::llvm::device::{DeviceContext, DeviceParams, Geometry, blocks};
-use crate::llvm::step_args::size;
+use crate::llvm::device::thread::{WARP, butterfly};
+use crate::llvm::device::{DeviceContext, DeviceParams};
 use crate::llvm::text::{F32, FunctionText, I16, Value, float_of, int};
 
 impl Decode<'_> {
@@ -105,27 +104,8 @@ impl Decode<'_> {
     pub(super) fn emit_combine(&self, context: &mut DeviceContext<'_>) -> Result<(), String> {
         let attend = self.attend;
         let heads = attend.attention.heads;
-        let beside = heads.div_ceil(WARPS);
-        let geometry = Geometry {
-            blocks: blocks(attend.rows, 1, beside)?,
-            threads: WARPS * WARP,
-            shared_bytes: 0,
-            resident: None,
-        };
-        context.launch("combine", &geometry, |_, f, params| {
-            let rows = size(f, &params.args, attend.rows)?;
-            let block = special_wide(f, "ctaid.x");
-            let thread = special_wide(f, "tid.x");
-            let row = f.binary("udiv", &block, &int(beside as i64));
-            let number = f.binary("urem", &block, &int(beside as i64));
-            let warp = f.binary("lshr", &thread, &int(5));
-            let lane = f.binary("and", &thread, &int(31));
-            let head = f.scale(&number, WARPS as i64);
-            let head = f.add(&head, &warp);
-            let row_exists = f.compare("icmp slt", &row, &rows);
-            let head_exists = f.compare("icmp slt", &head, &int(heads as i64));
-            let exists = f.binary("and", &row_exists, &head_exists);
-            f.when(&exists, |f| self.combine_splits(f, params, [&row, &head, &lane]));
+        warp_per_head(context, "combine", (attend.rows, heads), |_, f, params, own| {
+            self.combine_splits(f, params, own);
             Ok(())
         })
     }

@@ -13,7 +13,7 @@ pub use describe::describe;
 pub use llmc_limits::{Hardware, Limit};
 
 use llmc_codegen::host::HostTarget;
-use llmc_limits::{Kernel, Line, Meeting, available, buffer, shares, together};
+use llmc_limits::{Kernel, Line, Meeting, available, buffer, median, shares, together};
 use serde::Serialize;
 
 /// How much is measured.
@@ -290,16 +290,6 @@ impl Bench {
             Work::Meet => (Limit::Barrier, "spinning", Place::Nowhere, 0),
         };
         Measurement { limit, how, place, bytes, threads: task.threads, median: median(&values), values }
-    }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        count if count % 2 == 1 => sorted[count / 2],
-        count => (sorted[count / 2 - 1] + sorted[count / 2]) / 2.0,
     }
 }
 

@@ -12,7 +12,7 @@ use llmc_codegen::{HostCode, compile_host};
 use llmc_ir::machine::Processor;
 use llmc_ir::plan::{Plan, Program};
 use llmc_ir::region::PlannedModel;
-use llmc_limits::{Hardware, available};
+use llmc_limits::{Hardware, available, median};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -327,7 +327,7 @@ impl Bench<'_> {
         let ratios = |of: usize| {
             let program = |program: usize| {
                 let rounds = seconds[of][program].iter().zip(&seconds[0][program]);
-                rounded(median(rounds.map(|(own, default)| own / default).collect()), 4)
+                rounded(median(&rounds.map(|(own, default)| own / default).collect::<Vec<_>>()), 4)
             };
             (0..programs.len()).map(program).collect::<Vec<f64>>()
         };
@@ -338,7 +338,7 @@ impl Bench<'_> {
             .enumerate()
             .skip(1)
             .map(|(place, &index)| Trial { tuning: tunings[index], ratios: ratios(place) });
-        let baseline = seconds[0].iter().map(|rounds| rounded(median(rounds.clone()), 9)).collect();
+        let baseline = seconds[0].iter().map(|rounds| rounded(median(rounds), 9)).collect();
         Ok((baseline, noise, trials.collect()))
     }
 
@@ -377,15 +377,6 @@ impl Bench<'_> {
 fn rounded(value: f64, digits: i32) -> f64 {
     let unit = 10f64.powi(digits);
     (value * unit).round() / unit
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => 1.0,
-        count if count % 2 == 1 => values[count / 2],
-        count => (values[count / 2 - 1] + values[count / 2]) / 2.0,
-    }
 }
 
 #[cfg(test)]

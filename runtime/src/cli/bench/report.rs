@@ -3,6 +3,7 @@
 use super::Test;
 use super::floor::{Bound, Floor, Means, Rates};
 use llmc_artifact::Artifact;
+use llmc_limits::median;
 use llmrt::executor::Executor;
 use serde::Serialize;
 
@@ -182,14 +183,6 @@ pub fn table(facts: &Facts, machine: Option<&MachineFacts>, outcomes: &[Outcome]
 
 fn is_text(column: usize) -> bool {
     matches!(column, 0 | 3)
-}
-
-/// The middle value, or the mean of the two middle ones.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
         _ => k.next_multiple_of(32) * left.form().bytes() + 64,
     };
     let block = context.registers.rows[0];
-    let most = context.tuning.block_rows.next_multiple_of(block).max(2 * block);
+    let most = context.target.tuning.block_rows.next_multiple_of(block).max(2 * block);
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, most);
     let most_rows = context.bounds.max_of(operand.rows).min(rows);
     Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, widened: None }
@@ -257,7 +257,7 @@ fn multiply_block(
 ) {
     zero_block(f, section, c, rows);
     let mut start = 0;
-    for part in sum_parts(weight.k, context.method, context.tuning.sum_part) {
+    for part in sum_parts(weight.k, context.method, context.target.tuning.sum_part) {
         multiply_part(f, context, blocking, section, weight, [a, c], rows, (column_block, &int(start as i64), part));
         start += part;
     }
@@ -309,7 +309,7 @@ fn multiply_part(
             return;
         }
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        f.call_local(&multiply, &[a.clone(), b, c, rows.clone(), int(context.tuning.prefetch_bytes as i64)]);
+        f.call_local(&multiply, &[a.clone(), b, c, rows.clone(), int(context.target.tuning.prefetch_bytes as i64)]);
     });
 }
 

@@ -1,7 +1,7 @@
 //! Elementary functions on scalars and vectors, made of plain arithmetic so that compiled code needs no
 //! library and gives the same bits everywhere.
 
-use super::text::{F32, FunctionText, I32, Machine, Scalar, Ty, Value, float_of, int_of};
+use super::text::{F32, FunctionText, I32, Scalar, Ty, Value, float_of, int_of};
 
 /// `a * b + c`, fused where the target can, else rounded twice.
 pub fn fma(f: &mut FunctionText, fused: Fma, a: &Value, b: &Value, c: &Value) -> Value {
@@ -32,48 +32,60 @@ fn polynomial(f: &mut FunctionText, fused: Fma, x: &Value, coefficients: &[f64])
     sum
 }
 
-/// `2^x` for f32 that are not above 0, exactly 0 below 2^-126; relative error below 3e-7, and NaN stays NaN.
-/// `2^x = 2^n 2^r`, `n = round(x)`; `2^r` by its Taylor series in `r ln 2`. Adding 1.5 * 2^23 rounds, and leaves n in the lowest
-/// bits.
+/// `e^r` by powers of r from the highest down, for |r| up to ln 2 / 2: of all such polynomials that are exact at 0, nearly
+/// those whose largest relative error is smallest (found by reweighted least squares): 1.0e-7 and 3.1e-9.
+const EXP_5: [f64; 6] = [8.312_525_12e-3, 4.189_011_4e-2, 0.166_671_144_66, 0.499_992_317_86, 1.0, 1.0];
+const EXP_6: [f64; 7] =
+    [1.381_461_335_8e-3, 8.368_709_936_8e-3, 4.166_838_736_9e-2, 0.166_665_206_89, 0.499_999_934_52, 1.0, 1.0];
+
+/// Adding this rounds an f32 to the nearest whole number, which is then in the lowest bits.
+const ROUNDER: f64 = 12_582_912.0;
+
+/// x rounded to a whole number, as f32 and as what a fraction is multiplied by to raise it to that power of 2: both of
+/// `shifted`, which is x plus [`ROUNDER`]. The number must be in -126..=127.
+fn whole_power(f: &mut FunctionText, shifted: &Value) -> [Value; 2] {
+    let ints = shifted.ty.with_scalar(Scalar::I32);
+    let whole = f.binary("fsub", shifted, &float_of(shifted.ty, ROUNDER));
+    let bits = f.cast("bitcast", shifted, ints);
+    let biased = f.binary("add", &bits, &int_of(ints, 127));
+    let exponent = f.binary("shl", &biased, &int_of(ints, 23));
+    [whole, f.cast("bitcast", &exponent, shifted.ty)]
+}
+
+/// `2^x` for f32 that are not above 0 (or by a rounding), exactly 0 below -126; relative error below 3e-7, and NaN stays
+/// NaN. `2^x = 2^n e^(r ln 2)`, `n = round(x)`.
 pub fn exp2_of_nonpositive(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
-    let ints = x.ty.with_scalar(Scalar::I32);
     let low = float_of(x.ty, -126.0);
     let underflow = f.compare("fcmp olt", x, &low);
     let clamped = f.select(&underflow, &low, x);
-    let rounder = float_of(x.ty, 12_582_912.0);
-    let rounded = f.binary("fadd", &clamped, &rounder);
-    let n = f.binary("fsub", &rounded, &rounder);
+    let shifted = f.binary("fadd", &clamped, &float_of(x.ty, ROUNDER));
+    let [n, factor] = whole_power(f, &shifted);
     let r = f.binary("fsub", &clamped, &n);
-    let ln2 = std::f64::consts::LN_2;
-    let mut factorial = 1.0;
-    let mut coefficients = vec![1.0];
-    for power in 1..=7 {
-        factorial *= f64::from(power);
-        coefficients.push(ln2.powi(power) / factorial);
-    }
-    coefficients.reverse();
+    let highest = EXP_5.len() as i32 - 1;
+    let coefficients: Vec<f64> =
+        (0..).zip(EXP_5).map(|(place, c)| c * std::f64::consts::LN_2.powi(highest - place)).collect();
     let fraction = polynomial(f, fused, &r, &coefficients);
-    let bits = f.cast("bitcast", &rounded, ints);
-    let biased = f.binary("add", &bits, &int_of(ints, 127));
-    let exponent = f.binary("shl", &biased, &int_of(ints, 23));
-    let factor = f.cast("bitcast", &exponent, x.ty);
     let result = f.binary("fmul", &fraction, &factor);
     f.select(&underflow, &float_of(x.ty, 0.0), &result)
 }
 
+/// ln 2 as a sum: products of the first part with numbers of up to 9 bits are exact.
+const LN_2_HIGH: f64 = 0.693_359_375;
+const LN_2_LOW: f64 = std::f64::consts::LN_2 - LN_2_HIGH;
+
+/// `e^x` of numbers between this and its negative is a normal f32.
+const LARGEST_POWER: f64 = 87.336_54;
+
 /// `e^x` for f32: `x = n ln 2 + r` with ln 2 in two parts (Cody and Waite, 1980), then `2^n e^r`.
 pub fn exp(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
-    let (low, high) = (float_of(x.ty, -87.336_54), float_of(x.ty, 88.722_84));
+    let (low, high) = (float_of(x.ty, -LARGEST_POWER), float_of(x.ty, 88.722_84));
     let above = f.intrinsic("maxnum", &[x.clone(), low.clone()]);
     let clamped = f.intrinsic("minnum", &[above, high.clone()]);
     let turns = f.binary("fmul", &clamped, &float_of(x.ty, std::f64::consts::LOG2_E));
     let n = f.intrinsic("rint", &[turns]);
-    let ln2_high = 0.693_359_375;
-    let ln2_low = std::f64::consts::LN_2 - ln2_high;
-    let r = fma(f, fused, &n, &float_of(x.ty, -ln2_high), &clamped);
-    let r = fma(f, fused, &n, &float_of(x.ty, -ln2_low), &r);
-    let series = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-    let fraction = polynomial(f, fused, &r, &series);
+    let r = fma(f, fused, &n, &float_of(x.ty, -LN_2_HIGH), &clamped);
+    let r = fma(f, fused, &n, &float_of(x.ty, -LN_2_LOW), &r);
+    let fraction = polynomial(f, fused, &r, &EXP_6);
     let scaled = scale_by_power(f, &fraction, &n);
     let nan = f.compare("fcmp uno", x, x);
     let scaled = f.select(&nan, x, &scaled);
@@ -99,13 +111,28 @@ fn scale_by_power(f: &mut FunctionText, x: &Value, n: &Value) -> Value {
     result
 }
 
-/// `1 / (1 + e^-x)`.
+/// `1 / (1 + e^-x)`, exactly 0 where it would be below 2^-126. `e^-x = 2^n e^-r`, `n = round(-x log2 e)`, `r = x + n ln 2` with
+/// ln 2 in two parts (Cody and Waite, 1980). Where e^-x is below 2^-126, it counts as that.
 pub fn sigmoid(f: &mut FunctionText, fused: Fma, x: &Value) -> Value {
-    let negated = f.negate(x);
-    let power = exp(f, fused, &negated);
+    let (low, high) = (float_of(x.ty, -LARGEST_POWER), float_of(x.ty, LARGEST_POWER));
+    let below = f.compare("fcmp olt", x, &low);
+    let clamped = f.select(&below, &low, x);
+    let above = f.compare("fcmp ogt", &clamped, &high);
+    let clamped = f.select(&above, &high, &clamped);
+    let turns = float_of(x.ty, -std::f64::consts::LOG2_E);
+    let shifted = fma(f, fused, &clamped, &turns, &float_of(x.ty, ROUNDER));
+    let [n, factor] = whole_power(f, &shifted);
+    let r = fma(f, fused, &n, &float_of(x.ty, LN_2_HIGH), &clamped);
+    let r = fma(f, fused, &n, &float_of(x.ty, LN_2_LOW), &r);
+    let highest = EXP_6.len() - 1;
+    let alternating: Vec<f64> =
+        EXP_6.iter().enumerate().map(|(place, c)| if (highest - place) % 2 == 1 { -c } else { *c }).collect();
+    let fraction = polynomial(f, fused, &r, &alternating);
+    let power = f.binary("fmul", &fraction, &factor);
     let one = float_of(x.ty, 1.0);
     let sum = f.binary("fadd", &power, &one);
-    f.binary("fdiv", &one, &sum)
+    let result = f.binary("fdiv", &one, &sum);
+    f.select(&below, &float_of(x.ty, 0.0), &result)
 }
 
 /// Hyperbolic tangent: `1 - 2 / (e^2x + 1)`, and its Taylor series where that would cancel.
@@ -229,9 +256,10 @@ fn join(f: &mut FunctionText, low: &Value, high: &Value) -> Value {
     joined
 }
 
-/// An f32 rounded to the nearest bf16 (ties to even, NaN stays NaN), still as f32.
+/// An f32 rounded to the nearest bf16 (ties to even, NaN stays NaN), still as f32. Where a CPU has an instruction for it,
+/// denormal numbers become zero.
 pub fn round_to_bf16(f: &mut FunctionText, x: &Value) -> Value {
-    if f.machine() == Machine::Device {
+    if f.instructions().round_to_bf16 {
         let rounded = f.cast("fptrunc", x, x.ty.with_scalar(Scalar::BF16));
         let bits = f.cast("bitcast", &rounded, x.ty.with_scalar(Scalar::I16));
         return bf16_to_f32(f, &bits);
@@ -284,9 +312,15 @@ pub fn maximum_lanes(f: &mut FunctionText, vector: &Value) -> Value {
     fold_lanes(f, vector, |f, a, b| f.intrinsic("maximum", &[a.clone(), b.clone()]))
 }
 
-/// The largest lane that is not NaN.
+/// The larger of two numbers, the second if the first is NaN.
+pub fn larger(f: &mut FunctionText, a: &Value, b: &Value) -> Value {
+    let is_larger = f.compare("fcmp ogt", a, b);
+    f.select(&is_larger, a, b)
+}
+
+/// The largest of lanes without NaN.
 pub fn max_lanes(f: &mut FunctionText, vector: &Value) -> Value {
-    fold_lanes(f, vector, |f, a, b| f.intrinsic("maxnum", &[a.clone(), b.clone()]))
+    fold_lanes(f, vector, larger)
 }
 
 fn fold_lanes(

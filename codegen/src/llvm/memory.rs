@@ -5,8 +5,7 @@ use super::math::{self, floats};
 use super::text::{F32, FunctionText, I16, I32, I64, Machine, ModuleText, Scalar, Ty, Value, int, int_of};
 use crate::kernel::common_divisor;
 use llmc_ir::dtype::DType;
-use llmc_ir::op::KvPart;
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, KvLayout, WeightLayout};
+use llmc_ir::plan::WeightLayout;
 use llmc_ir::shape::TensorType;
 
 /// What operands of device kernels are aligned to, in bytes: what one load can take.
@@ -120,89 +119,6 @@ fn load_from_panels(
         result = f.insert(&result, &value, lane);
     }
     Ok(result)
-}
-
-/// Which elements of a key or value row lanes are.
-#[derive(Clone, Debug)]
-pub enum HeadPlace {
-    /// Consecutive ones of one head.
-    Known {
-        /// The head.
-        head: Value,
-        /// Position of the first lane in it.
-        dim: Value,
-    },
-    /// Consecutive columns of the whole row, of any heads.
-    Column(Value),
-}
-
-/// Stores lanes of a key or value row at a slot (`block * 32 + position % 32`) of the cache. `kv` is the layer's part
-/// of block 0; the layout is [`KvLayout`]'s.
-pub fn store_kv(
-    f: &mut FunctionText,
-    layout: &KvLayout,
-    part: KvPart,
-    kv: &Value,
-    slot: &Value,
-    place: &HeadPlace,
-    value: &Value,
-) {
-    let padded = layout.padded_head_dim();
-    let positions = KV_BLOCK_POSITIONS as i64;
-    let block = f.binary("sdiv", slot, &int(positions));
-    let position = f.binary("srem", slot, &int(positions));
-    let base = f.element(kv, &block, layout.block_bytes() as i64);
-    let base = match part {
-        KvPart::Key => base,
-        KvPart::Value => f.offset(&base, &int(layout.half_bytes() as i64)),
-    };
-    let head_bytes = 2 * layout.half_bytes() as i64;
-    let of_head = match place {
-        HeadPlace::Known { head, .. } => f.element(&base, head, head_bytes),
-        HeadPlace::Column(_) => base.clone(),
-    };
-    let stored = if layout.dtype == DType::BF16 { math::bf16_bits(f, value) } else { value.clone() };
-    let (tile, row) = (f.binary("ashr", &position, &int(4)), f.binary("and", &position, &int(15)));
-    for lane in 0..value.ty.lanes {
-        let (base, dim) = match place {
-            HeadPlace::Known { dim, .. } => (of_head.clone(), f.add(dim, &int(lane as i64))),
-            HeadPlace::Column(column) => {
-                let column = f.add(column, &int(lane as i64));
-                let size = int(layout.head_dim as i64);
-                let (head, dim) = (f.binary("sdiv", &column, &size), f.binary("srem", &column, &size));
-                (f.element(&base, &head, head_bytes), dim)
-            }
-        };
-        let terms: Vec<(Value, i64)> = match (part, layout.dtype) {
-            (KvPart::Key, DType::F32) => vec![(tile.clone(), padded as i64 * 64), (dim, 64), (row.clone(), 4)],
-            (KvPart::Value, DType::F32) => {
-                let (group, column) = (shift_right(f, &dim, 4), mask(f, &dim, 15));
-                vec![(group, positions * 64), (position.clone(), 64), (column, 4)]
-            }
-            (KvPart::Key, _) => {
-                let (group, in_group) = (shift_right(f, &dim, 5), mask(f, &dim, 31));
-                let (pair, odd) = (shift_right(f, &in_group, 1), mask(f, &dim, 1));
-                let tile_bytes = (padded / 32) as i64 * 1024;
-                vec![(tile.clone(), tile_bytes), (group, 1024), (pair, 64), (row.clone(), 4), (odd, 2)]
-            }
-            (KvPart::Value, _) => {
-                let (group, column) = (shift_right(f, &dim, 4), mask(f, &dim, 15));
-                let (pair, odd) = (shift_right(f, &position, 1), mask(f, &position, 1));
-                vec![(group, 1024), (pair, 64), (column, 4), (odd, 2)]
-            }
-        };
-        let address = terms.iter().fold(base, |address, (index, bytes)| f.element(&address, index, *bytes));
-        let scalar = f.extract(&stored, lane);
-        f.store(&scalar, &address, layout.dtype.bytes());
-    }
-}
-
-fn shift_right(f: &mut FunctionText, value: &Value, bits: i64) -> Value {
-    f.binary("ashr", value, &int(bits))
-}
-
-fn mask(f: &mut FunctionText, value: &Value, mask: i64) -> Value {
-    f.binary("and", value, &int(mask))
 }
 
 /// Adds a constant tensor to the module.

@@ -8,6 +8,7 @@ pub mod disassembler;
 mod dot;
 mod expression;
 mod index;
+mod kv;
 mod math;
 mod memory;
 mod multiply;
@@ -20,7 +21,6 @@ use crate::error::CodegenError;
 use crate::host::HostTarget;
 use crate::kernel::domain::Domain;
 use crate::kernel::dot::method;
-use crate::tuning::Tuning;
 use amx::TileProducts;
 use expression::Scope;
 use llmc_ir::dim::Bounds;
@@ -33,7 +33,7 @@ use multiply::{Multiplies, Registers};
 use rows::{Columns, LANES, Outputs, emit_rows};
 use std::collections::HashMap;
 use std::mem::offset_of;
-use text::{FunctionText, I64, ModuleText, PTR, Role, Value, int};
+use text::{FunctionText, I64, Instructions, ModuleText, PTR, Role, Value, int};
 
 /// The LLVM IR of a model's programs, and the working memory that each thread of a step needs.
 pub struct ModelText {
@@ -60,7 +60,7 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
                 multiplies: &mut multiplies,
                 tile_products: &mut tile_products,
                 registers: &registers,
-                tuning: &target.tuning,
+                target,
                 unit,
                 used: MatrixUnit::Vectors,
                 kernel,
@@ -108,6 +108,11 @@ fn registers(target: &HostTarget) -> Registers {
     }
 }
 
+/// What code for a target may use.
+fn instructions(target: &HostTarget) -> Instructions {
+    Instructions { round_to_bf16: target.has("avx512bf16"), store_some_halves: target.has("avx512bw") }
+}
+
 /// What multiplies matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum MatrixUnit {
@@ -137,7 +142,7 @@ struct KernelContext<'a> {
     multiplies: &'a mut Multiplies,
     tile_products: &'a mut TileProducts,
     registers: &'a Registers,
-    tuning: &'a Tuning,
+    target: &'a HostTarget,
     /// The best unit that the target has, and the one that the kernel uses.
     unit: MatrixUnit,
     used: MatrixUnit,
@@ -205,7 +210,8 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
     let outputs = names("out", kernel.region.outputs.len());
     let mut list = COMMON_PARAMS.to_vec();
     list.extend(inputs.iter().chain(&outputs).map(|name| (PTR, name.as_str())));
-    let (mut f, values) = FunctionText::new(Role::Kernel, name, &list);
+    let (f, values) = FunctionText::new(Role::Kernel, name, &list);
+    let mut f = f.with_instructions(instructions(context.target));
     let [args, scratch, workspace, thread, threads, physical_thread] =
         values[..COMMON_PARAMS.len()].to_vec().try_into().expect("as many as COMMON_PARAMS");
     let operands = &values[COMMON_PARAMS.len()..];

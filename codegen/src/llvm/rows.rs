@@ -2,8 +2,9 @@
 
 use super::expression::{Scope, breakpoints, combine, round, tensor};
 use super::index::Index;
+use super::kv::{self, RowPlace};
 use super::math::{floats, maximum_lanes, sum_lanes};
-use super::memory::{HeadPlace, load_index, store, store_kv};
+use super::memory::{load_index, store};
 use super::text::{F32, FunctionText, Value, float_of, int};
 use crate::kernel::common_divisor;
 use crate::kernel::domain::Domain;
@@ -148,7 +149,7 @@ impl Position<'_> {
         let in_row = match (shape.rank(), self.domain.inner) {
             (0 | 1, _) => vec![],
             (3, _) => vec![Index::Scalar(self.group.clone()), last.clone()],
-            (_, Some(size)) => vec![last.in_group(f, self.group, size)],
+            (_, Some(size)) if self.domain.groups > 1 => vec![last.in_group(f, self.group, size)],
             _ => vec![last.clone()],
         };
         let single = |axis: usize| shape.0[axis] == Dim::fixed(1);
@@ -369,14 +370,13 @@ fn emit_output(
         Op::KvWrite { part } => {
             let part: KvPart = *part;
             let slot = load_index(f, outputs.slots, position.row);
-            let column = at[1].first(f);
-            let place = match (position.domain.inner, &last) {
-                (Some(size), last) if (position.domain.groups, size) == (outputs.kv.heads, outputs.kv.head_dim) => {
-                    HeadPlace::Known { head: position.group.clone(), dim: last.first(f) }
+            let place = match position.domain.inner {
+                Some(size) if (position.domain.groups, size) == (outputs.kv.heads, outputs.kv.head_dim) => {
+                    RowPlace { head: Some(position.group.clone()), first: last.first(f), align: last.align() }
                 }
-                _ => HeadPlace::Column(column),
+                _ => RowPlace { head: None, first: at[1].first(f), align: at[1].align() },
             };
-            store_kv(f, outputs.kv, part, &outputs.addresses[output], &slot, &place, &value);
+            kv::store(f, (outputs.kv, part), &outputs.addresses[output], &slot, &place, &value);
             Ok(())
         }
         _ => {

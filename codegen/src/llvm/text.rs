@@ -221,6 +221,7 @@ pub struct FunctionText {
     next: usize,
     declarations: std::collections::BTreeSet<String>,
     machine: Machine,
+    instructions: Instructions,
 }
 
 /// What runs a function.
@@ -230,6 +231,15 @@ pub enum Machine {
     Host,
     /// A GPU: some instructions of its own, and memory in address spaces.
     Device,
+}
+
+/// Instructions that some machines have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instructions {
+    /// One rounds f32 to bf16.
+    pub round_to_bf16: bool,
+    /// One stores some of 32 lanes of 16 bits.
+    pub store_some_halves: bool,
 }
 
 /// What a function is for, which decides who sees it.
@@ -258,8 +268,19 @@ impl FunctionText {
         let machine = if role == Role::DeviceKernel { Machine::Device } else { Machine::Host };
         let header = format!("define {linkage} void @{name}({}) #0{attribute}", list.join(", "));
         let values = params.iter().map(|&(ty, name)| Value { text: format!("%{name}"), ty }).collect();
-        let declarations = Default::default();
-        (FunctionText { header, body: String::new(), block: "entry".into(), next: 0, declarations, machine }, values)
+        let (body, block, declarations) = (String::new(), "entry".into(), Default::default());
+        let instructions = Instructions { round_to_bf16: machine == Machine::Device, ..Instructions::default() };
+        (FunctionText { header, body, block, next: 0, declarations, machine, instructions }, values)
+    }
+
+    /// The same function for a CPU that has these instructions.
+    pub fn with_instructions(self, instructions: Instructions) -> FunctionText {
+        FunctionText { instructions, ..self }
+    }
+
+    /// What it may use.
+    pub fn instructions(&self) -> Instructions {
+        self.instructions
     }
 
     /// What runs the function.

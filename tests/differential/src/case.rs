@@ -78,6 +78,14 @@ impl Target {
         }
     }
 
+    /// Whether rounding to bf16 makes denormal numbers zero, as the instruction for it does on CPUs that have it.
+    pub fn takes_denormals_for_zero(&self) -> bool {
+        match self {
+            Target::Host(target) => target.has("avx512bf16"),
+            Target::Device(_) => false,
+        }
+    }
+
     /// Whether attention in bf16 rounds the weights of positions, as tiles of AMX want them.
     pub fn rounds_weights(&self) -> bool {
         match self {

@@ -43,10 +43,12 @@ pub fn tiles() -> Option<Target> {
         Unit::Emulator => println!("NOTE: AMX instructions are emulated"),
     }
     let mut target = HostTarget::named("x86-64-v4").expect("the level is known");
-    let features = ["amx-bf16", "amx-int8", "amx-tile"];
+    let mut features = vec!["amx-bf16", "amx-int8", "amx-tile"];
+    // CPUs with AMX have it, and code for them uses it.
+    features.extend(is_x86_feature_detected!("avx512bf16").then_some("avx512bf16"));
     target.name += " with AMX";
-    target.llvm_features = features.map(|feature| format!("+{feature}")).join(",");
-    target.cpu_features.extend(features.map(str::to_owned));
+    target.llvm_features = features.iter().map(|feature| format!("+{feature}")).collect::<Vec<_>>().join(",");
+    target.cpu_features.extend(features.into_iter().map(str::to_owned));
     target.cpu_features.sort();
     Some(Target::Host(target))
 }

@@ -94,6 +94,8 @@ fn odd_sizes() -> Vec<Sizes> {
         sizes(Architecture::Llama, (3, 1, 64), 33, 50, 70),
         sizes(Architecture::Qwen2, (7, 1, 6), 47, 31, 33),
         sizes(Architecture::Llama, (2, 2, 80), 100, 17, 129),
+        // Halves of 17, so that some vectors begin at odd elements of a key.
+        sizes(Architecture::Llama, (2, 2, 34), 40, 24, 50),
         Sizes { window: Some(5), ..sizes(Architecture::Mistral, (5, 5, 10), 64, 96, 65) },
     ]
 }

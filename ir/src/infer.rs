@@ -200,6 +200,10 @@ fn attend(attention: &Attention, query: &Type, kv: &Type) -> Result<Type, String
             attention.heads, attention.kv_heads
         ));
     }
+    let scale = attention.scale.get();
+    if !(scale > 0.0 && scale.is_finite()) {
+        return Err(format!("attention scales scores by {scale}; it must be a positive number"));
+    }
     if attention.window == Some(0) {
         return Err("a sliding window of 0 positions would see nothing; leave it out or make it larger".into());
     }

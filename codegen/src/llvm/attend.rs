@@ -8,6 +8,7 @@
 
 mod chunk;
 mod combine;
+mod soften;
 mod tiles;
 
 use super::math::{bf16_bits, floats, round_to_bf16};
@@ -84,7 +85,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let unit = tiles::unit(context, &attention, ty.dtype);
     context.used = context.used.max(unit);
     let (tokens, chunk) = match unit {
-        MatrixUnit::Vectors | MatrixUnit::Pairs => (context.tuning.query_rows.div_ceil(group), CHUNK),
+        MatrixUnit::Vectors | MatrixUnit::Pairs => (context.target.tuning.query_rows.div_ceil(group), CHUNK),
         MatrixUnit::Tiles => (tiles::tokens(group), tiles::chunk(attention.method)),
     };
     let query_form = if unit == MatrixUnit::Vectors { LeftForm::Wide } else { LeftForm::Pairs };
@@ -263,7 +264,7 @@ impl Attend {
                 None => self.score(f, context, item, chunk, &blocks, &rows),
                 Some(memory) => self.score_by_tiles(f, context, memory, item, (chunk, &blocks), &rows),
             }
-            self.soften(f, context, chunk, &blocks, &position, &count);
+            self.soften(f, context, chunk, &blocks, &position, &rows);
             match &self.by_tiles {
                 None => self.weigh(f, context, item, (chunk, &end), &blocks, &rows),
                 Some(memory) => self.weigh_by_tiles(f, memory, &blocks, &rows),

@@ -1,13 +1,13 @@
-//! One chunk of positions of attention by vector instructions: scores, their weights, and the weighted sum of values. What
+//! The products of one chunk of positions of attention by vector instructions: scores, and the weighted sum of values. What
 //! the next product reads is prefetched meanwhile.
 
 use super::{Attend, Item, SPLIT};
 use crate::llvm::KernelContext;
-use crate::llvm::math::{exp2_of_nonpositive, floats, fma, max_lanes, sum_lanes};
+use crate::llvm::math::floats;
 use crate::llvm::memory::load_index;
 use crate::llvm::multiply::{LeftForm, Level, Shape, TILE, Tiles};
 use crate::llvm::rows::LANES;
-use crate::llvm::text::{F32, FunctionText, I32, I64, Value, float_of, int, int_of};
+use crate::llvm::text::{FunctionText, I64, Value, float_of, int};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::AttendMethod;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
@@ -62,88 +62,6 @@ impl Attend {
             });
             let to_values = int(context.kv.half_bytes() as i64);
             f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone(), to_values]);
-        });
-    }
-
-    /// Turns a chunk's scores into weights relative to the running maximum, and rescales the state to it.
-    pub(super) fn soften(
-        &self,
-        f: &mut FunctionText,
-        context: &KernelContext<'_>,
-        chunk: &Value,
-        blocks: &Value,
-        position: &Value,
-        count: &Value,
-    ) {
-        let fused = context.registers.fma;
-        let scale = self.attention.scale.get() * std::f64::consts::LOG2_E;
-        let width = f.scale(blocks, KV_BLOCK_POSITIONS as i64);
-        let ints = I32.with_lanes(LANES);
-        let minimum = float_of(floats(LANES), f64::NEG_INFINITY);
-        let none = [minimum.clone()];
-        f.for_each(&int(0), count, 1, |f, token| {
-            let own = f.add(position, token);
-            let own = f.cast("trunc", &own, I32);
-            let own = f.splat(&own, LANES);
-            let local = f.scale(token, self.group as i64);
-            f.for_each(&int(0), &int(self.group as i64), 1, |f, head| {
-                let row = f.add(&local, head);
-                let scores = f.element(&self.scores, &row, self.score_stride as i64);
-                let state = f.element(&self.state, &row, self.state_stride as i64);
-                let masked = f.fold(&int(0), &width, LANES as i64, &none, |f, column, largest| {
-                    let address = f.element(&scores, column, 4);
-                    let score = f.load(floats(LANES), &address, 64);
-                    let score = f.binary("fmul", &score, &float_of(floats(LANES), scale));
-                    let first = f.add(chunk, column);
-                    let first = f.cast("trunc", &first, I32);
-                    let first = f.splat(&first, LANES);
-                    let lanes = f.lane_numbers(ints);
-                    let key = f.binary("add", &first, &lanes);
-                    let mut visible = f.compare("icmp sle", &key, &own);
-                    if let Some(window) = self.attention.window {
-                        let reach = f.binary("add", &key, &int_of(ints, window as i64));
-                        let near = f.compare("icmp sgt", &reach, &own);
-                        visible = f.binary("and", &visible, &near);
-                    }
-                    let score = f.select(&visible, &score, &minimum);
-                    f.store(&score, &address, 64);
-                    // NaN is not larger; it reaches the sum through its weight.
-                    let larger = f.compare("fcmp ogt", &score, &largest[0]);
-                    vec![f.select(&larger, &score, &largest[0])]
-                });
-                let at_maximum = f.offset(&state, &int((self.padded * 4) as i64));
-                let at_sum = f.offset(&state, &int((self.padded * 4 + 4) as i64));
-                let before = f.load(F32, &at_maximum, 4);
-                let largest = max_lanes(f, &masked[0]);
-                let maximum = f.intrinsic("maxnum", &[before.clone(), largest]);
-                let lowered = f.binary("fsub", &before, &maximum);
-                let factor = exp2_of_nonpositive(f, fused, &lowered);
-                let maximum_lanes = f.splat(&maximum, LANES);
-                let zero = float_of(floats(LANES), 0.0);
-                let sums = f.fold(&int(0), &width, LANES as i64, &[zero], |f, column, sums| {
-                    let address = f.element(&scores, column, 4);
-                    let score = f.load(floats(LANES), &address, 64);
-                    let lowered = f.binary("fsub", &score, &maximum_lanes);
-                    let weight = exp2_of_nonpositive(f, fused, &lowered);
-                    match &self.by_tiles {
-                        None => f.store(&weight, &address, 64),
-                        Some(memory) => memory.store_weights(f, &row, column, &weight),
-                    }
-                    vec![f.binary("fadd", &sums[0], &weight)]
-                });
-                let sum = sum_lanes(f, &sums[0]);
-                let old = f.load(F32, &at_sum, 4);
-                let sum = fma(f, fused, &old, &factor, &sum);
-                f.store(&sum, &at_sum, 4);
-                f.store(&maximum, &at_maximum, 4);
-                let factor = f.splat(&factor, LANES);
-                f.for_each(&int(0), &int(self.padded as i64), LANES as i64, |f, dim| {
-                    let address = f.element(&state, dim, 4);
-                    let value = f.load(floats(LANES), &address, 64);
-                    let value = f.binary("fmul", &value, &factor);
-                    f.store(&value, &address, 64);
-                });
-            });
         });
     }
 

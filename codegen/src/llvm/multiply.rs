@@ -25,6 +25,10 @@ const LINE: i64 = 64;
 /// then, and more rows would wait for that.
 const MOST_IN_TURN: usize = 8;
 
+/// Blocks of 32 k for which one half of the rows waits for the other: of two tiles as many as the first-level cache holds until
+/// then, beside A and C.
+const BLOCKS_OF_HALVES: usize = 4;
+
 /// Bytes of B that the first-level cache has room for beside A and C.
 const FIRST_LEVEL: i64 = 8 << 10;
 
@@ -125,7 +129,7 @@ pub struct Shape {
     pub c_stride: usize,
     /// How many rows a call brings.
     pub rows: Rows,
-    /// Where what follows B is brought.
+    /// Where few rows bring what follows B. More of them take their time with it, and bring it to the second level.
     pub prefetch: Level,
 }
 
@@ -308,7 +312,8 @@ impl Call<'_> {
             f.for_each(&int(0), &int(shape.tiles as i64), tiles as i64, |f, tile| {
                 let b = f.element(b, tile, tile_stride as i64);
                 let c = f.element(&c, tile, (TILE * 4) as i64);
-                let block = Block { registers: self.registers, shape, rows, tiles, order };
+                let blocks = int((shape.k / 32) as i64);
+                let block = Block { registers: self.registers, shape, rows, tiles, order, blocks };
                 let ahead = match shape.layout {
                     Tiles::Widened => self.turns(f, tiles, tile, share),
                     _ => {
@@ -330,22 +335,25 @@ impl Call<'_> {
         }
     }
 
-    /// Rows that have no registers for sums of all tiles, in two halves that have: one waits for every 32 k of the other, so
-    /// that B is read from memory once. Each prefetches half of what follows.
+    /// Rows that have no registers for sums of all tiles, in two halves that have: one waits for some k of the other, so that B
+    /// is read from memory once. Each prefetches half of what follows.
     fn halves(&self, f: &mut FunctionText, rows: usize, [a, c, from]: [&Value; 3], block_stride: usize) {
-        let shape = &Shape { k: 32, ..self.shape.clone() };
-        f.for_each(&int(0), &int((self.shape.k / 32) as i64), 1, |f, k32| {
+        let shape = self.shape;
+        let all = int((shape.k / 32) as i64);
+        f.for_each(&int(0), &all, BLOCKS_OF_HALVES as i64, |f, k32| {
+            let left = f.binary("sub nsw", &all, k32);
+            let blocks = f.min(&left, &int(BLOCKS_OF_HALVES as i64));
             let a = f.element(a, k32, (32 * shape.left.bytes()) as i64);
             let b = f.element(&self.b, k32, block_stride as i64);
             let from = f.element(from, k32, block_stride as i64);
+            let behind = f.element(&from, &blocks, block_stride as i64 / 2);
             let lines = shape.tiles / 2;
-            for (number, (first, rows)) in [(0, rows.div_ceil(2)), (rows.div_ceil(2), rows / 2)].into_iter().enumerate()
-            {
+            for (first, rows, from) in [(0, rows.div_ceil(2), from), (rows.div_ceil(2), rows / 2, behind)] {
                 let a = f.offset(&a, &int((first * shape.a_stride) as i64));
                 let c = f.offset(c, &int((first * shape.c_stride) as i64));
-                let from = f.offset(&from, &int((number * block_stride / 2) as i64));
-                let ahead = Ahead { from, step: int(lines as i64 * LINE), lines, level: shape.prefetch };
-                let block = Block { registers: self.registers, shape, rows, tiles: shape.tiles, order: Order::Beside };
+                let ahead = Ahead { from, step: int(lines as i64 * LINE), lines, level: Level::Second };
+                let (registers, tiles, blocks) = (self.registers, shape.tiles, blocks.clone());
+                let block = Block { registers, shape, rows, tiles, order: Order::Beside, blocks };
                 block.emit(f, [&a, &b, &c], &ahead);
             }
         });

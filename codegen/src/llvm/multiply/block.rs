@@ -2,7 +2,7 @@
 
 use super::super::math::{bf16_pairs_to_f32, floats, fma, ints};
 use super::super::text::{F32, FunctionText, I32, Scalar, Ty, Value, int};
-use super::{LINE, LeftForm, Level, Registers, Shape, TILE, Tiles};
+use super::{LINE, LeftForm, Level, MOST_IN_TURN, Registers, Shape, TILE, Tiles};
 use std::ops::Range;
 
 /// In which order tiles of B in bf16 are read.
@@ -49,6 +49,8 @@ pub struct Block<'s> {
     pub rows: usize,
     pub tiles: usize,
     pub order: Order,
+    /// How many times 32 k, where B is bf16.
+    pub blocks: Value,
 }
 
 impl Block<'_> {
@@ -117,7 +119,8 @@ impl Block<'_> {
     /// Prefetches as many lines as are loaded, from an address on.
     pub fn lines_ahead(&self, from: Value) -> Ahead {
         let lines = if self.order == Order::Beside { self.tiles } else { 1 };
-        Ahead { from, step: int(lines as i64 * LINE), lines, level: self.shape.prefetch }
+        let level = if self.rows <= MOST_IN_TURN { self.shape.prefetch } else { Level::Second };
+        Ahead { from, step: int(lines as i64 * LINE), lines, level }
     }
 
     /// All k of B in bf16: for every 32 of them some tiles together, then the next ones. `turns` came before.
@@ -131,7 +134,7 @@ impl Block<'_> {
         sums: &[Value],
     ) -> Vec<Value> {
         let bytes = self.shape.left.bytes() as i64;
-        f.fold(&int(0), &int((self.shape.k / 32) as i64), 1, sums, |f, k32, sums| {
+        f.fold(&int(0), &self.blocks, 1, sums, |f, k32, sums| {
             let a = f.element(a, k32, 32 * bytes);
             let b = f.element(b, k32, block_stride as i64);
             let before = f.scale(k32, 16 * together.len() as i64);

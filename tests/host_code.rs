@@ -16,7 +16,11 @@ use std::fmt::Write;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     products: usize,
+    /// Of tiles.
     loads: usize,
+    vector_loads: usize,
+    /// Arithmetic and stores of vectors.
+    vectors: usize,
     prefetches: usize,
     /// Addresses, counters and jumps.
     others: usize,
@@ -28,8 +32,10 @@ impl Counts {
     fn add(&mut self, instruction: &str) {
         match instruction.split(' ').next().unwrap_or_default() {
             "tdpbf16ps" | "vdpbf16ps" => self.products += 1,
-            "tileloadd" | "tileloaddt1" | "vbroadcastss" | "vpbroadcastd" | "vmovaps" | "vmovups" => self.loads += 1,
+            "tileloadd" | "tileloaddt1" => self.loads += 1,
+            "vbroadcastss" | "vpbroadcastd" | "vmovaps" | "vmovups" => self.vector_loads += 1,
             "prefetcht0" | "prefetcht1" => self.prefetches += 1,
+            name if name.starts_with('v') => self.vectors += 1,
             _ => self.others += 1,
         }
         self.on_stack += usize::from(instruction.contains("(%rsp"));
@@ -68,16 +74,21 @@ fn loops(listing: &str, function: &str) -> Vec<Counts> {
 fn loops_over_tiles_do_little_else() {
     let (_, planned) = models::all("host").into_iter().find(|(name, _)| *name == "d64").unwrap();
     let code = compile_host(&planned, &HostTarget::named("sapphirerapids").unwrap()).unwrap().shared_object;
-    let mut table = String::from("kernel: products, loads, prefetches, others, of them on the stack\n");
+    let mut table =
+        String::from("kernel: products, loads, prefetches, vector instructions, others, any on the stack\n");
     let mut whole_blocks = 0;
     for function in kernel_sizes(&code).unwrap().into_keys() {
         let found = loops(&disassemble(&code, &function).unwrap(), &function);
         for counts in found {
-            let Counts { products, loads, prefetches, others, on_stack } = counts;
-            writeln!(table, "{function}: {products}, {loads}, {prefetches}, {others}, {on_stack}").unwrap();
+            let Counts { products, loads, vector_loads, vectors, prefetches, others, on_stack } = counts;
+            let beside = vector_loads + vectors;
+            writeln!(table, "{function}: {products}, {loads}, {prefetches}, {beside}, {others}, {on_stack}").unwrap();
             assert!(matches!((products, loads), (2, 3) | (4, 4)), "{function}: {counts:?}");
             whole_blocks += usize::from(products == 4);
-            assert!(others <= 16 && on_stack <= 2 && prefetches <= 32, "{function}: {counts:?}");
+            // Where rows are worked on beside the products, they have addresses of their own; four products take 64 cycles.
+            let is_alone = function.starts_with("tiles_") || function.ends_with(".attend");
+            let most = if is_alone { (16, 2) } else { (40, 16) };
+            assert!(others <= most.0 && on_stack <= most.1 && prefetches <= 32, "{function}: {counts:?}");
         }
     }
     assert!(whole_blocks >= 6, "too few loops have four products:\n{table}");
@@ -97,10 +108,10 @@ fn loops_over_pairs_do_little_else() {
         let found = loops(&disassemble(&code, function).unwrap(), function);
         assert!(!found.is_empty(), "{function} multiplies nothing");
         for counts in found {
-            let Counts { products, loads, prefetches, others, on_stack } = counts;
-            assert!(loads <= products + 4 && others <= 8 && on_stack == 0, "{function}: {counts:?}");
+            let Counts { products, vector_loads, vectors, prefetches, others, on_stack, .. } = counts;
+            assert!(vector_loads <= products + 4 && vectors + others <= 8 && on_stack == 0, "{function}: {counts:?}");
             if (products, prefetches) == (24, 2) {
-                assert_eq!(loads, 14, "{function}: {counts:?}");
+                assert_eq!(vector_loads, 14, "{function}: {counts:?}");
                 whole_blocks += 1;
             }
         }

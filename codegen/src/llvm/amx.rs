@@ -100,23 +100,37 @@ fn emit(module: &mut ModuleText, shape: &Shape, name: &str) {
     // A call is nothing beside a block of products, and each is code that listings show once.
     let (mut f, values) = FunctionText::new(Role::Kernel, name, &params);
     let [a, b, c, ahead] = values.try_into().expect("four parameters");
-    let sums = Sums { row_tiles: shape.row_tiles, address: c, row: shape.c_row };
-    sums.load(&mut f, shape.start);
-    f.for_each(&int(0), &int(shape.depth as i64), 1, |f, k| {
-        let a = f.element(&a, k, shape.a_depth as i64);
-        let b = f.element(&b, k, shape.b_depth as i64);
-        let left = LeftTiles { address: a, row: shape.a_row, tile: shape.a_tile, reuse: shape.a_reuse };
-        sums.multiply(f, &left, &b, shape.b_tile);
-        if shape.ahead > 0 {
-            let ahead = f.element(&ahead, k, shape.b_depth as i64);
-            for line in 0..shape.ahead {
-                let address = f.offset(&ahead, &int((line * ROW_BYTES) as i64));
-                f.prefetch_to_second_level(&address);
-            }
-        }
-    });
-    sums.store(&mut f);
+    shape.emit(&mut f, [&a, &b, &c, &ahead], |_, _| {});
     module.add(f.finish());
+}
+
+impl Shape {
+    /// The products of one block, with work of other kinds `beside` those of each tile of k: vector instructions run while
+    /// tiles are multiplied.
+    pub fn emit(
+        &self,
+        f: &mut FunctionText,
+        [a, b, c, ahead]: [&Value; 4],
+        beside: impl FnOnce(&mut FunctionText, &Value),
+    ) {
+        let sums = Sums { row_tiles: self.row_tiles, address: c.clone(), row: self.c_row };
+        sums.load(f, self.start);
+        f.for_each(&int(0), &int(self.depth as i64), 1, |f, k| {
+            let a = f.element(a, k, self.a_depth as i64);
+            let b = f.element(b, k, self.b_depth as i64);
+            let left = LeftTiles { address: a, row: self.a_row, tile: self.a_tile, reuse: self.a_reuse };
+            sums.multiply(f, &left, &b, self.b_tile);
+            if self.ahead > 0 {
+                let ahead = f.element(ahead, k, self.b_depth as i64);
+                for line in 0..self.ahead {
+                    let address = f.offset(&ahead, &int((line * ROW_BYTES) as i64));
+                    f.prefetch_to_second_level(&address);
+                }
+            }
+            beside(f, k);
+        });
+        sums.store(f);
+    }
 }
 
 /// Up to 32 rows and 32 columns of sums: in memory, and between loading and storing them in registers.

@@ -3,7 +3,8 @@
 //!
 //! Rows are brought into tiles once per row block. A panel of a weight then stays in the first-level cache while all rows
 //! of the block pass by, and the next panel is brought closer meanwhile. Long sums are cut, so that what passes by stays
-//! in the second-level cache; between the cuts sums wait in memory as f32.
+//! in the second-level cache; between the cuts sums wait in memory as f32. The work behind a group of rows is done beside the
+//! products of the next group: tiles take 16 cycles for a product, in which vector instructions can run.
 
 use super::super::amx::{
     BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, Start, TILE_BYTES, by_row_tiles, for_groups,
@@ -92,7 +93,7 @@ pub fn pack_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &V
     });
 }
 
-/// The products of one block of rows and columns, and the work behind them on each group of rows as soon as it is complete.
+/// The products of one block of rows and columns, and the work behind them on each group of rows once it is complete.
 pub fn emit_block(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
@@ -117,8 +118,8 @@ pub fn emit_block(
     });
     let start = if parts.whole > 0 { Start::Memory } else { Start::Zero };
     let last = Part { blocking, section, depth: parts.last, start, number: int(parts.whole as i64) };
-    last.multiply_last(f, context, params, (a, count), &panels, |f, context, start, end| {
-        let [start, end] = [start, end].map(|offset| f.add(row, offset));
+    last.multiply_last(f, context, params, (a, count), &panels, |f, context, rows| {
+        let [start, end] = rows.map(|offset| f.add(row, offset));
         let span = RowSpan { block: row, start: &start, end: &end };
         emit_epilogue(f, context, params, section, span, column_block)
     })
@@ -190,8 +191,8 @@ impl Part<'_> {
         }
     }
 
-    /// All rows with all panels of all weights, with `complete` called for the first row of each group and the row behind it as soon as all of its sums
-    /// are complete.
+    /// All rows with all panels of all weights. `complete` writes the work on rows from one to another, all of whose sums are
+    /// complete; it is written twice.
     fn multiply_last(
         &self,
         f: &mut FunctionText,
@@ -199,23 +200,47 @@ impl Part<'_> {
         params: &KernelParams,
         (a, count): (&Value, &Value),
         panels: &Panels,
-        complete: impl FnOnce(&mut FunctionText, &mut KernelContext<'_>, &Value, &Value) -> Result<(), String>,
+        mut complete: impl FnMut(&mut FunctionText, &mut KernelContext<'_>, [&Value; 2]) -> Result<(), String>,
     ) -> Result<(), String> {
         let last_panel = f.add(&panels.count, &int(-1));
         let mut products = self.section.products.iter().zip(&self.section.tiles);
         let (product, tile) = products.next_back().ok_or("a part of a dot region without a dot")?;
         self.multiply_all(f, context, params, (a, count), panels, self.section.products.len() - 1);
         let weight = self.weight(f, params, product, panels);
-        self.multiply_panels(f, context, [a, &weight, tile], count, &last_panel);
+        let operands = [a, &weight, tile];
+        self.multiply_panels(f, context, operands, count, &last_panel);
         let mut result = Ok(());
-        for_groups(f, count, |f, group, rows| {
-            self.multiply(f, context, [a, &weight, tile], &last_panel, group, rows);
-            let start = f.scale(group, GROUP as i64);
-            let rows = f.min(rows, &int(GROUP as i64));
-            let end = f.add(&start, &rows);
-            result = complete(f, context, &start, &end);
+        let groups = f.div_ceil(count, &int(GROUP as i64));
+        // The rows whose sums are complete.
+        let complete_rows = f.fold(&int(0), &groups, 1, &[int(0), int(0)], |f, group, rows| {
+            let first = f.scale(group, GROUP as i64);
+            let left = f.binary("sub nsw", count, &first);
+            let own = f.min(&left, &int(GROUP as i64));
+            let end = f.add(&first, &own);
+            let is_whole = f.compare("icmp sgt", &left, &int(ROWS as i64));
+            if self.blocking.most_rows > ROWS {
+                f.when(&is_whole, |f| {
+                    let arguments = self.arguments(f, operands, &last_panel, group);
+                    let steps = self.depth.min(GROUP);
+                    let each = GROUP.div_ceil(steps);
+                    self.shape(BLOCK).emit(f, arguments.each_ref(), |f, k| {
+                        let done = f.scale(k, each as i64);
+                        let start = f.add(&rows[0], &done);
+                        let stop = f.add(&start, &int(each as i64));
+                        let stop = f.min(&stop, &rows[1]);
+                        result = complete(f, context, [&start, &stop]);
+                    });
+                });
+            }
+            // So few rows are the last ones, and leave those before them for later.
+            let is_small = f.compare("icmp sle", &left, &int(ROWS as i64));
+            f.when(&is_small, |f| {
+                let arguments = self.arguments(f, operands, &last_panel, group);
+                self.call(f, context, 1, &arguments);
+            });
+            vec![f.select(&is_whole, &first, &rows[0]), end]
         });
-        result
+        result.and(complete(f, context, [&complete_rows[0], &complete_rows[1]]))
     }
 
     /// All rows with the first panels of a weight.
@@ -242,43 +267,60 @@ impl Part<'_> {
         &self,
         f: &mut FunctionText,
         context: &mut KernelContext<'_>,
-        [a, weight, c]: [&Value; 3],
+        operands: [&Value; 3],
         panel: &Value,
         group: &Value,
         rows: &Value,
     ) {
-        let blocking = self.blocking;
-        let parts = Parts::of(blocking.k);
-        let groups = blocking.rows / GROUP;
-        // So few rows bring what they need themselves.
-        let ahead = if blocking.most_rows <= ROWS { 0 } else { LINES / groups };
-        let shape = |row_tiles: usize| Shape {
+        let arguments = self.arguments(f, operands, panel, group);
+        by_row_tiles(f, self.blocking.most_rows, rows, |f, row_tiles| self.call(f, context, row_tiles, &arguments));
+    }
+
+    fn call(&self, f: &mut FunctionText, context: &mut KernelContext<'_>, row_tiles: usize, arguments: &[Value; 4]) {
+        let multiply = context.tile_products.get(context.module, &self.shape(row_tiles));
+        f.call_local(&multiply, arguments);
+    }
+
+    fn shape(&self, row_tiles: usize) -> Shape {
+        Shape {
             depth: self.depth,
             row_tiles,
             a_row: ROW_BYTES,
             a_depth: TILE_BYTES,
-            a_tile: parts.row_tile_bytes(),
-            a_reuse: if groups > 1 { Reuse::Later } else { Reuse::Soon },
+            a_tile: Parts::of(self.blocking.k).row_tile_bytes(),
+            a_reuse: if self.groups() > 1 { Reuse::Later } else { Reuse::Soon },
             b_depth: B_DEPTH,
             b_tile: TILE_BYTES,
             c_row: self.section.c_stride,
             start: self.start,
-            ahead,
-        };
+            ahead: self.ahead(),
+        }
+    }
+
+    /// Groups of a block of rows.
+    fn groups(&self) -> usize {
+        self.blocking.rows / GROUP
+    }
+
+    /// Lines of the next panel that each group brings closer per tile of k: its share. So few rows bring what they need
+    /// themselves.
+    fn ahead(&self) -> usize {
+        if self.blocking.most_rows <= ROWS { 0 } else { LINES / self.groups() }
+    }
+
+    /// What a group of rows and a panel are multiplied from: rows, panel, sums, and what is brought closer.
+    fn arguments(&self, f: &mut FunctionText, [a, weight, c]: [&Value; 3], panel: &Value, group: &Value) -> [Value; 4] {
+        let blocking = self.blocking;
+        let parts = Parts::of(blocking.k);
         let a = f.element(a, &self.number, parts.bytes(blocking) as i64);
         let a = f.element(&a, group, (BLOCK * parts.row_tile_bytes()) as i64);
         let b = f.element(weight, panel, panel_bytes(blocking));
         let b = f.element(&b, &self.number, (parts.depth() * B_DEPTH) as i64);
         let c = f.element(c, group, (GROUP * self.section.c_stride) as i64);
         let c = f.element(&c, panel, (PANEL * 4) as i64);
-        // Each group brings its share of every tile of the next panel.
         let next = f.offset(&b, &int(panel_bytes(blocking)));
-        let next = f.element(&next, group, (ahead * ROW_BYTES) as i64);
-        let arguments = [a, b, c, next];
-        by_row_tiles(f, blocking.most_rows, rows, |f, row_tiles| {
-            let multiply = context.tile_products.get(context.module, &shape(row_tiles));
-            f.call_local(&multiply, &arguments);
-        });
+        let next = f.element(&next, group, (self.ahead() * ROW_BYTES) as i64);
+        [a, b, c, next]
     }
 }
 

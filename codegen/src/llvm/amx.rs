@@ -7,6 +7,7 @@
 //! TDPBF16PS adds the products of the even and those of the odd k of a tile in a chain each, the two to the sum, and treats
 //! denormal numbers as zero.
 
+use super::multiply::Start;
 use super::text::{FunctionText, I8, I64, ModuleText, PTR, Role, Value, int, int_of};
 use std::collections::BTreeSet;
 
@@ -26,15 +27,6 @@ pub const GROUP: usize = BLOCK * ROWS;
 /// Registers: four tiles of sums, then A's, then B's.
 const LEFT: usize = 4;
 const RIGHT: usize = 6;
-
-/// Where sums start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Start {
-    /// `C = A B`.
-    Zero,
-    /// `C += A B`.
-    Memory,
-}
 
 /// Whether what is read is read again soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

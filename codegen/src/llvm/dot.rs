@@ -12,7 +12,7 @@ mod widened;
 
 use super::expression::Tile;
 use super::math::floats;
-use super::multiply::{Level, Rows, Shape, TILE, Tiles};
+use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles};
 use super::rows::{Columns, LANES, Outputs, emit_rows};
 use super::step_args::{share, size};
 use super::text::{FunctionText, Value, float_of, int};
@@ -255,12 +255,23 @@ fn multiply_block(
     rows: &Value,
     column_block: &Value,
 ) {
-    zero_block(f, section, c, rows);
+    let mut sums = start_sums(f, blocking, section, c, rows);
     let mut start = 0;
-    for part in sum_parts(weight.k, context.method, context.target.tuning.sum_part) {
-        multiply_part(f, context, blocking, section, weight, [a, c], rows, (column_block, &int(start as i64), part));
-        start += part;
+    for length in sum_parts(weight.k, context.method, context.target.tuning.sum_part) {
+        let part = SumPart { start: &int(start as i64), length, sums };
+        multiply_part(f, context, blocking, section, weight, [a, c], rows, (column_block, part));
+        start += length;
+        sums = Start::Memory;
     }
+}
+
+/// Where the first part of a block's sums starts them: at zeros in memory if parts are many that the code has once.
+fn start_sums(f: &mut FunctionText, blocking: &Blocking, section: &Section<'_>, c: &Value, rows: &Value) -> Start {
+    if blocking.widened.is_none() {
+        return Start::Zero;
+    }
+    zero_block(f, section, c, rows);
+    Start::Memory
 }
 
 fn zero_block(f: &mut FunctionText, section: &Section<'_>, c: &Value, rows: &Value) {
@@ -273,7 +284,16 @@ fn zero_block(f: &mut FunctionText, section: &Section<'_>, c: &Value, rows: &Val
     });
 }
 
-/// `C += A B` for one block of columns and `length` k from `start` on.
+/// Some k of a sum.
+struct SumPart<'v> {
+    /// The first one.
+    start: &'v Value,
+    length: usize,
+    /// Where they start the sums.
+    sums: Start,
+}
+
+/// Adds a part of the sums of one block of columns.
 #[allow(clippy::too_many_arguments)]
 fn multiply_part(
     f: &mut FunctionText,
@@ -283,7 +303,7 @@ fn multiply_part(
     weight: &Panels,
     [a, c]: [&Value; 2],
     rows: &Value,
-    (column_block, start, length): (&Value, &Value, usize),
+    (column_block, part): (&Value, SumPart<'_>),
 ) {
     let panel_bytes = weight.k * PANEL * weight.dtype.bytes();
     // Bytes of a panel per k.
@@ -296,7 +316,8 @@ fn multiply_part(
     let rows_of_call = Rows { unit: 1, most: blocking.most_rows };
     let tiles = PANEL / TILE;
     let prefetch = Level::First;
-    let shape = Shape { k: length, tiles, layout, left, a_stride, c_stride, rows: rows_of_call, prefetch };
+    let SumPart { start, length: k, sums } = part;
+    let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start: sums, rows: rows_of_call, prefetch };
     let [first_panel, panels] = section.panels(f, column_block);
     let a = f.element(a, start, left.bytes() as i64);
     f.for_each(&int(0), &panels, 1, |f, panel| {

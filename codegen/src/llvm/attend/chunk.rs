@@ -5,7 +5,7 @@ use super::{Attend, Item, SPLIT};
 use crate::llvm::KernelContext;
 use crate::llvm::math::floats;
 use crate::llvm::memory::load_index;
-use crate::llvm::multiply::{LeftForm, Level, Shape, TILE, Tiles};
+use crate::llvm::multiply::{LeftForm, Level, Shape, Start, TILE, Tiles};
 use crate::llvm::rows::LANES;
 use crate::llvm::text::{FunctionText, I64, Value, float_of, int};
 use llmc_ir::dtype::DType;
@@ -47,19 +47,13 @@ impl Attend {
         };
         let tiles = KV_BLOCK_POSITIONS / TILE;
         let (a_stride, c_stride) = (self.query_stride, self.score_stride);
-        let (left, rows_of_call, prefetch) = (self.query_form, self.rows, Level::Second);
-        let shape = Shape { k: self.padded, tiles, layout, left, a_stride, c_stride, rows: rows_of_call, prefetch };
+        let (left, start, rows_of_call, prefetch) = (self.query_form, Start::Zero, self.rows, Level::Second);
+        let k = self.padded;
+        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start, rows: rows_of_call, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);
             let scores = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
-            f.for_each(&int(0), rows, 1, |f, row| {
-                let at = f.element(&scores, row, self.score_stride as i64);
-                for tile in 0..2 {
-                    let at = f.offset(&at, &int(tile * 64));
-                    f.store(&float_of(floats(LANES), 0.0), &at, 64);
-                }
-            });
             let to_values = int(context.kv.half_bytes() as i64);
             f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone(), to_values]);
         });
@@ -81,8 +75,9 @@ impl Attend {
         };
         let tiles = self.padded / TILE;
         let (a_stride, c_stride) = (self.score_stride, self.state_stride);
-        let (k, left, prefetch) = (KV_BLOCK_POSITIONS, LeftForm::Wide, Level::Second);
-        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, rows: self.rows, prefetch };
+        let (left, start, rows_of_call, prefetch) = (LeftForm::Wide, Start::Memory, self.rows, Level::Second);
+        let k = KV_BLOCK_POSITIONS;
+        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start, rows: rows_of_call, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);

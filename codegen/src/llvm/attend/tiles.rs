@@ -4,10 +4,9 @@
 //! Weights of positions are rounded to bf16 for it, which is the one rounding that vector instructions do without; their sums
 //! are taken before.
 
-use super::super::amx::{
-    GROUP, LeftTiles, ROW_BYTES, ROWS, Reuse, Shape, Start, Sums, TILE_BYTES, by_row_tiles, for_groups,
-};
+use super::super::amx::{GROUP, LeftTiles, ROW_BYTES, ROWS, Reuse, Shape, Sums, TILE_BYTES, by_row_tiles, for_groups};
 use super::super::math::{bf16_bits, round_to_bf16};
+use super::super::multiply::Start;
 use super::super::rows::LANES;
 use super::super::text::{FunctionText, PTR, Value, int};
 use super::super::{KernelContext, MatrixUnit};

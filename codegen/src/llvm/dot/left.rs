@@ -8,6 +8,9 @@ use super::{Blocking, tiles};
 use crate::kernel::dot::ComputedRows;
 use llmc_ir::dtype::DType;
 
+/// How far ahead rows are prefetched while they are copied, in bytes.
+const COPY_AHEAD: i64 = 2 << 10;
+
 /// Where the inner kernel reads the left operand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Left {
@@ -104,21 +107,27 @@ fn compute_rows(
     emit_rows(f, &mut scope, &computed.domain, &outputs, (row, &end), &columns)
 }
 
-/// Copies rows into working memory as f32, or as bf16 for pairs, padded with zeros to whole blocks of k.
+/// Copies rows into working memory as f32, or as bf16 for pairs, padded with zeros to whole blocks of k. Other threads have
+/// just written most of them, and their caches answer late.
 fn copy_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value, count: &Value) {
-    let whole = blocking.k / LANES * LANES;
     let dtype = if let Left::Copied(dtype) = blocking.left { dtype } else { DType::BF16 };
     let form = blocking.left.form();
     let to_bytes = form.bytes();
+    let lanes = LANES * 4 / to_bytes;
+    let whole = blocking.k / lanes * lanes;
     f.for_each(&int(0), count, 1, |f, row| {
         let from = f.element(from, row, (blocking.k * dtype.bytes()) as i64);
         let to = f.element(to, row, blocking.a_stride as i64);
-        for (start, end, lanes) in [(0, whole, LANES), (whole, blocking.k, 1)] {
+        for (start, end, lanes) in [(0, whole, lanes), (whole, blocking.k, 1)] {
             if start == end {
                 continue;
             }
             f.for_each(&int(start as i64), &int(end as i64), lanes as i64, |f, column| {
                 let address = f.element(&from, column, dtype.bytes() as i64);
+                if lanes > 1 {
+                    let ahead = f.offset(&address, &int(COPY_AHEAD));
+                    f.prefetch_to_second_level(&ahead);
+                }
                 let value = form.load(f, dtype, &address, lanes);
                 let address = f.element(&to, column, to_bytes as i64);
                 f.store(&value, &address, to_bytes);

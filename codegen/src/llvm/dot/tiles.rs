@@ -6,10 +6,9 @@
 //! in the second-level cache; between the cuts sums wait in memory as f32. The work behind a group of rows is done beside the
 //! products of the next group: tiles take 16 cycles for a product, in which vector instructions can run.
 
-use super::super::amx::{
-    BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, Start, TILE_BYTES, by_row_tiles, for_groups,
-};
+use super::super::amx::{BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, TILE_BYTES, by_row_tiles, for_groups};
 use super::super::math::ints;
+use super::super::multiply::Start;
 use super::super::text::{FunctionText, I16, Value, int, int_of};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
 use super::{Blocking, Left, RowSpan, Section, emit_epilogue};

@@ -1,8 +1,9 @@
 //! A register block: some rows and tiles whose sums stay in registers while all k pass by.
 
 use super::super::math::{bf16_pairs_to_f32, floats, fma, ints};
-use super::super::text::{F32, FunctionText, I32, Scalar, Ty, Value, int};
-use super::{LINE, LeftForm, Level, MOST_IN_TURN, Registers, Shape, TILE, Tiles};
+use super::super::text::{F32, FunctionText, I32, Scalar, Ty, Value, float_of, int};
+use super::call::MOST_IN_TURN;
+use super::{LINE, LeftForm, Level, Registers, Shape, Start, TILE, Tiles};
 use std::ops::Range;
 
 /// In which order tiles of B in bf16 are read.
@@ -62,9 +63,15 @@ impl Block<'_> {
         let mut sums = Vec::new();
         for row in 0..self.rows {
             for tile in 0..self.tiles {
-                let at = c_at(f, row, tile);
-                // Not kept from an earlier block: registers are for the sums of one.
-                sums.push(f.load_anew(floats(TILE), &at, 64));
+                let start = match self.shape.start {
+                    Start::Zero => float_of(floats(TILE), 0.0),
+                    Start::Memory => {
+                        let at = c_at(f, row, tile);
+                        // Not kept from an earlier block: registers are for the sums of one.
+                        f.load_anew(floats(TILE), &at, 64)
+                    }
+                };
+                sums.push(start);
             }
         }
         let sums = match self.shape.layout {

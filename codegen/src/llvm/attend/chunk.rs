@@ -3,11 +3,9 @@
 
 use super::{Attend, Item, SPLIT};
 use crate::llvm::KernelContext;
-use crate::llvm::math::floats;
 use crate::llvm::memory::load_index;
 use crate::llvm::multiply::{LeftForm, Level, Shape, Start, TILE, Tiles};
-use crate::llvm::rows::LANES;
-use crate::llvm::text::{FunctionText, I64, Value, float_of, int};
+use crate::llvm::text::{FunctionText, I64, Value, int};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::AttendMethod;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;

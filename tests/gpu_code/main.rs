@@ -123,7 +123,8 @@ fn every_head_size_fits_every_architecture() {
 /// No spills, and no shared memory but that which comes with a launch.
 fn check_needs(assembled: &[Needs], what: &str) {
     for kernel in assembled {
-        assert!(kernel.spilled == 0 && kernel.shared == 0, "{what}: {kernel:?}");
+        let Needs { name, spilled, shared } = kernel;
+        assert!(*spilled == 0 && *shared == 0, "{what}: {name} spills {spilled} bytes and declares {shared}");
     }
 }
 

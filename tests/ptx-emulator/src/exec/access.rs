@@ -9,8 +9,9 @@ use crate::error::{FaultKind, Space};
 use crate::instruction::{Address, AddressSpace, Atomic, CopyAsync, Extend, Load, Register, Store};
 use crate::memory::{LOCAL_WINDOW, PARAMETER_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 
-/// The longest access of one lane in bytes.
+/// The longest access of one lane in bytes, and the most elements of one.
 const LONGEST: usize = 64;
+const MOST_ELEMENTS: usize = 8;
 
 /// The address in each lane.
 pub(super) fn addresses(warp: &Warp, block: &Block, address: &Address, mask: Mask) -> Result<Lanes64, Defect> {
@@ -75,6 +76,8 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
     let mut addresses = addresses(warp, block, &load.address, mask)?;
     let bytes = u64::from(load.element) * load.targets.len() as u64;
     let actor = Actor { warp: warp.index, line };
+    // Per element the lanes whose local memory holds nothing there.
+    let mut missing = [0; MOST_ELEMENTS];
     for (space, mask) in split(load.address.space, &mut addresses, mask) {
         if mask == 0 {
             continue;
@@ -97,6 +100,13 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
                     let source = warp.local.read(lane, address, bytes).map_err(at_lane(lane))?;
                     copy[..source.len()].copy_from_slice(source);
                     place(warp, load, lane, &copy[..bytes as usize]);
+                    if !warp.local.is_written(lane, address, bytes) {
+                        for (at, missing) in missing.iter_mut().enumerate().take(load.targets.len()) {
+                            let element = u64::from(load.element);
+                            let written = warp.local.is_written(lane, address + at as u64 * element, element);
+                            *missing |= u32::from(!written) << lane;
+                        }
+                    }
                 }
                 Space::Parameter => {
                     check_alignment(lane, space, address, bytes)?;
@@ -112,8 +122,11 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
         }
         count(block, space, &addresses, mask, bytes, Direction::Load);
     }
-    for target in load.targets.iter().flatten() {
-        warp.mark(target.register, mask);
+    for (target, missing) in load.targets.iter().zip(missing) {
+        if let Some(target) = target {
+            warp.mark(target.register, mask);
+            warp.unmark(target.register, missing);
+        }
     }
     Ok(())
 }
@@ -202,7 +215,7 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
         if mask == 0 {
             continue;
         }
-        if space != Space::Shared {
+        if space == Space::Global {
             for &source in &store.sources {
                 warp.demand(source, mask, block.kernel)?;
             }
@@ -219,20 +232,22 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
                     check_alignment(lane, space, address, bytes)?;
                     transfer(global_mut(block, lane, address, bytes)?, value);
                 }
-                Space::Shared => {
-                    block.shared.write(actor, lane, address, value)?;
-                    // Shared memory remembers that a value was never written, as registers do.
-                    for (at, &source) in store.sources.iter().enumerate() {
-                        if warp.defined(source) >> lane & 1 == 0 {
-                            block.shared.forget(address + (at * element) as u64, element as u64);
-                        }
-                    }
-                }
+                Space::Shared => block.shared.write(actor, lane, address, value)?,
                 Space::Local => {
                     check_alignment(lane, space, address, bytes)?;
                     warp.local.write(lane, address, bytes).map_err(at_lane(lane))?.copy_from_slice(value);
                 }
                 Space::Parameter => return Err(Defect::lane(lane as u32, FaultKind::ReadOnly { address })),
+            }
+            // Shared and local memory remember that a value was never written, as registers do.
+            for (at, &source) in store.sources.iter().enumerate() {
+                if warp.defined(source) >> lane & 1 == 0 {
+                    let (address, bytes) = (address + (at * element) as u64, element as u64);
+                    match space {
+                        Space::Shared => block.shared.forget(address, bytes),
+                        _ => warp.local.forget(lane, address, bytes),
+                    }
+                }
             }
         }
         count(block, space, &addresses, mask, bytes, Direction::Store);

@@ -1,4 +1,7 @@
 //! A warp's local memory: one array of bytes per lane.
+//!
+//! It is registers by other means: compilers copy structures through it, with padding and fields that nothing was written to. So
+//! what was never written may be read, and the register then counts as never written either.
 
 use crate::error::{FaultKind, Space};
 use crate::shadow::Shadow;
@@ -28,12 +31,20 @@ impl LocalMemory {
         Err(FaultKind::OutOfBounds { space: Space::Local, address, bytes, nearest })
     }
 
+    /// Bytes, whether they were written or not.
     pub fn read(&self, lane: usize, address: u64, bytes: u64) -> Result<&[u8], FaultKind> {
         let at = self.place(lane, address, bytes)?;
-        if !self.defined.is_defined(at as u64, bytes) {
-            return Err(FaultKind::UninitialisedMemory { space: Space::Local, address, bytes });
-        }
         Ok(&self.data[at..at + bytes as usize])
+    }
+
+    /// Whether all of some bytes that exist were written.
+    pub fn is_written(&self, lane: usize, address: u64, bytes: u64) -> bool {
+        self.defined.is_defined(lane as u64 * self.bytes + address, bytes)
+    }
+
+    /// Bytes that were written count as holding nothing.
+    pub fn forget(&mut self, lane: usize, address: u64, bytes: u64) {
+        self.defined.forget(lane as u64 * self.bytes + address, bytes);
     }
 
     /// The bytes to be written, which count as written from here on.

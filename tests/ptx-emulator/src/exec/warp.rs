@@ -1,6 +1,6 @@
 //! The state of a warp: registers with a mark of which lanes ever wrote them, and the stack of diverged paths.
 //!
-//! Marks follow values through moves and arithmetic, so that copying a register that no path wrote (which compilers do where the
+//! Marks follow values through moves, arithmetic and local memory, so that copying a register that no path wrote (which compilers do where the
 //! value cannot matter) is fine; it is an error where such a value decides an address, a branch, a store or a matrix product.
 
 use crate::error::FaultKind;
@@ -201,6 +201,15 @@ impl Warp {
         match register {
             Register::Narrow(register) => self.defined32[register.0 as usize] |= mask,
             Register::Wide(register) => self.defined64[register.0 as usize] |= mask,
+        }
+    }
+
+    /// Marks lanes as never written.
+    #[inline(always)]
+    pub fn unmark(&mut self, register: Register, mask: Mask) {
+        match register {
+            Register::Narrow(register) => self.defined32[register.0 as usize] &= !mask,
+            Register::Wide(register) => self.defined64[register.0 as usize] &= !mask,
         }
     }
 

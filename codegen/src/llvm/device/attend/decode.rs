@@ -1,8 +1,8 @@
 //! Attention of one row per sequence, bound by reading the cache (Dao et al., "Flash-Decoding", 2023): contexts are cut
 //! into splits at fixed positions of the sequence; a block takes one split of one sequence and key/value head for all
 //! query heads that share it, and its warps take turns at the blocks of the cache. Keys and values go straight into the
-//! registers of matrix instructions, 16 bytes a load; where heads are so wide that they fill the registers, queries wait in
-//! shared memory. Results of warps, then of splits are combined in ascending order.
+//! registers of matrix instructions, 16 bytes a load; queries of heads so wide that keys and sums fill the registers wait
+//! in shared memory. Results of warps, then of splits are combined in ascending order.
 //!
 //! In a block of the cache the k pairs of a lane are `4t..4t + 4` of each 32, for scores elements of the head and for
 //! values positions; the lane's four columns are `4g..4g + 4`. So a lane has the scores of the positions `8t..8t + 8`,

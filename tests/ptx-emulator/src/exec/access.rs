@@ -9,9 +9,8 @@ use crate::error::{FaultKind, Space};
 use crate::instruction::{Address, AddressSpace, Atomic, CopyAsync, Extend, Load, Register, Store};
 use crate::memory::{LOCAL_WINDOW, PARAMETER_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 
-/// The longest access of one lane in bytes, and the most elements of one.
+/// The longest access of one lane in bytes.
 const LONGEST: usize = 64;
-const MOST_ELEMENTS: usize = 8;
 
 /// The address in each lane.
 pub(super) fn addresses(warp: &Warp, block: &Block, address: &Address, mask: Mask) -> Result<Lanes64, Defect> {
@@ -76,8 +75,8 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
     let mut addresses = addresses(warp, block, &load.address, mask)?;
     let bytes = u64::from(load.element) * load.targets.len() as u64;
     let actor = Actor { warp: warp.index, line };
-    // Per element the lanes whose local memory holds nothing there.
-    let mut missing = [0; MOST_ELEMENTS];
+    // Lanes whose local memory was not written whole, with the bits that were.
+    let mut in_part = Vec::new();
     for (space, mask) in split(load.address.space, &mut addresses, mask) {
         if mask == 0 {
             continue;
@@ -96,16 +95,13 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
                 }
                 Space::Local => {
                     check_alignment(lane, space, address, bytes)?;
-                    let mut copy = [0; LONGEST];
-                    let source = warp.local.read(lane, address, bytes).map_err(at_lane(lane))?;
-                    copy[..source.len()].copy_from_slice(source);
-                    place(warp, load, lane, &copy[..bytes as usize]);
-                    if !warp.local.is_written(lane, address, bytes) {
-                        for (at, missing) in missing.iter_mut().enumerate().take(load.targets.len()) {
-                            let element = u64::from(load.element);
-                            let written = warp.local.is_written(lane, address + at as u64 * element, element);
-                            *missing |= u32::from(!written) << lane;
-                        }
+                    let (mut value, mut known) = ([0; LONGEST], [0; LONGEST]);
+                    let (source, written) = warp.local.read(lane, address, bytes).map_err(at_lane(lane))?;
+                    value[..source.len()].copy_from_slice(source);
+                    known[..source.len()].copy_from_slice(written);
+                    place(warp, load, lane, &value[..bytes as usize]);
+                    if known[..bytes as usize].iter().any(|bits| *bits != u8::MAX) {
+                        in_part.push((lane, known));
                     }
                 }
                 Space::Parameter => {
@@ -122,13 +118,27 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
         }
         count(block, space, &addresses, mask, bytes, Direction::Load);
     }
-    for (target, missing) in load.targets.iter().zip(missing) {
-        if let Some(target) = target {
-            warp.mark(target.register, mask);
-            warp.unmark(target.register, missing);
-        }
+    for target in load.targets.iter().flatten() {
+        warp.mark(target.register, mask);
+    }
+    for (lane, known) in in_part {
+        place_marks(warp, load, lane, &known);
     }
     Ok(())
+}
+
+/// Marks the bits of a lane's registers that were written, by those of its memory; what extends a value is known with it.
+fn place_marks(warp: &mut Warp, load: &Load, lane: usize, known: &[u8]) {
+    for (target, known) in load.targets.iter().zip(known.chunks_exact(load.element as usize)) {
+        let Some(target) = target else { continue };
+        let unused = 64 - 8 * load.element;
+        let known = number(known) << unused;
+        let known = match load.extend {
+            Extend::Zero => known >> unused | !(u64::MAX >> unused),
+            Extend::Sign => (known as i64 >> unused) as u64,
+        };
+        warp.mark_bits(target.register, lane, known);
+    }
 }
 
 /// Global bytes that a kernel reads.
@@ -235,17 +245,16 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
                 Space::Shared => block.shared.write(actor, lane, address, value)?,
                 Space::Local => {
                     check_alignment(lane, space, address, bytes)?;
-                    warp.local.write(lane, address, bytes).map_err(at_lane(lane))?.copy_from_slice(value);
+                    let known = known(warp, store, lane);
+                    warp.local.write(lane, address, value, &known[..value.len()]).map_err(at_lane(lane))?;
                 }
                 Space::Parameter => return Err(Defect::lane(lane as u32, FaultKind::ReadOnly { address })),
             }
-            // Shared and local memory remember that a value was never written, as registers do.
-            for (at, &source) in store.sources.iter().enumerate() {
-                if warp.defined(source) >> lane & 1 == 0 {
-                    let (address, bytes) = (address + (at * element) as u64, element as u64);
-                    match space {
-                        Space::Shared => block.shared.forget(address, bytes),
-                        _ => warp.local.forget(lane, address, bytes),
+            // Shared memory too remembers what was never written.
+            if space == Space::Shared && store.sources.iter().any(|&source| warp.defined(source) >> lane & 1 == 0) {
+                for (at, bits) in known(warp, store, lane)[..value.len()].iter().enumerate() {
+                    if *bits != u8::MAX {
+                        block.shared.forget(address + at as u64, 1);
                     }
                 }
             }
@@ -253,6 +262,15 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
         count(block, space, &addresses, mask, bytes, Direction::Store);
     }
     Ok(())
+}
+
+/// The bits of a lane's values that were written, as they lie in memory.
+fn known(warp: &Warp, store: &Store, lane: usize) -> [u8; LONGEST] {
+    let mut all = [0; LONGEST];
+    for (place, &source) in all.chunks_exact_mut(store.element as usize).zip(&store.sources) {
+        place.copy_from_slice(&warp.known(source, lane).to_le_bytes()[..store.element as usize]);
+    }
+    all
 }
 
 /// Global bytes that a kernel writes, which count as written from here on.

@@ -85,6 +85,18 @@ fn local_memory_hands_the_mark_on() {
         own("mov.u16 %h1, 1; st.local.u16 [%rd3], %h1; ld.local.u32 %r1, [%rd3]; st.global.u32 [%rd2], %r1;"),
         "%r1"
     );
+    // Halves of a word that was copied whole, and bits that a mask sets whatever the others hold.
+    let whole = "st.local.u32 [%rd3], 1; ld.local.u64 %rd4, [%rd3]; st.local.u64 [%rd3+8], %rd4;";
+    fine(&format!("{whole} ld.local.u32 %r1, [%rd3+8]; st.global.u32 [%rd2], %r1;"));
+    assert_eq!(own(&format!("{whole} ld.local.u32 %r1, [%rd3+12]; st.global.u32 [%rd2], %r1;")), "%r1");
+    let moved = whole.replace("st.local.u64 [%rd3+8], %rd4", "mov.b64 %rd5, %rd4; st.local.u64 [%rd3+8], %rd5");
+    fine(&format!("{moved} ld.local.u32 %r1, [%rd3+8]; st.global.u32 [%rd2], %r1;"));
+    let field = "ld.local.u32 %r1, [%rd3]; and.b32 %r2, %r1, -2; or.b32 %r3, %r2, 4; st.local.u32 [%rd3], %r3;
+                 ld.local.u32 %r4, [%rd3];";
+    fine(&format!("{field} and.b32 %r5, %r4, 5; st.global.u32 [%rd2], %r5;"));
+    assert_eq!(own(&format!("{field} and.b32 %r5, %r4, 2; st.global.u32 [%rd2], %r5;")), "%r5");
+    // Another value of which nothing is known takes the place of one that was known in part.
+    assert_eq!(own(&format!("{field} add.u32 %r4, %r7, 1; and.b32 %r5, %r4, 5; st.global.u32 [%rd2], %r5;")), "%r5");
     let lanes = "setp.lt.u32 %p1, %t, 30; @%p1 st.local.u32 [%rd3], 1; ld.local.u32 %r1, [%rd3];";
     fine(&format!("{lanes} @%p1 st.global.u32 [%rd2], %r1;"));
     assert_eq!(fault(32, &format!("{LOCAL} {lanes} st.global.u32 [%rd2], %r1;")).lane, Some(30));

@@ -95,6 +95,8 @@ fn odd_sizes() -> Vec<Sizes> {
         sizes(Architecture::Qwen2, (7, 1, 6), 47, 31, 33),
         sizes(Architecture::Llama, (2, 2, 80), 100, 17, 129),
         Sizes { window: Some(5), ..sizes(Architecture::Mistral, (5, 5, 10), 64, 96, 65) },
+        sizes(Architecture::Qwen2, (20, 1, 20), 41, 60, 67),
+        Sizes { window: Some(36), ..sizes(Architecture::Mistral, (3, 1, 256), 50, 33, 66) },
     ]
 }
 

@@ -250,7 +250,11 @@ impl Flash<'_> {
         let first = self.segment_chunk(f, 0);
         let blocks = self.chunk_blocks(f, &first);
         self.copy(f, &blocks, &first);
-        let state = self.walk_over(f, 0, state, Mask::None, kept);
+        // With a window there is no chunk that all rows see whole.
+        let state = match self.attend.attention.window {
+            Some(_) => state.to_vec(),
+            None => self.walk_over(f, 0, state, Mask::None, kept),
+        };
         let state = self.walk_over(f, 1, &state, Mask::Needed, kept);
         copy::wait(f, 0);
         state

@@ -106,7 +106,7 @@ pub enum EngineError {
         /// What went wrong.
         source: ExecutorError,
     },
-    /// The step cannot run at all.
+    /// No step can run.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
 }
@@ -199,7 +199,8 @@ impl Engine {
     /// Computes one step and returns what happened, which is nothing if there is nothing to do.
     ///
     /// # Errors
-    /// If a sequence went wrong (it is removed, and the next step goes on) or the executor refused.
+    /// If a sequence went wrong (it is removed, and the next step goes on), or the executor failed: then all sequences are
+    /// given up, and nothing is left to do.
     pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
         let start = Instant::now();
         let Some(scheduled) = self.scheduler.next_step(&mut self.kv) else {
@@ -244,11 +245,23 @@ impl Engine {
         match self.sample(scheduled) {
             Err(source @ ExecutorError::NonFinite { sequence, .. }) => {
                 let sequence = scheduled.ids[sequence];
-                self.give_up(sequence)?;
-                Err(EngineError::Sequence { sequence, source })
+                match self.give_up(sequence) {
+                    Ok(()) => Err(EngineError::Sequence { sequence, source }),
+                    Err(source) => Err(self.give_up_all(source)),
+                }
             }
-            result => Ok(result?),
+            result => result.map_err(|source| self.give_up_all(source)),
         }
+    }
+
+    /// Ends all sequences after an error of the device: it would come again in each of their steps.
+    fn give_up_all(&mut self, source: ExecutorError) -> EngineError {
+        let sequences: Vec<SequenceId> = self.sampling.keys().copied().collect();
+        for sequence in sequences {
+            // A device that is lost clears nothing, and nothing of it is used again.
+            let _ = self.give_up(sequence);
+        }
+        EngineError::Executor(source)
     }
 
     fn sample(&mut self, scheduled: &ScheduledStep) -> Result<(Vec<u32>, Vec<Option<TokenLogprobs>>), ExecutorError> {

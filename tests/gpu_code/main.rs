@@ -6,11 +6,15 @@
 mod models;
 mod sass;
 
-use llmc_codegen::compile_gpu;
 use llmc_codegen::gpu::GpuTarget;
+use llmc_codegen::{GpuModule, compile_gpu};
 use llmc_ir::dtype::DType;
+use llmc_ir::gpu::GridLaunch;
 use llmc_ir::machine::Machine;
-use sass::{Kernel, Tools, count, count_with};
+use llmc_ir::region::Anchor;
+use llmc_models::config::ModelConfig;
+use sass::{Kernel, Needs, Tools, count, count_with};
+use std::collections::HashSet;
 use std::fmt::Write;
 
 /// What current drivers assemble PTX of `sm_80` for, and the shared memory that a block may have there, in KiB (CUDA C++
@@ -21,9 +25,13 @@ const ARCHITECTURES: [(&str, usize); 6] =
 /// Registers of a multiprocessor.
 const REGISTERS: usize = 65536;
 
-fn ptx(model: &str) -> String {
+fn code(model: &str) -> GpuModule {
     let (_, planned) = models::all("h100").into_iter().find(|(name, _)| *name == model).unwrap();
-    compile_gpu(&planned, &GpuTarget::parse("cuda:sm_80").unwrap()).unwrap().ptx
+    compile_gpu(&planned, &GpuTarget::parse("cuda:sm_80").unwrap()).unwrap()
+}
+
+fn launches(code: &GpuModule) -> Vec<&GridLaunch> {
+    code.code.programs.iter().flat_map(|program| program.kernels.values().flatten()).collect()
 }
 
 /// The tools, or a notice.
@@ -44,56 +52,86 @@ const RUNTIME: [&str; 2] = [
 #[test]
 fn every_kernel_assembles_without_spills() {
     let Some(tools) = tools() else { return };
-    let models = models::all("h100").into_iter().map(|(name, _)| (ptx(name), 40));
-    for (ptx, least) in models.chain(RUNTIME.map(|ptx| (ptx.to_owned(), 0))) {
+    for (name, _) in models::all("h100") {
+        let code = code(name);
+        for (architecture, kibibytes) in ARCHITECTURES {
+            let kernels = tools.needs(&code.ptx, architecture);
+            assert!(kernels.len() > 40, "{architecture}: only {} kernels", kernels.len());
+            check_needs(&kernels, &format!("{architecture}, {name}"));
+            check_shared(&launches(&code), kibibytes, &format!("{architecture}, {name}"));
+        }
+    }
+    for ptx in RUNTIME {
         for (architecture, _) in ARCHITECTURES {
-            let kernels = tools.needs(&ptx, architecture);
-            assert!(kernels.len() > least, "{architecture}: only {} kernels", kernels.len());
-            let spilling: Vec<_> = kernels.iter().filter(|kernel| kernel.spilled > 0).collect();
-            assert!(spilling.is_empty(), "{architecture}: {spilling:?} spill");
+            let spilled: Vec<_> = tools.needs(ptx, architecture).iter().map(|kernel| kernel.spilled).collect();
+            assert!(!spilled.is_empty() && spilled.iter().all(|bytes| *bytes == 0), "{architecture}: {spilled:?}");
         }
     }
 }
 
-/// The kernels of a text with that in their names, and what is declared in front of all.
-fn only(ptx: &str, part: &str) -> String {
+/// Of kernels that differ in numbers alone, the first.
+fn different(ptx: &str) -> String {
     const ENTRY: &str = ".visible .entry ";
     let mut entries = ptx.split(ENTRY);
     let head = entries.next().unwrap_or_default().to_owned();
-    let chosen = entries.filter(|entry| entry.split('(').next().is_some_and(|name| name.contains(part)));
+    let mut seen = HashSet::new();
+    let shape = |entry: &str| entry.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    let chosen = entries.filter(|entry| {
+        let (name, _) = entry.split_once('(').unwrap();
+        let stage = name.rsplit("__").next().unwrap();
+        let (body, _) = entry.split_once("\n}").unwrap();
+        seen.insert(shape(&body.replace(name, stage)))
+    });
     chosen.fold(head, |text, entry| text + ENTRY + entry)
 }
 
-/// Heads of every number of tiles that attention on matrix units takes, and odd ones; beyond 256 another kernel does it.
+/// Code for the attention of a model alone, whose two layers see everything and a window.
+fn attention(dtype: DType, (heads, kv_heads, head_dim): (usize, usize, usize)) -> GpuModule {
+    let config = models::sizes(256, (heads, kv_heads, head_dim), 512);
+    let config = ModelConfig { windows: vec![None, Some(1000)], ..config };
+    let mut model = models::planned(config, dtype, Machine::named("h100").unwrap());
+    for kernels in &mut model.kernels {
+        kernels.retain(|kernel| kernel.region.anchor == Anchor::Attend);
+    }
+    compile_gpu(&model, &GpuTarget::parse("cuda:sm_80").unwrap()).unwrap()
+}
+
+/// Heads of every number of tiles that attention on matrix units takes, and odd ones; beyond 256 another kernel does it,
+/// as in f32. One query head per key/value head, some, or more than a matrix instruction has rows for; in decode steps
+/// some contexts are split and others are not.
 #[test]
 fn every_head_size_fits_every_architecture() {
     let tools = tools();
-    for head_dim in [16, 36, 64, 80, 96, 128, 160, 192, 224, 256, 320] {
-        // Ten query heads share keys and values.
-        let config = models::sizes(256, (20, 2, head_dim), 512);
-        let model = models::planned(config, DType::BF16, Machine::named("h100").unwrap());
-        let code = compile_gpu(&model, &GpuTarget::parse("cuda:sm_80").unwrap()).unwrap();
-        let launches = code.code.programs.iter().flat_map(|program| program.kernels.values().flatten());
-        let launches: Vec<_> = launches.collect();
+    let sizes = [16, 36, 64, 80, 96, 128, 160, 192, 224, 256, 320];
+    let in_bf16 = sizes.into_iter().zip([20, 1, 6].into_iter().cycle());
+    let in_f32 = [36, 128, 320].map(|head_dim| (DType::F32, 6, head_dim));
+    for (dtype, group, head_dim) in in_bf16.map(|(head_dim, group)| (DType::BF16, group, head_dim)).chain(in_f32) {
+        let code = attention(dtype, (2 * group, 2, head_dim));
+        let what = format!("{group} heads of {head_dim} in {dtype}");
+        let launches = launches(&code);
         let flash = launches.iter().any(|launch| launch.symbol.ends_with("__flash"));
-        assert_eq!(flash, head_dim <= 256, "heads of {head_dim}");
+        assert_eq!(flash, dtype == DType::BF16 && head_dim <= 256, "{what}");
+        let different = different(&code.ptx);
         for (architecture, kibibytes) in ARCHITECTURES {
-            let attention = only(&code.ptx, "__attend__");
-            let assembled = tools.as_ref().map(|tools| tools.needs(&attention, architecture)).unwrap_or_default();
-            // With 256 elements decode attention's keys, sums and queries alone fill the registers of `sm_86`.
-            let spilling: Vec<_> = assembled.iter().filter(|kernel| kernel.spilled > 0 && head_dim < 256).collect();
-            assert!(spilling.is_empty(), "{architecture}, heads of {head_dim}: {spilling:?} spill");
-            for launch in &launches {
-                let own =
-                    assembled.iter().find(|kernel| kernel.name == launch.symbol).map_or(0, |kernel| kernel.shared);
-                let bytes = launch.shared_bytes as usize + own;
-                assert!(
-                    bytes <= kibibytes << 10,
-                    "{architecture}, heads of {head_dim}: {} needs {bytes}",
-                    launch.symbol
-                );
-            }
+            let assembled = tools.as_ref().map(|tools| tools.needs(&different, architecture)).unwrap_or_default();
+            check_needs(&assembled, &format!("{architecture}, {what}"));
+            check_shared(&launches, kibibytes, &format!("{architecture}, {what}"));
         }
+    }
+}
+
+/// No spills, and no shared memory but that which comes with a launch.
+fn check_needs(assembled: &[Needs], what: &str) {
+    for kernel in assembled {
+        let Needs { name, spilled, shared } = kernel;
+        assert!(*spilled == 0 && *shared == 0, "{what}: {name} spills {spilled} bytes and declares {shared}");
+    }
+}
+
+/// No block has more shared memory than an architecture grants.
+fn check_shared(launches: &[&GridLaunch], kibibytes: usize, what: &str) {
+    for launch in launches {
+        assert!(launch.shared_bytes as usize <= kibibytes << 10, "{what}: {}: {}", launch.symbol, launch.shared_bytes);
     }
 }
 
@@ -101,7 +139,7 @@ fn every_head_size_fits_every_architecture() {
 fn hot_loops() {
     let Some(tools) = tools() else { return };
     for model in ["d64", "d128", "f32"] {
-        let kernels = tools.assemble(&ptx(model), "sm_80");
+        let kernels = tools.assemble(&code(model).ptx, "sm_80");
         check_products(&kernels, model);
         check_attention(&kernels, model);
         insta::assert_snapshot!(format!("hot_loops_{model}"), table(&kernels));
@@ -184,7 +222,7 @@ fn write_ptx() {
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     for (name, _) in models::all("h100") {
         let path = directory.join(format!("{name}.ptx"));
-        std::fs::write(&path, ptx(name)).unwrap();
+        std::fs::write(&path, code(name).ptx).unwrap();
         println!("{}", path.display());
     }
 }

@@ -26,6 +26,7 @@ use crate::executor::{StepInputs, default_kv_blocks_within};
 use candidates::Candidates;
 use code::Code;
 use cudarc::driver::DriverError;
+use cudarc::driver::sys::CUresult;
 use driver::Gpu;
 use error::words;
 use graphs::Graphs;
@@ -122,10 +123,13 @@ impl CudaModel {
 
     /// Runs a step and copies what is wanted of it to the host.
     fn run_step(&mut self, program: usize, inputs: &StepInputs, wanted: Wanted<'_>) -> Result<(), CudaError> {
-        self.try_step(program, inputs, wanted).map_err(|error| CudaError::Lost {
-            device: self.gpu.facts.describe(),
-            program: self.plan.programs[program].name.clone(),
-            reason: words(error),
+        self.try_step(program, inputs, wanted).map_err(|error| {
+            let (device, program) = (self.gpu.facts.describe(), self.plan.programs[program].name.clone());
+            let reason = words(error);
+            match error.0 {
+                CUresult::CUDA_ERROR_OUT_OF_MEMORY => CudaError::NoMemoryForStep { device, program, reason },
+                _ => CudaError::Lost { device, program, reason },
+            }
         })
     }
 

@@ -97,6 +97,8 @@ fn odd_sizes() -> Vec<Sizes> {
         // Halves of 17, so that some vectors begin at odd elements of a key.
         sizes(Architecture::Llama, (2, 2, 34), 40, 24, 50),
         Sizes { window: Some(5), ..sizes(Architecture::Mistral, (5, 5, 10), 64, 96, 65) },
+        sizes(Architecture::Qwen2, (20, 1, 20), 41, 60, 67),
+        Sizes { window: Some(36), ..sizes(Architecture::Mistral, (3, 1, 256), 50, 33, 66) },
     ]
 }
 

@@ -18,13 +18,29 @@ pub struct Settings {
     pub driver: u32,
     /// `fault=TEXT`: kernels with this in their name fail when they run.
     pub fault: Option<String>,
+    /// `graphs=N`: so many graphs can be made ready to run, then memory is out.
+    pub graphs: Option<u64>,
+    /// `results=N`: so many copies to the host succeed, then the device is lost.
+    pub results: Option<u64>,
+    /// `shared=KIB`: shared memory that a block may ask for, in bytes here, instead of what such devices have.
+    pub shared: Option<u32>,
     /// `jit=TEXT`: the driver's compiler refuses every module and logs this.
     pub jit: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { devices: 1, capability: (8, 0), memory: 4 << 30, driver: 12040, fault: None, jit: None }
+        Settings {
+            devices: 1,
+            capability: (8, 0),
+            memory: 4 << 30,
+            driver: 12040,
+            fault: None,
+            graphs: None,
+            results: None,
+            shared: None,
+            jit: None,
+        }
     }
 }
 
@@ -51,8 +67,14 @@ impl Settings {
                 "memory" => settings.memory = u64::from(number(value)?) << 20,
                 "driver" => settings.driver = number(value)?,
                 "fault" => settings.fault = Some(value.to_owned()),
+                "graphs" => settings.graphs = Some(number(value)?.into()),
+                "results" => settings.results = Some(number(value)?.into()),
+                "shared" => settings.shared = Some(number(value)?.saturating_mul(1024)),
                 "jit" => settings.jit = Some(value.to_owned()),
-                _ => return Err(format!("`{key}` is no setting: devices, capability, memory, driver, fault or jit")),
+                _ => {
+                    let known = "devices, capability, memory, driver, fault, graphs, results, shared or jit";
+                    return Err(format!("`{key}` is no setting: {known}"));
+                }
             }
         }
         Ok(settings)
@@ -72,12 +94,13 @@ impl Settings {
 
     /// Shared memory that a block may ask for, in bytes.
     pub fn shared_per_block(&self) -> u32 {
-        1024 * match self.capability {
+        let kibibytes = match self.capability {
             (7, _) => 64,
             (8, 0 | 7) => 163,
             (8, _) | (12, _) => 99,
             _ => 227,
-        }
+        };
+        self.shared.unwrap_or(1024 * kibibytes)
     }
 
     /// Shared memory of a multiprocessor, in bytes.
@@ -112,6 +135,8 @@ mod tests {
         let settings = Settings::parse("capability=9.0,memory=64,driver=11040,fault=attend").unwrap();
         assert_eq!((settings.capability, settings.memory, settings.driver), ((9, 0), 64 << 20, 11040));
         assert_eq!(settings.fault.as_deref(), Some("attend"));
+        let settings = Settings::parse("graphs=2,results=3,shared=48").unwrap();
+        assert_eq!((settings.graphs, settings.results, settings.shared_per_block()), (Some(2), Some(3), 48 << 10));
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
         for (text, named) in
             [("capability=9", "MAJOR.MINOR"), ("memory=many", "`many`"), ("x=1", "`x`"), ("x", "key=value")]

@@ -20,6 +20,9 @@ use std::mem::offset_of;
 /// Positions of a block of the cache.
 const POSITIONS: usize = KV_BLOCK_POSITIONS;
 
+/// Blocks that a multiprocessor must have registers for. Left to itself the assembler spills for the sake of more warps.
+const RESIDENT: Option<u32> = Some(1);
+
 /// Sizes and places of a region's attention.
 struct Attend {
     attention: Attention,

@@ -109,9 +109,9 @@ pub fn pack_in_parts(f: &mut FunctionText, low: &Value, high: &Value) -> [Value;
     [rounded, lost]
 }
 
-/// Stores four floats at a multiple of 16 bytes.
+/// Stores four 32-bit values at a multiple of 16 bytes.
 pub fn store_four(f: &mut FunctionText, values: [&Value; 4], address: &Value) {
-    let mut vector = Value { text: "poison".into(), ty: F32.with_lanes(4) };
+    let mut vector = Value { text: "poison".into(), ty: values[0].ty.with_lanes(4) };
     for (lane, value) in values.into_iter().enumerate() {
         vector = f.insert(&vector, value, lane);
     }

@@ -27,6 +27,11 @@ pub fn barrier(f: &mut FunctionText) {
     f.call("llvm.nvvm.barrier0", None, &[]);
 }
 
+/// Waits until all lanes of the warp have arrived.
+pub fn warp_barrier(f: &mut FunctionText) {
+    f.call("llvm.nvvm.bar.warp.sync", None, &[int_of(I32, ALL)]);
+}
+
 /// The value of the lane whose number differs in the bits of `mask`.
 pub fn from_partner(f: &mut FunctionText, value: &Value, mask: i64) -> Value {
     let arguments = [int_of(I32, ALL), value.clone(), int_of(I32, mask), int_of(I32, 31)];

@@ -71,6 +71,19 @@ pub enum CudaError {
         /// The driver's name of the error and its words.
         reason: String,
     },
+    /// A step found no memory for what the driver keeps of it.
+    #[error(
+        "{device} has no memory left for a step of program `{program}`: {reason}. End other programs that use the device, or \
+         give the KV cache less with --kv-memory"
+    )]
+    NoMemoryForStep {
+        /// The device, in words.
+        device: String,
+        /// The program that was to run.
+        program: String,
+        /// The driver's name of the error and its words.
+        reason: String,
+    },
     /// A step failed. The device's memory of this process is gone with it.
     #[error(
         "{device} was lost in a step of program `{program}`: {reason}. No step can run on it any more; start again, and \
@@ -95,7 +108,10 @@ impl CudaError {
             | CudaError::NoDevice { .. }
             | CudaError::NoCode { .. }
             | CudaError::OutOfMemory { .. } => true,
-            CudaError::Code { .. } | CudaError::Call { .. } | CudaError::Lost { .. } => false,
+            CudaError::Code { .. }
+            | CudaError::Call { .. }
+            | CudaError::NoMemoryForStep { .. }
+            | CudaError::Lost { .. } => false,
         }
     }
 }

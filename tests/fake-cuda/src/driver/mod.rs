@@ -35,6 +35,8 @@ pub struct Driver {
     events: BTreeMap<u64, Option<Instant>>,
     graphs: BTreeMap<u64, Arc<Vec<Work>>>,
     failed: Option<Status>,
+    /// Copies to the host so far.
+    results: u64,
     last_handle: u64,
 }
 
@@ -88,6 +90,7 @@ impl Driver {
             events: BTreeMap::new(),
             graphs: BTreeMap::new(),
             failed: None,
+            results: 0,
             last_handle: 0,
         }
     }
@@ -132,6 +135,11 @@ impl Driver {
     /// Copies to the host. Bytes that nothing was written to are an error: whoever reads them relies on nothing.
     pub fn copy_out(&mut self, stream: u64, address: u64, bytes: &mut [u8]) -> Result<(), Status> {
         self.refuse_if_recording(stream)?;
+        if self.settings.results.is_some_and(|most| self.results >= most) {
+            self.failed = Some(Status::ILLEGAL_ADDRESS);
+            return self.check();
+        }
+        self.results += 1;
         let length = bytes.len() as u64;
         bytes.copy_from_slice(self.memory.read(address, length).map_err(refused)?);
         let undefined = self.memory.undefined_bytes(address, length).map_err(refused)?;
@@ -299,6 +307,9 @@ impl Driver {
     /// Makes a graph ready to run.
     pub fn instantiate(&mut self, graph: u64) -> Result<u64, Status> {
         let work = self.graphs.get(&graph).ok_or(Status::INVALID_HANDLE)?.clone();
+        if self.settings.graphs.is_some_and(|most| self.counts.graphs >= most) {
+            return Err(Status::OUT_OF_MEMORY);
+        }
         let handle = self.handle();
         self.graphs.insert(handle, work);
         self.counts.graphs += 1;

@@ -75,6 +75,8 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
     let mut addresses = addresses(warp, block, &load.address, mask)?;
     let bytes = u64::from(load.element) * load.targets.len() as u64;
     let actor = Actor { warp: warp.index, line };
+    // Lanes whose local memory was not written whole, with the bits that were.
+    let mut in_part = Vec::new();
     for (space, mask) in split(load.address.space, &mut addresses, mask) {
         if mask == 0 {
             continue;
@@ -93,10 +95,14 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
                 }
                 Space::Local => {
                     check_alignment(lane, space, address, bytes)?;
-                    let mut copy = [0; LONGEST];
-                    let source = warp.local.read(lane, address, bytes).map_err(at_lane(lane))?;
-                    copy[..source.len()].copy_from_slice(source);
-                    place(warp, load, lane, &copy[..bytes as usize]);
+                    let (mut value, mut known) = ([0; LONGEST], [0; LONGEST]);
+                    let (source, written) = warp.local.read(lane, address, bytes).map_err(at_lane(lane))?;
+                    value[..source.len()].copy_from_slice(source);
+                    known[..source.len()].copy_from_slice(written);
+                    place(warp, load, lane, &value[..bytes as usize]);
+                    if known[..bytes as usize].iter().any(|bits| *bits != u8::MAX) {
+                        in_part.push((lane, known));
+                    }
                 }
                 Space::Parameter => {
                     check_alignment(lane, space, address, bytes)?;
@@ -115,7 +121,24 @@ pub(super) fn load(warp: &mut Warp, block: &mut Block, load: &Load, mask: Mask, 
     for target in load.targets.iter().flatten() {
         warp.mark(target.register, mask);
     }
+    for (lane, known) in in_part {
+        place_marks(warp, load, lane, &known);
+    }
     Ok(())
+}
+
+/// Marks the bits of a lane's registers that were written, by those of its memory; what extends a value is known with it.
+fn place_marks(warp: &mut Warp, load: &Load, lane: usize, known: &[u8]) {
+    for (target, known) in load.targets.iter().zip(known.chunks_exact(load.element as usize)) {
+        let Some(target) = target else { continue };
+        let unused = 64 - 8 * load.element;
+        let known = number(known) << unused;
+        let known = match load.extend {
+            Extend::Zero => known >> unused | !(u64::MAX >> unused),
+            Extend::Sign => (known as i64 >> unused) as u64,
+        };
+        warp.mark_bits(target.register, lane, known);
+    }
 }
 
 /// Global bytes that a kernel reads.
@@ -202,7 +225,7 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
         if mask == 0 {
             continue;
         }
-        if space != Space::Shared {
+        if space == Space::Global {
             for &source in &store.sources {
                 warp.demand(source, mask, block.kernel)?;
             }
@@ -219,25 +242,35 @@ pub(super) fn store(warp: &mut Warp, block: &mut Block, store: &Store, mask: Mas
                     check_alignment(lane, space, address, bytes)?;
                     transfer(global_mut(block, lane, address, bytes)?, value);
                 }
-                Space::Shared => {
-                    block.shared.write(actor, lane, address, value)?;
-                    // Shared memory remembers that a value was never written, as registers do.
-                    for (at, &source) in store.sources.iter().enumerate() {
-                        if warp.defined(source) >> lane & 1 == 0 {
-                            block.shared.forget(address + (at * element) as u64, element as u64);
-                        }
-                    }
-                }
+                Space::Shared => block.shared.write(actor, lane, address, value)?,
                 Space::Local => {
                     check_alignment(lane, space, address, bytes)?;
-                    warp.local.write(lane, address, bytes).map_err(at_lane(lane))?.copy_from_slice(value);
+                    let known = known(warp, store, lane);
+                    warp.local.write(lane, address, value, &known[..value.len()]).map_err(at_lane(lane))?;
                 }
                 Space::Parameter => return Err(Defect::lane(lane as u32, FaultKind::ReadOnly { address })),
+            }
+            // Shared memory too remembers what was never written.
+            if space == Space::Shared && store.sources.iter().any(|&source| warp.defined(source) >> lane & 1 == 0) {
+                for (at, bits) in known(warp, store, lane)[..value.len()].iter().enumerate() {
+                    if *bits != u8::MAX {
+                        block.shared.forget(address + at as u64, 1);
+                    }
+                }
             }
         }
         count(block, space, &addresses, mask, bytes, Direction::Store);
     }
     Ok(())
+}
+
+/// The bits of a lane's values that were written, as they lie in memory.
+fn known(warp: &Warp, store: &Store, lane: usize) -> [u8; LONGEST] {
+    let mut all = [0; LONGEST];
+    for (place, &source) in all.chunks_exact_mut(store.element as usize).zip(&store.sources) {
+        place.copy_from_slice(&warp.known(source, lane).to_le_bytes()[..store.element as usize]);
+    }
+    all
 }
 
 /// Global bytes that a kernel writes, which count as written from here on.

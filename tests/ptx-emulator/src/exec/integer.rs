@@ -1,7 +1,10 @@
 //! Integer arithmetic over the lanes of a warp.
 
+use super::partial;
 use super::warp::{Lanes32, Lanes64, Mask, Warp};
-use crate::instruction::{CarryMultiply, CarryOp, CarryOut, Dot, Half, IntegerOp, Narrow, R32, R64, RP, Sign};
+use crate::instruction::{
+    CarryMultiply, CarryOp, CarryOut, Dot, Half, IntegerOp, Narrow, R32, R64, RP, Register, Sign,
+};
 
 #[inline(always)]
 pub(super) fn map32(warp: &mut Warp, d: R32, [a, b]: [R32; 2], mask: Mask, f: impl Fn(u32, u32) -> u32) {
@@ -122,6 +125,9 @@ macro_rules! each_operation {
 }
 
 pub(super) fn integer32(warp: &mut Warp, op: IntegerOp, ty: Narrow, d: R32, ab: [R32; 2], mask: Mask) {
+    if is_decided_by_bits(op) && mask & !(warp.defined32(ab[0]) & warp.defined32(ab[1])) != 0 {
+        return partial::logic(warp, op, d.into(), ab.map(Register::from), mask);
+    }
     if is_short(ty) {
         return map32(warp, d, ab, mask, |a, b| short(op, ty, a, b));
     }
@@ -156,7 +162,15 @@ fn short(op: IntegerOp, ty: Narrow, a: u32, b: u32) -> u32 {
     }
 }
 
+/// Whether one operand's bits may decide the result's, whatever the other holds.
+fn is_decided_by_bits(op: IntegerOp) -> bool {
+    matches!(op, IntegerOp::And | IntegerOp::Or)
+}
+
 pub(super) fn integer64(warp: &mut Warp, op: IntegerOp, sign: Sign, d: R64, ab: [R64; 2], mask: Mask) {
+    if is_decided_by_bits(op) && mask & !(warp.defined64(ab[0]) & warp.defined64(ab[1])) != 0 {
+        return partial::logic(warp, op, d.into(), ab.map(Register::from), mask);
+    }
     match op {
         IntegerOp::Add => map64(warp, d, ab, mask, u64::wrapping_add),
         IntegerOp::Sub => map64(warp, d, ab, mask, u64::wrapping_sub),

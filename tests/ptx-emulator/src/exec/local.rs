@@ -1,23 +1,26 @@
 //! A warp's local memory: one array of bytes per lane.
+//!
+//! It is registers by other means: compilers copy structures through it, with padding and fields that nothing was written to. So
+//! what was never written may be read, and the register then counts as never written either.
 
 use crate::error::{FaultKind, Space};
-use crate::shadow::Shadow;
 
 #[derive(Debug, Clone)]
 pub(crate) struct LocalMemory {
     bytes: u64,
     data: Vec<u8>,
-    defined: Shadow,
+    /// The bits that were written.
+    known: Vec<u8>,
 }
 
 impl LocalMemory {
     /// `bytes` bytes for each of 32 lanes.
     pub fn new(bytes: u64) -> Self {
-        LocalMemory { bytes, data: vec![0; 32 * bytes as usize], defined: Shadow::undefined(32 * bytes) }
+        LocalMemory { bytes, data: vec![0; 32 * bytes as usize], known: vec![0; 32 * bytes as usize] }
     }
 
     pub fn clear(&mut self) {
-        self.defined.forget(0, 32 * self.bytes);
+        self.known.fill(0);
     }
 
     fn place(&self, lane: usize, address: u64, bytes: u64) -> Result<usize, FaultKind> {
@@ -28,18 +31,19 @@ impl LocalMemory {
         Err(FaultKind::OutOfBounds { space: Space::Local, address, bytes, nearest })
     }
 
-    pub fn read(&self, lane: usize, address: u64, bytes: u64) -> Result<&[u8], FaultKind> {
+    /// Bytes, and which of their bits were written.
+    pub fn read(&self, lane: usize, address: u64, bytes: u64) -> Result<(&[u8], &[u8]), FaultKind> {
         let at = self.place(lane, address, bytes)?;
-        if !self.defined.is_defined(at as u64, bytes) {
-            return Err(FaultKind::UninitialisedMemory { space: Space::Local, address, bytes });
-        }
-        Ok(&self.data[at..at + bytes as usize])
+        let range = at..at + bytes as usize;
+        Ok((&self.data[range.clone()], &self.known[range]))
     }
 
-    /// The bytes to be written, which count as written from here on.
-    pub fn write(&mut self, lane: usize, address: u64, bytes: u64) -> Result<&mut [u8], FaultKind> {
-        let at = self.place(lane, address, bytes)?;
-        self.defined.define(at as u64, bytes);
-        Ok(&mut self.data[at..at + bytes as usize])
+    /// Writes bytes of which some bits hold something.
+    pub fn write(&mut self, lane: usize, address: u64, value: &[u8], known: &[u8]) -> Result<(), FaultKind> {
+        let at = self.place(lane, address, value.len() as u64)?;
+        let range = at..at + value.len();
+        self.data[range.clone()].copy_from_slice(value);
+        self.known[range].copy_from_slice(known);
+        Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod half;
 mod integer;
 mod local;
 mod matrix;
+mod partial;
 mod shared;
 mod step;
 mod video;

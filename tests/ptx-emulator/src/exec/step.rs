@@ -2,7 +2,9 @@
 
 use super::block::Block;
 use super::warp::{Defect, Mask, Path, State, Warp};
-use super::{access, barrier, bits, communicate, compare, convert, double, float, half, integer, matrix, video, wmma};
+use super::{
+    access, barrier, bits, communicate, compare, convert, double, float, half, integer, matrix, partial, video, wmma,
+};
 use crate::error::FaultKind;
 use crate::instruction::{Branch, CarryOut, Code, Operation};
 
@@ -94,14 +96,16 @@ fn split(warp: &mut Warp, block: &mut Block, path: Path, branch: Branch, taken: 
 fn execute(warp: &mut Warp, block: &mut Block, code: &Code, mask: Mask) -> Result<(), Defect> {
     let line = code.line;
     match code.operation {
-        Operation::Move32 { d, a } => {
-            let (value, defined) = (*warp.get32(a), warp.defined32(a));
-            warp.set32(d, &value, mask, defined);
+        Operation::Move32 { d, a } if mask & !warp.defined32(a) == 0 => {
+            let value = *warp.get32(a);
+            warp.set32(d, &value, mask, mask);
         }
-        Operation::Move64 { d, a } => {
-            let (value, defined) = (*warp.get64(a), warp.defined64(a));
-            warp.set64(d, &value, mask, defined);
+        Operation::Move64 { d, a } if mask & !warp.defined64(a) == 0 => {
+            let value = *warp.get64(a);
+            warp.set64(d, &value, mask, mask);
         }
+        Operation::Move32 { d, a } => partial::copy(warp, d.into(), a.into(), mask),
+        Operation::Move64 { d, a } => partial::copy(warp, d.into(), a.into(), mask),
         Operation::MovePredicate { d, a } => {
             warp.set_predicate(d, warp.get_predicate(a), mask, warp.defined_predicate(a));
         }

@@ -1,6 +1,6 @@
 //! The state of a warp: registers with a mark of which lanes ever wrote them, and the stack of diverged paths.
 //!
-//! Marks follow values through moves and arithmetic, so that copying a register that no path wrote (which compilers do where the
+//! Marks follow values through moves, arithmetic and local memory, so that copying a register that no path wrote (which compilers do where the
 //! value cannot matter) is fine; it is an error where such a value decides an address, a branch, a store or a matrix product.
 
 use crate::error::FaultKind;
@@ -48,6 +48,7 @@ pub(crate) struct Warp {
     defined_predicates: Vec<Mask>,
     /// The marks at the start: constants and special registers are there, nothing else.
     preset_marks: [Vec<Mask>; 3],
+    partial: super::partial::Partial,
     pub local: super::local::LocalMemory,
     pub copies: super::copies::Copies,
 }
@@ -69,6 +70,7 @@ impl Warp {
             defined64: vec![0; names64.len()],
             defined_predicates: vec![0; names_predicate.len()],
             preset_marks: [names32, names64, names_predicate].map(|names| vec![0; names.len()]),
+            partial: super::partial::Partial::default(),
             local: super::local::LocalMemory::new(kernel.local_bytes),
             copies: super::copies::Copies::default(),
         }
@@ -84,6 +86,7 @@ impl Warp {
         self.defined32.copy_from_slice(&self.preset_marks[0]);
         self.defined64.copy_from_slice(&self.preset_marks[1]);
         self.defined_predicates.copy_from_slice(&self.preset_marks[2]);
+        self.partial.clear();
         self.local.clear();
         self.copies.clear();
     }
@@ -158,6 +161,9 @@ impl Warp {
         let at = register.0 as usize;
         let marks = &mut self.defined32[at];
         *marks = (*marks & !mask) | (defined & mask);
+        if mask & !defined != 0 {
+            self.partial.forget(Register::Narrow(register), mask & !defined);
+        }
         blend(&mut self.r32[at], value, mask);
     }
 
@@ -166,6 +172,9 @@ impl Warp {
         let at = register.0 as usize;
         let marks = &mut self.defined64[at];
         *marks = (*marks & !mask) | (defined & mask);
+        if mask & !defined != 0 {
+            self.partial.forget(Register::Wide(register), mask & !defined);
+        }
         blend(&mut self.r64[at], value, mask);
     }
 
@@ -202,6 +211,25 @@ impl Warp {
             Register::Narrow(register) => self.defined32[register.0 as usize] |= mask,
             Register::Wide(register) => self.defined64[register.0 as usize] |= mask,
         }
+    }
+
+    /// Marks the bits of a lane that were written.
+    pub fn mark_bits(&mut self, register: Register, lane: usize, bits: u64) {
+        let (marks, all) = match register {
+            Register::Narrow(register) => (&mut self.defined32[register.0 as usize], u64::from(u32::MAX)),
+            Register::Wide(register) => (&mut self.defined64[register.0 as usize], u64::MAX),
+        };
+        if bits & all == all {
+            *marks |= 1 << lane;
+        } else {
+            *marks &= !(1 << lane);
+            self.partial.insert(register, lane, bits);
+        }
+    }
+
+    /// The bits of a lane that were written.
+    pub fn known(&self, register: Register, lane: usize) -> u64 {
+        if self.defined(register) >> lane & 1 == 1 { u64::MAX } else { self.partial.bits(register, lane) }
     }
 
     /// One lane, zero-extended.

@@ -34,6 +34,18 @@ pub(crate) enum Register {
     Wide(R64),
 }
 
+impl From<R32> for Register {
+    fn from(register: R32) -> Self {
+        Register::Narrow(register)
+    }
+}
+
+impl From<R64> for Register {
+    fn from(register: R64) -> Self {
+        Register::Wide(register)
+    }
+}
+
 /// A register that may be wider than the value it receives; the value is extended to `bits`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {

@@ -59,7 +59,6 @@ fn bytes_never_written_are_not_read() {
     assert_eq!(space("ld.shared.u32 %r1, [%own];"), Space::Shared);
     // Half of the word was written.
     assert_eq!(space("mov.u16 %h1, 1; st.shared.u16 [%own], %h1; ld.shared.u32 %r1, [%own];"), Space::Shared);
-    assert_eq!(space(".local .align 4 .b8 l[8]; mov.u64 %rd3, l; ld.local.u32 %r1, [%rd3];"), Space::Local);
     sound(32, "st.shared.u32 [%own], 1; ld.shared.u16 %h1, [%own+2];");
     let text = format!(
         "{HEAD}.visible .entry k(.param .u64 p) {{ .reg .b64 %rd<2>; .reg .b32 %r<2>; ld.param.u64 %rd1, [p];

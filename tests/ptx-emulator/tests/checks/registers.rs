@@ -52,6 +52,56 @@ fn shared_memory_hands_the_mark_on() {
     sound(32, &body.replace("ld.shared", "@%p1 ld.shared"));
 }
 
+/// 16 bytes of local memory at `%rd3`.
+const LOCAL: &str = ".local .align 8 .b8 l[16]; mov.u64 %rd3, l;";
+
+#[test]
+fn local_memory_hands_the_mark_on() {
+    let own = |body: &str| culprit(&format!("{LOCAL} {body}"));
+    let fine = |body: &str| sound(32, &format!("{LOCAL} {body}"));
+    // What was never written may be loaded and copied, also through generic addresses.
+    fine("ld.local.u32 %r1, [%rd3]; mov.b32 %r2, %r1; st.local.u32 [%rd3+4], %r2; ld.local.v2.u32 {%r3, %r4}, [%rd3];");
+    fine("st.local.u32 [%rd3], %r7; cvta.local.u64 %rd4, %rd3; ld.u32 %r1, [%rd4]; st.u32 [%rd4+4], %r1;");
+    // It is never written in every other respect.
+    assert_eq!(own("ld.local.u32 %r1, [%rd3]; st.global.u32 [%rd2], %r1;"), "%r1");
+    assert_eq!(own("ld.local.u32 %r1, [%rd3]; add.s32 %r2, %r1, 1; st.global.u32 [%rd2], %r2;"), "%r2");
+    assert_eq!(own("ld.local.u64 %rd4, [%rd3]; ld.global.u32 %r1, [%rd4];"), "%rd4");
+    assert_eq!(own("ld.local.u32 %r1, [%rd3]; setp.eq.s32 %p1, %r1, 0; @%p1 bra END; END:"), "%p1");
+    // A load takes the place of what the register held.
+    assert_eq!(own("mov.u32 %r1, 1; ld.local.u32 %r1, [%rd3]; st.global.u32 [%rd2], %r1;"), "%r1");
+    // Through a copy in local memory, and back.
+    let copied = "ld.local.u32 %r1, [%rd3]; st.local.u32 [%rd3+4], %r1; ld.local.u32 %r2, [%rd3+4];";
+    assert_eq!(own(&format!("{copied} st.global.u32 [%rd2], %r2;")), "%r2");
+    assert_eq!(
+        own("st.local.u32 [%rd3], 1; st.local.u32 [%rd3], %r7; ld.local.u32 %r1, [%rd3]; st.global.u32 [%rd2], %r1;"),
+        "%r1"
+    );
+    fine("st.local.u32 [%rd3], %r7; st.local.u32 [%rd3], 1; ld.local.u32 %r1, [%rd3]; st.global.u32 [%rd2], %r1;");
+    // Only some elements, some bytes, some lanes.
+    let half = "st.local.u32 [%rd3], 1; ld.local.v2.u32 {%r1, %r2}, [%rd3];";
+    fine(&format!("{half} st.global.u32 [%rd2], %r1;"));
+    assert_eq!(own(&format!("{half} st.global.u32 [%rd2], %r2;")), "%r2");
+    assert_eq!(
+        own("mov.u16 %h1, 1; st.local.u16 [%rd3], %h1; ld.local.u32 %r1, [%rd3]; st.global.u32 [%rd2], %r1;"),
+        "%r1"
+    );
+    // Halves of a word that was copied whole, and bits that a mask sets whatever the others hold.
+    let whole = "st.local.u32 [%rd3], 1; ld.local.u64 %rd4, [%rd3]; st.local.u64 [%rd3+8], %rd4;";
+    fine(&format!("{whole} ld.local.u32 %r1, [%rd3+8]; st.global.u32 [%rd2], %r1;"));
+    assert_eq!(own(&format!("{whole} ld.local.u32 %r1, [%rd3+12]; st.global.u32 [%rd2], %r1;")), "%r1");
+    let moved = whole.replace("st.local.u64 [%rd3+8], %rd4", "mov.b64 %rd5, %rd4; st.local.u64 [%rd3+8], %rd5");
+    fine(&format!("{moved} ld.local.u32 %r1, [%rd3+8]; st.global.u32 [%rd2], %r1;"));
+    let field = "ld.local.u32 %r1, [%rd3]; and.b32 %r2, %r1, -2; or.b32 %r3, %r2, 4; st.local.u32 [%rd3], %r3;
+                 ld.local.u32 %r4, [%rd3];";
+    fine(&format!("{field} and.b32 %r5, %r4, 5; st.global.u32 [%rd2], %r5;"));
+    assert_eq!(own(&format!("{field} and.b32 %r5, %r4, 2; st.global.u32 [%rd2], %r5;")), "%r5");
+    // Another value of which nothing is known takes the place of one that was known in part.
+    assert_eq!(own(&format!("{field} add.u32 %r4, %r7, 1; and.b32 %r5, %r4, 5; st.global.u32 [%rd2], %r5;")), "%r5");
+    let lanes = "setp.lt.u32 %p1, %t, 30; @%p1 st.local.u32 [%rd3], 1; ld.local.u32 %r1, [%rd3];";
+    fine(&format!("{lanes} @%p1 st.global.u32 [%rd2], %r1;"));
+    assert_eq!(fault(32, &format!("{LOCAL} {lanes} st.global.u32 [%rd2], %r1;")).lane, Some(30));
+}
+
 #[test]
 fn copies_and_choices_that_cannot_matter_are_fine() {
     sound(32, "mov.b32 %r1, %r7; mov.b64 %rd3, {%r7, %t}; add.s32 %r1, %r1, 1;");

@@ -1,7 +1,8 @@
 //! Attention of one row per sequence, bound by reading the cache (Dao et al., "Flash-Decoding", 2023): contexts are cut
 //! into splits at fixed positions of the sequence; a block takes one split of one sequence and key/value head for all
 //! query heads that share it, and its warps take turns at the blocks of the cache. Keys and values go straight into the
-//! registers of matrix instructions, 16 bytes a load. Results of warps, then of splits are combined in ascending order.
+//! registers of matrix instructions, 16 bytes a load; queries of heads so wide that keys and sums fill the registers wait
+//! in shared memory. Results of warps, then of splits are combined in ascending order.
 //!
 //! In a block of the cache the k pairs of a lane are `4t..4t + 4` of each 32, for scores elements of the head and for
 //! values positions; the lane's four columns are `4g..4g + 4`. So a lane has the scores of the positions `8t..8t + 8`,
@@ -12,12 +13,12 @@ mod combine;
 
 use self::block::load_all;
 use super::super::matrix::{self, PANEL};
-use super::super::thread::{WARP, barrier, special_wide};
+use super::super::thread::{WARP, barrier, special_wide, warp_barrier};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
-use super::{Attend, NO_MAXIMUM, POSITIONS};
+use super::{Attend, NO_MAXIMUM, POSITIONS, RESIDENT};
 use crate::llvm::memory::load_index;
 use crate::llvm::step_args::{integer, pointer, size, step_input};
-use crate::llvm::text::{F32, FunctionText, I32, Value, float_of, int, int_of};
+use crate::llvm::text::{F32, FunctionText, Value, float_of, int};
 use llmc_ir::gpu::GpuStepArgs;
 use llmc_ir::op::AttendMethod;
 use llmc_ir::plan::StepInput;
@@ -31,7 +32,7 @@ const LEAST_POSITIONS: usize = 256;
 /// Query heads of a block at most, and where heads have more than [`WIDE`] elements.
 const HEADS: [usize; 2] = [matrix::ROWS, 8];
 const WIDE: usize = 128;
-/// Registers of a thread for what it loads and sums, up to which values are loaded beside keys.
+/// Registers of a thread for what it loads and sums, up to which more is held beside each other.
 const MOST_REGISTERS: usize = 200;
 /// Elements per head that registers hold.
 const MOST_ELEMENTS: usize = 256;
@@ -91,10 +92,19 @@ impl Decode<'_> {
         self.attend.group().next_multiple_of(8).min(self.most_heads())
     }
 
-    /// Whether registers hold keys and values of a block of the cache beside each other: of each 32 elements 16 of either, and
-    /// per 8 query heads 8 of sums and 4 of queries.
+    /// Registers of a thread: of each 32 elements `loaded`, and per 8 query heads 8 of sums and 4 of queries.
+    fn registers(&self, loaded: usize) -> usize {
+        self.attend.padded / PANEL * (loaded + 12 * self.heads() / 8)
+    }
+
+    /// Whether registers hold keys and values of a block of the cache beside each other.
     fn loads_ahead(&self) -> bool {
-        self.attend.padded / PANEL * (32 + 12 * self.heads() / 8) <= MOST_REGISTERS
+        self.registers(32) <= MOST_REGISTERS
+    }
+
+    /// Whether registers hold queries beside keys. Else they are read again for each block of the cache.
+    fn keeps_queries(&self) -> bool {
+        self.registers(16) <= MOST_REGISTERS
     }
 
     fn most_heads(&self) -> usize {
@@ -134,13 +144,11 @@ impl Decode<'_> {
         let head_tiles = attend.group().div_ceil(self.most_heads());
         let beside = attend.attention.kv_heads * head_tiles * self.splits;
         let shared_bytes = WARPS * self.heads() * self.result_stride();
-        // Left to itself the assembler spills for the sake of more warps where a block has much to keep.
-        let much = self.heads() > 8 || attend.padded > WIDE;
         let geometry = Geometry {
             blocks: blocks(attend.rows, 1, beside)?,
             threads: WARPS * WARP,
             shared_bytes,
-            resident: much.then_some(1),
+            resident: RESIDENT,
         };
         context.launch("split", &geometry, |_, f, params| {
             let rows = size(f, &params.args, attend.rows)?;
@@ -178,7 +186,7 @@ impl Decode<'_> {
         let lane = f.binary("and", &thread, &int(31));
         let (g, t) = (f.binary("lshr", &lane, &int(2)), f.binary("and", &lane, &int(3)));
         let first_head = f.scale(head_tile, self.most_heads() as i64);
-        let queries = self.queries(f, [row, kv_head, &first_head], &g, &t);
+        let queries = self.queries(f, [row, kv_head, &first_head], [&warp, &g, &t]);
         // The split's blocks of the cache that the row sees.
         let start = f.scale(split, self.positions as i64);
         let end = f.add(&start, &int(self.positions as i64 - 1));
@@ -229,12 +237,16 @@ impl Decode<'_> {
             let scores = self.hide(f, seen, &start, scores);
             let values = ahead.unwrap_or_else(|| {
                 // Nor does the assembler then load them beside keys.
-                f.call("llvm.nvvm.bar.warp.sync", None, &[int_of(I32, -1)]);
+                warp_barrier(f);
                 load_values(f)
             });
             next.extend(self.fold_block(f, &t, &scores, &values, &carried[1..]));
             next
         });
+        if !self.keeps_queries() {
+            // Results take the queries' place.
+            warp_barrier(f);
+        }
         self.keep(f, [&warp, &g, &t], &state[1..]);
         barrier(f);
         self.combine_warps(f, params, [row, split, kv_head, &first_head], &thread);

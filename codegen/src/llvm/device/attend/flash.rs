@@ -18,7 +18,7 @@ use super::super::copy;
 use super::super::matrix::{self, DEPTH};
 use super::super::thread::{WARP, barrier, butterfly, special_wide};
 use super::super::{DeviceContext, DeviceParams, Geometry, blocks};
-use super::{Attend, NO_MAXIMUM, POSITIONS, sequence_of};
+use super::{Attend, NO_MAXIMUM, POSITIONS, RESIDENT, sequence_of};
 use crate::llvm::step_args::integer;
 use crate::llvm::text::{F32, FunctionText, I32, I64, Value, float_of, int, int_of};
 use llmc_ir::gpu::GpuStepArgs;
@@ -80,7 +80,7 @@ pub fn emit(context: &mut DeviceContext<'_>, attend: &Attend) -> Result<(), Stri
     let shared_bytes = STAGES * stage_bytes + rows * query_stride(attend) + PLACE_BYTES + 4 * rows;
     let heads = attend.attention.kv_heads;
     let geometry =
-        Geometry { blocks: blocks(attend.rows, tokens, heads)?, threads: THREADS, shared_bytes, resident: None };
+        Geometry { blocks: blocks(attend.rows, tokens, heads)?, threads: THREADS, shared_bytes, resident: RESIDENT };
     context.launch("flash", &geometry, |_, f, params| {
         let flash = Flash { attend, params, stage_bytes, stages: f.shared_memory() };
         let all = integer(f, &params.args, offset_of!(GpuStepArgs, tokens));
@@ -250,7 +250,11 @@ impl Flash<'_> {
         let first = self.segment_chunk(f, 0);
         let blocks = self.chunk_blocks(f, &first);
         self.copy(f, &blocks, &first);
-        let state = self.walk_over(f, 0, state, Mask::None, kept);
+        // With a window there is no chunk that all rows see whole.
+        let state = match self.attend.attention.window {
+            Some(_) => state.to_vec(),
+            None => self.walk_over(f, 0, state, Mask::None, kept),
+        };
         let state = self.walk_over(f, 1, &state, Mask::Needed, kept);
         copy::wait(f, 0);
         state

@@ -3,18 +3,27 @@
 use super::{Decode, Seen};
 use crate::llvm::device::attend::exp2;
 use crate::llvm::device::matrix::{self, Lifetime, PANEL};
-use crate::llvm::device::thread::{butterfly, from_lane};
+use crate::llvm::device::thread::{WARP, butterfly, from_lane};
 use crate::llvm::text::{F32, FunctionText, I16, I32, Value, float_of, int, int_of};
 
+/// Bytes of a warp's pairs for eight query heads and 32 elements.
+const QUERY_BYTES: usize = WARP * 16;
+
+/// The pairs of a lane per eight query heads and 32 elements of the head.
+pub(super) enum Queries {
+    InRegisters(Vec<Vec<Vec<Value>>>),
+    /// Where the lane's lie, [`QUERY_BYTES`] from one to the next.
+    InShared(Value),
+}
+
 impl Decode<'_> {
-    /// Per 32 elements of the head the pairs of a lane, for the query heads g and, if there are more than 8, `g + 8`.
+    /// The query heads g and, if there are more than 8, `g + 8`.
     pub(super) fn queries(
         &self,
         f: &mut FunctionText,
         [row, kv_head, first_head]: [&Value; 3],
-        g: &Value,
-        t: &Value,
-    ) -> Vec<Vec<Vec<Value>>> {
+        [warp, g, t]: [&Value; 3],
+    ) -> Queries {
         let attend = self.attend;
         let heads = (0..self.heads() / 8).map(|eight| {
             let head = f.add(first_head, &int(8 * eight as i64));
@@ -28,7 +37,31 @@ impl Decode<'_> {
             });
             groups.collect()
         });
-        heads.collect()
+        let heads: Vec<Vec<_>> = heads.collect();
+        if self.keeps_queries() {
+            return Queries::InRegisters(heads);
+        }
+        // Each lane reads what it wrote, where its warp's results will be.
+        let lane = f.scale(g, 4);
+        let lane = f.add(&lane, t);
+        let own = self.result_of_warp(f, warp);
+        let own = f.element(&own, &lane, 16);
+        for (number, pairs) in heads.iter().flatten().enumerate() {
+            let to = f.offset(&own, &int((number * QUERY_BYTES) as i64));
+            matrix::store_four(f, [0, 1, 2, 3].map(|pair| &pairs[pair]), &to);
+        }
+        Queries::InShared(own)
+    }
+
+    fn pairs(&self, f: &mut FunctionText, queries: &Queries, eight: usize, group: usize) -> Vec<Value> {
+        match queries {
+            Queries::InRegisters(heads) => heads[eight][group].clone(),
+            Queries::InShared(own) => {
+                let number = eight * (self.attend.padded / PANEL) + group;
+                let from = f.offset(own, &int((number * QUERY_BYTES) as i64));
+                matrix::load_pairs(f, &from, Lifetime::Written)
+            }
+        }
     }
 
     /// Eight elements of a query from `first` on as pairs; zeros behind the head's elements.
@@ -63,22 +96,20 @@ impl Decode<'_> {
     pub(super) fn scores(
         &self,
         f: &mut FunctionText,
-        queries: &[Vec<Vec<Value>>],
+        queries: &Queries,
         keys: &[Vec<Vec<Value>>],
         eights: usize,
     ) -> Vec<Vec<Value>> {
         let zero = float_of(F32, 0.0);
         let mut products = vec![vec![zero.clone(); 4]; 4];
+        let nothing = vec![int_of(I32, 0); 4];
         for (group, keys) in keys.iter().enumerate() {
+            let first = self.pairs(f, queries, 0, group);
+            let second = if eights > 1 { self.pairs(f, queries, 1, group) } else { nothing.clone() };
             for (depth, j) in [0, 2].into_iter().flat_map(|depth| (0..4).map(move |j| (depth, j))) {
-                let [low, high] = [&queries[0][group][depth], &queries[0][group][depth + 1]];
-                let nothing = int_of(I32, 0);
-                let [low_8, high_8] = match queries.get(1) {
-                    Some(query) => [&query[group][depth], &query[group][depth + 1]],
-                    None => [&nothing, &nothing],
-                };
+                let a = [&first[depth], &second[depth], &first[depth + 1], &second[depth + 1]];
                 let b = [&keys[depth][j], &keys[depth + 1][j]];
-                products[j] = matrix::multiply(f, [low, low_8, high, high_8], b, &products[j]);
+                products[j] = matrix::multiply(f, a, b, &products[j]);
             }
         }
         // Product j has the positions 8t + j and 8t + 4 + j.

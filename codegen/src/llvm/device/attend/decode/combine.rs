@@ -13,12 +13,17 @@ impl Decode<'_> {
         self.partial_bytes
     }
 
+    /// Where a warp's results go in shared memory.
+    pub(super) fn result_of_warp(&self, f: &mut FunctionText, warp: &Value) -> Value {
+        let shared = f.shared_memory();
+        f.element(&shared, warp, (self.heads() * self.result_stride()) as i64)
+    }
+
     /// Writes a warp's results to shared memory, per head.
     pub(super) fn keep(&self, f: &mut FunctionText, [warp, g, t]: [&Value; 3], state: &[Value]) {
         let eights = self.heads() / 8;
         let stride = self.result_stride();
-        let shared = f.shared_memory();
-        let own = f.element(&shared, warp, (self.heads() * stride) as i64);
+        let own = self.result_of_warp(f, warp);
         for eight in 0..eights {
             let sum = butterfly(f, &state[eights + eight], &[1, 2], |f, a, b| f.binary("fadd", a, b));
             let head = f.add(g, &int(8 * eight as i64));

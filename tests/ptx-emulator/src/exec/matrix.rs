@@ -115,16 +115,19 @@ fn gather<T: Copy + Default, const E: usize, const K: usize>(
     split: [impl Fn(u32) -> [T; E]; 2],
 ) -> Matrices<T, K> {
     let (mut a, mut b) = ([[T::default(); K]; 16], [[T::default(); 8]; K]);
+    // Four lanes hold elements beside each other.
     for (r, &register) in mma.a.iter().enumerate() {
-        for (lane, &value) in warp.get32(register).iter().enumerate() {
-            let column = 4 * E * (r / 2) + E * (lane % 4);
-            a[lane / 4 + 8 * (r % 2)][column..column + E].copy_from_slice(&split[0](value));
+        let rows = &mut a[8 * (r % 2)..8 * (r % 2) + 8];
+        for (row, values) in rows.iter_mut().zip(warp.get32(register).chunks_exact(4)) {
+            let columns = row[4 * E * (r / 2)..4 * E * (r / 2) + 4 * E].chunks_exact_mut(E);
+            columns.zip(values).for_each(|(columns, &value)| columns.copy_from_slice(&split[0](value)));
         }
     }
     for (r, &register) in mma.b.iter().enumerate() {
-        for (lane, &value) in warp.get32(register).iter().enumerate() {
-            for (at, element) in split[1](value).into_iter().enumerate() {
-                b[4 * E * r + E * (lane % 4) + at][lane / 4] = element;
+        let rows = &mut b[4 * E * r..4 * E * r + 4 * E];
+        for (column, values) in warp.get32(register).chunks_exact(4).enumerate() {
+            for (rows, &value) in rows.chunks_exact_mut(E).zip(values) {
+                rows.iter_mut().zip(split[1](value)).for_each(|(row, element)| row[column] = element);
             }
         }
     }
@@ -135,15 +138,21 @@ fn gather<T: Copy + Default, const E: usize, const K: usize>(
 #[inline(always)]
 fn multiply<const K: usize>((a, b): &Matrices<f32, K>, k: u32, sums: &mut [[f32; 8]; 16]) {
     for (sums, row) in sums.iter_mut().zip(a) {
-        // A local copy stays in registers over the loop.
-        let mut sum = *sums;
-        for (&left, right) in row.iter().zip(b).take(k as usize) {
-            for column in 0..8 {
-                sum[column] += left * right[column];
-            }
-        }
-        *sums = sum;
+        let terms = row.iter().zip(b);
+        // Without a count to look at, the loop is unrolled.
+        *sums = if k as usize == K { add_terms(*sums, terms) } else { add_terms(*sums, terms.take(k as usize)) };
     }
+}
+
+/// Adds multiples of rows of B to a row of sums.
+#[inline(always)]
+fn add_terms<'m>(mut sums: [f32; 8], terms: impl Iterator<Item = (&'m f32, &'m [f32; 8])>) -> [f32; 8] {
+    for (&left, right) in terms {
+        for column in 0..8 {
+            sums[column] += left * right[column];
+        }
+    }
+    sums
 }
 
 fn float(warp: &mut Warp, mma: &Mma) {
@@ -191,8 +200,9 @@ fn accumulators(warp: &Warp, registers: &[R32]) -> [[f32; 8]; 16] {
 fn words(warp: &Warp, registers: &[R32]) -> [[u32; 8]; 16] {
     let mut out = [[0; 8]; 16];
     for (r, &register) in registers.iter().enumerate() {
-        for (lane, &value) in warp.get32(register).iter().enumerate() {
-            out[lane / 4 + 8 * (r / 2)][2 * (lane % 4) + r % 2] = value;
+        let rows = out[8 * (r / 2)..8 * (r / 2) + 8].iter_mut();
+        for (row, values) in rows.zip(warp.get32(register).chunks_exact(4)) {
+            row.chunks_exact_mut(2).zip(values).for_each(|(pair, &value)| pair[r % 2] = value);
         }
     }
     out
@@ -212,7 +222,11 @@ fn halves(warp: &Warp, registers: &[R32]) -> [[f32; 8]; 16] {
 
 fn scatter(warp: &mut Warp, registers: &[R32], sums: &[[u32; 8]; 16]) {
     for (r, &register) in registers.iter().enumerate() {
-        let out = std::array::from_fn(|lane| sums[lane / 4 + 8 * (r / 2)][2 * (lane % 4) + r % 2]);
+        let mut out = [0; 32];
+        let rows = sums[8 * (r / 2)..8 * (r / 2) + 8].iter();
+        for (values, row) in out.chunks_exact_mut(4).zip(rows) {
+            values.iter_mut().zip(row.chunks_exact(2)).for_each(|(value, pair)| *value = pair[r % 2]);
+        }
         warp.set32(register, &out, Mask::MAX, Mask::MAX);
     }
 }

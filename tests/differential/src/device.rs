@@ -10,7 +10,7 @@ use llmc_codegen::{GpuModule, compile_gpu};
 use llmc_ir::gpu::{GpuCode, GpuStepArgs, GridLaunch};
 use llmc_ir::plan::{Launch, Operand, Plan, StepInput};
 use llmc_ir::region::PlannedModel;
-use llmc_ptx_emulator::{Argument, Counters, LaunchConfig, Memory, Module, launch};
+use llmc_ptx_emulator::{Argument, BlockOrder, Counters, LaunchConfig, Memory, Module, launch};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -195,7 +195,9 @@ impl Device {
         memory: &mut Memory,
     ) -> Result<(), String> {
         let arguments: Vec<Argument> = operands.iter().map(|&operand| operand.into()).collect();
-        let mut config = LaunchConfig::new(grid, [kernel.block, 1, 1], kernel.shared_bytes);
+        // Behind the fake driver the order is the other one.
+        let order = BlockOrder::Descending;
+        let mut config = LaunchConfig { order, ..LaunchConfig::new(grid, [kernel.block, 1, 1], kernel.shared_bytes) };
         let mut module = &self.module;
         if let Some((other, limit)) = self.replaced.get(&kernel.symbol) {
             (module, config.instruction_limit) = (other, *limit);

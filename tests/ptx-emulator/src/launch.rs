@@ -28,12 +28,25 @@ pub struct LaunchConfig {
     pub dynamic_shared_bytes: u32,
     /// Warp instructions after which the launch fails.
     pub instruction_limit: u64,
+    /// Which blocks come first.
+    pub order: BlockOrder,
+}
+
+/// The order in which blocks run. A GPU promises none, so that a block which writes what is another's may be noticed in one
+/// order only: in the other one, its owner writes it later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockOrder {
+    /// By ascending number, as code may hope that waits for blocks of lower numbers.
+    Ascending,
+    /// By descending number.
+    Descending,
 }
 
 impl LaunchConfig {
-    /// A launch with the default instruction limit.
+    /// A launch with the default instruction limit, of blocks in ascending order.
     pub fn new(grid: [u32; 3], block: [u32; 3], dynamic_shared_bytes: u32) -> Self {
-        LaunchConfig { grid, block, dynamic_shared_bytes, instruction_limit: DEFAULT_INSTRUCTION_LIMIT }
+        let (instruction_limit, order) = (DEFAULT_INSTRUCTION_LIMIT, BlockOrder::Ascending);
+        LaunchConfig { grid, block, dynamic_shared_bytes, instruction_limit, order }
     }
 
     /// Threads per block.

@@ -32,6 +32,6 @@ mod shadow;
 
 pub use counters::{Counters, Traffic, Wavefronts};
 pub use error::{Fault, FaultKind, LaunchError, PtxError, Space};
-pub use launch::{Argument, LaunchConfig, launch};
+pub use launch::{Argument, BlockOrder, LaunchConfig, launch};
 pub use memory::{Memory, MemoryError};
 pub use module::{Kernel, Module};

@@ -28,7 +28,7 @@ use self::shared::SharedMemory;
 use self::warp::{Defect, Lanes32, Mask, State, Warp};
 use crate::counters::Counters;
 use crate::error::{Fault, FaultKind, LaunchError};
-use crate::launch::LaunchConfig;
+use crate::launch::{BlockOrder, LaunchConfig};
 use crate::memory::Memory;
 use crate::module::{Fill, Kernel, Special};
 
@@ -67,14 +67,17 @@ pub(crate) fn run(grid: Grid, memory: &mut Memory) -> Result<Counters, LaunchErr
     for warp in &mut warps {
         preset(warp, &grid, dynamic_start, shared_bytes);
     }
-    for z in 0..config.grid[2] {
-        for y in 0..config.grid[1] {
-            for x in 0..config.grid[0] {
-                run_block(&mut warps, &mut block, &config, [x, y, z])?;
-            }
-        }
+    let [columns, rows, _] = config.grid.map(u64::from);
+    let blocks: u64 = config.grid.iter().map(|&extent| u64::from(extent)).product();
+    for turn in 0..blocks {
+        let number = match config.order {
+            BlockOrder::Ascending => turn,
+            BlockOrder::Descending => blocks - 1 - turn,
+        };
+        let place = [number % columns, number / columns % rows, number / columns / rows];
+        run_block(&mut warps, &mut block, &config, place.map(|along| along as u32))?;
     }
-    Ok(summarise(block, u64::from(warp_count) * config.grid.iter().map(|&extent| u64::from(extent)).product::<u64>()))
+    Ok(summarise(block, u64::from(warp_count) * blocks))
 }
 
 fn run_block(warps: &mut [Warp], block: &mut Block, config: &LaunchConfig, cta: [u32; 3]) -> Result<(), LaunchError> {

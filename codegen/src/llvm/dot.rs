@@ -11,11 +11,10 @@ mod tiles;
 mod widened;
 
 use super::expression::Tile;
-use super::math::floats;
-use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles};
-use super::rows::{Columns, LANES, Outputs, emit_rows};
+use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles, clear};
+use super::rows::{Columns, Outputs, emit_rows};
 use super::step_args::{share, size};
-use super::text::{FunctionText, Value, float_of, int};
+use super::text::{FunctionText, Value, int};
 use super::{KernelContext, KernelParams, MatrixUnit};
 use crate::kernel::domain::Domain;
 use crate::kernel::dot::{LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
@@ -270,18 +269,8 @@ fn start_sums(f: &mut FunctionText, blocking: &Blocking, section: &Section<'_>, 
     if blocking.widened.is_none() {
         return Start::Zero;
     }
-    zero_block(f, section, c, rows);
+    clear(f, c, section.c_stride, section.columns, rows);
     Start::Memory
-}
-
-fn zero_block(f: &mut FunctionText, section: &Section<'_>, c: &Value, rows: &Value) {
-    f.for_each(&int(0), rows, 1, |f, row| {
-        let c = f.element(c, row, section.c_stride as i64);
-        f.for_each(&int(0), &int(section.columns as i64), LANES as i64, |f, column| {
-            let address = f.element(&c, column, 4);
-            f.store(&float_of(floats(LANES), 0.0), &address, 64);
-        });
-    });
 }
 
 /// Some k of a sum.

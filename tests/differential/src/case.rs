@@ -80,18 +80,17 @@ impl Target {
 
     /// Whether rounding to bf16 makes denormal numbers zero, as the instruction for it does on CPUs that have it.
     pub fn takes_denormals_for_zero(&self) -> bool {
-        match self {
-            Target::Host(target) => target.has("avx512bf16"),
-            Target::Device(_) => false,
-        }
+        self.has("avx512bf16")
     }
 
     /// Whether attention in bf16 rounds the weights of positions, as tiles of AMX want them.
     pub fn rounds_weights(&self) -> bool {
-        match self {
-            Target::Host(target) => target.has("amx-bf16"),
-            Target::Device(_) => false,
-        }
+        self.has("amx-bf16")
+    }
+
+    /// Whether it is a CPU with that feature.
+    fn has(&self, feature: &str) -> bool {
+        matches!(self, Target::Host(target) if target.has(feature))
     }
 }
 

@@ -31,7 +31,8 @@ struct Row {
     scores: Value,
     state: Value,
     number: Value,
-    /// Its position in every lane.
+    /// Its position in the sequence, and that in every lane.
+    position: Value,
     own: Value,
 }
 
@@ -65,7 +66,7 @@ impl Attend {
 
     fn soften_rows(&self, f: &mut FunctionText, chunk: &Chunk<'_>, first: &Value, count: usize) {
         let rows: Vec<Row> = (0..count).map(|i| self.row(f, chunk, first, i)).collect();
-        let largest = self.largest_scores(f, chunk, first, &rows);
+        let largest = self.largest_scores(f, chunk, &rows);
         // The maxima of all rows, and what weights so far are multiplied with for them.
         let lanes = F32.with_lanes(count);
         let mut before = Value { text: "poison".into(), ty: lanes };
@@ -103,24 +104,22 @@ impl Attend {
     fn row(&self, f: &mut FunctionText, chunk: &Chunk<'_>, first: &Value, i: usize) -> Row {
         let number = f.add(first, &int(i as i64));
         let token = f.binary("sdiv", &number, &int(self.group as i64));
-        let own = f.add(chunk.position, &token);
-        let own = f.cast("trunc", &own, I32);
+        let position = f.add(chunk.position, &token);
+        let own = f.cast("trunc", &position, I32);
         let own = f.splat(&own, LANES);
         let scores = f.element(&self.scores, &number, self.score_stride as i64);
         let state = f.element(&self.state, &number, self.state_stride as i64);
-        Row { scores, state, number, own }
+        Row { scores, state, number, position, own }
     }
 
     /// The largest scores of each row in 16 lanes; those of positions that a row does not see become minus infinity. A NaN
     /// is not larger; it reaches the sum through its weight.
-    fn largest_scores(&self, f: &mut FunctionText, chunk: &Chunk<'_>, first: &Value, rows: &[Row]) -> Vec<Value> {
+    fn largest_scores(&self, f: &mut FunctionText, chunk: &Chunk<'_>, rows: &[Row]) -> Vec<Value> {
         // Vectors up to here are seen as a whole by the first row, and by those behind it.
         let clear = match self.attention.window {
             Some(_) => int(0),
             None => {
-                let token = f.binary("sdiv", first, &int(self.group as i64));
-                let position = f.add(chunk.position, &token);
-                let seen = f.binary("sub nsw", &position, chunk.start);
+                let seen = f.binary("sub nsw", &rows[0].position, chunk.start);
                 let seen = f.add(&seen, &int(1));
                 let seen = f.max(&seen, &int(0));
                 let seen = f.min(&seen, &chunk.width);

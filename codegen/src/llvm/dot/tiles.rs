@@ -216,27 +216,22 @@ impl Part<'_> {
             let left = f.binary("sub nsw", count, &first);
             let own = f.min(&left, &int(GROUP as i64));
             let end = f.add(&first, &own);
-            let is_whole = f.compare("icmp sgt", &left, &int(ROWS as i64));
-            if self.blocking.most_rows > ROWS {
-                f.when(&is_whole, |f| {
-                    let arguments = self.arguments(f, operands, &last_panel, group);
-                    let steps = self.depth.min(GROUP);
-                    let each = GROUP.div_ceil(steps);
-                    self.shape(BLOCK).emit(f, arguments.each_ref(), |f, k| {
-                        let done = f.scale(k, each as i64);
-                        let start = f.add(&rows[0], &done);
-                        let stop = f.add(&start, &int(each as i64));
-                        let stop = f.min(&stop, &rows[1]);
-                        result = complete(f, context, [&start, &stop]);
-                    });
-                });
-            }
-            // So few rows are the last ones, and leave those before them for later.
-            let is_small = f.compare("icmp sle", &left, &int(ROWS as i64));
-            f.when(&is_small, |f| {
+            by_row_tiles(f, self.blocking.most_rows, &left, |f, row_tiles| {
                 let arguments = self.arguments(f, operands, &last_panel, group);
-                self.call(f, context, 1, &arguments);
+                // So few rows are the last ones, and leave those before them for later.
+                if row_tiles < BLOCK {
+                    return self.call(f, context, row_tiles, &arguments);
+                }
+                let each = GROUP.div_ceil(self.depth.min(GROUP));
+                self.shape(BLOCK).emit(f, arguments.each_ref(), |f, k| {
+                    let done = f.scale(k, each as i64);
+                    let start = f.add(&rows[0], &done);
+                    let stop = f.add(&start, &int(each as i64));
+                    let stop = f.min(&stop, &rows[1]);
+                    result = complete(f, context, [&start, &stop]);
+                });
             });
+            let is_whole = f.compare("icmp sgt", &left, &int(ROWS as i64));
             vec![f.select(&is_whole, &first, &rows[0]), end]
         });
         result.and(complete(f, context, [&complete_rows[0], &complete_rows[1]]))

@@ -137,7 +137,7 @@ impl Call<'_> {
     /// is read from memory once. Each prefetches half of what follows.
     fn halves(&self, f: &mut FunctionText, rows: usize, [a, c, from]: [&Value; 3], block_stride: usize) {
         if self.shape.start == Start::Zero {
-            clear(f, c, self.shape, rows);
+            clear(f, c, self.shape.c_stride, self.shape.tiles * TILE, &int(rows as i64));
         }
         let shape = &Shape { start: Start::Memory, ..self.shape.clone() };
         let all = int((shape.k / 32) as i64);
@@ -176,13 +176,13 @@ impl Call<'_> {
     }
 }
 
-/// Sets the sums of `rows` rows to zero.
-fn clear(f: &mut FunctionText, c: &Value, shape: &Shape, rows: usize) {
-    f.for_each(&int(0), &int(rows as i64), 1, |f, row| {
-        let c = f.element(c, row, shape.c_stride as i64);
-        for tile in 0..shape.tiles {
-            let at = f.offset(&c, &int((tile * TILE * 4) as i64));
-            f.store(&float_of(floats(TILE), 0.0), &at, 64);
-        }
+/// Sets the sums of `rows` rows and `columns` columns, a multiple of a tile's, to zero.
+pub fn clear(f: &mut FunctionText, c: &Value, c_stride: usize, columns: usize, rows: &Value) {
+    f.for_each(&int(0), rows, 1, |f, row| {
+        let c = f.element(c, row, c_stride as i64);
+        f.for_each(&int(0), &int(columns as i64), TILE as i64, |f, column| {
+            let address = f.element(&c, column, 4);
+            f.store(&float_of(floats(TILE), 0.0), &address, 64);
+        });
     });
 }

@@ -6,6 +6,7 @@
 //! Reshapes and broadcasts of it stay where they are used, so that the small form travels between calls.
 
 use crate::canonicalize::sweep;
+use crate::fuse::unique_name;
 use crate::pass::{Context, State};
 use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::module::{Argument, Call, Function, Module, Param};
@@ -38,14 +39,15 @@ fn hoist_module(module: &mut Module) -> Result<(), String> {
     let mut taken: BTreeSet<String> = module.functions.iter().flat_map(|f| &f.params).map(|p| p.name.clone()).collect();
     taken.extend(module.calls.iter().flat_map(|call| call.results.iter().cloned()));
     let names: BTreeMap<NodeId, String> =
-        worthwhile.iter().map(|&value| (value, unique(prelude.graph.op(value).name(), &mut taken))).collect();
+        worthwhile.iter().map(|&value| (value, unique_name(prelude.graph.op(value).name(), '_', &mut taken))).collect();
     for (function, found) in module.functions.iter_mut().zip(&candidates) {
         let passed = replace(function, found, &names, &prelude.graph)?;
         for call in module.calls.iter_mut().filter(|call| call.function == function.name) {
             call.arguments.extend(passed.iter().cloned().map(Argument::Value));
         }
     }
-    let name = unique("prelude", &mut module.functions.iter().map(|function| function.name.clone()).collect());
+    let name =
+        unique_name("prelude", '_', &mut module.functions.iter().map(|function| function.name.clone()).collect());
     let results = worthwhile.iter().map(|value| names[value].clone()).collect();
     module.calls.insert(0, Call { function: name.clone(), scope: String::new(), arguments: Vec::new(), results });
     let mut function = Function { name, params: Vec::new(), graph: prelude.graph, results: worthwhile };
@@ -137,13 +139,4 @@ fn is_arithmetic(op: &Op) -> bool {
 
 fn is_rearrangement(op: &Op) -> bool {
     matches!(op, Op::Reshape { .. } | Op::Permute { .. } | Op::Broadcast { .. } | Op::Slice { .. } | Op::Concat { .. })
-}
-
-/// `base`, or `base_2` and so on if it is taken; taken from then on.
-fn unique(base: &str, taken: &mut BTreeSet<String>) -> String {
-    let numbered = (2..).map(|number| format!("{base}_{number}"));
-    let name = std::iter::once(base.to_owned()).chain(numbered).find(|name| !taken.contains(name));
-    let name = name.expect("there are more numbers than names");
-    taken.insert(name.clone());
-    name
 }

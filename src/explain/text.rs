@@ -1,6 +1,7 @@
 //! The report for a terminal: phases, equality saturation, programs with their dearest kernels, memory.
 
 use super::report::{Bracket, Form, Grid, Kernel, Pass, Program, Report, Saturation, Size};
+use llmc_passes::eqsat::explain::quantity;
 use std::fmt::{self, Write};
 
 /// Kernels that are listed of each program: those that take most of its time.
@@ -291,23 +292,6 @@ fn memory(out: &mut String, report: &Report) -> fmt::Result {
         writeln!(out, "  code for {}: {}", target.name, quantity(target.bytes as f64, "B"))?;
     }
     Ok(())
-}
-
-/// Three digits, a prefix and the unit.
-pub fn quantity(value: f64, unit: &str) -> String {
-    let (scaled, prefix) = match value {
-        value if value >= 1e12 => (value / 1e12, "T"),
-        value if value >= 1e9 => (value / 1e9, "G"),
-        value if value >= 1e6 => (value / 1e6, "M"),
-        value if value >= 1e3 => (value / 1e3, "k"),
-        value => (value, ""),
-    };
-    let digits = match scaled {
-        scaled if scaled >= 100.0 || prefix.is_empty() => 0,
-        scaled if scaled >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{scaled:.digits$} {prefix}{unit}").trim_end().to_owned()
 }
 
 fn seconds(value: f64) -> String {

@@ -98,7 +98,7 @@ fn cells(column: &Column<'_>) -> Vec<(String, Vec<String>)> {
         if work == Work::default() || work.stored_bytes > 0.0 {
             continue;
         }
-        cells.push((crate::fuse::unique_name(&name, &mut taken), cell(column, node, &work, &price)));
+        cells.push((crate::fuse::unique_name(&name, '.', &mut taken), cell(column, node, &work, &price)));
     }
     cells.push(("elementwise, cache".to_owned(), vec![duration(rest)]));
     cells

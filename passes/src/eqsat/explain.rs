@@ -89,19 +89,21 @@ fn operations(function: &Function) -> BTreeMap<(Op, Type), usize> {
 /// Prices below this are not shown: they decide nothing.
 const LEAST_NANOSECONDS: f64 = 0.5;
 
-/// A number with three digits, a prefix and its unit.
-pub(super) fn quantity(value: f64, unit: &str) -> String {
+/// A number with three digits, a prefix and its unit, if it has one.
+pub fn quantity(value: f64, unit: &str) -> String {
     let (scaled, prefix) = match value {
+        value if value >= 1e12 => (value / 1e12, "T"),
         value if value >= 1e9 => (value / 1e9, "G"),
         value if value >= 1e6 => (value / 1e6, "M"),
         value if value >= 1e3 => (value / 1e3, "k"),
         value => (value, ""),
     };
-    match scaled {
-        scaled if scaled >= 100.0 || prefix.is_empty() => format!("{scaled:.0} {prefix}{unit}"),
-        scaled if scaled >= 10.0 => format!("{scaled:.1} {prefix}{unit}"),
-        scaled => format!("{scaled:.2} {prefix}{unit}"),
-    }
+    let digits = match scaled {
+        scaled if scaled >= 100.0 || prefix.is_empty() => 0,
+        scaled if scaled >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{scaled:.digits$} {prefix}{unit}").trim_end().to_owned()
 }
 
 /// Seconds with three digits, in the unit that suits them.

@@ -170,7 +170,7 @@ impl Extraction<'_> {
     /// Adds a region under a name of its own and remembers what it makes.
     fn push(&mut self, mut region: Region, roots: &BTreeSet<NodeId>) -> usize {
         let index = self.regions.len();
-        region.name = name::unique(&region.name, &mut self.names);
+        region.name = name::unique(&region.name, '.', &mut self.names);
         self.regions.push(region);
         let mut roots: Vec<NodeId> = roots.iter().copied().collect();
         roots.sort_by_key(|node| self.rank[node]);

@@ -40,9 +40,9 @@ pub(super) fn describe(region: &Region) -> String {
     distinct.join("+")
 }
 
-/// `base`, or `base.2` and so on if it is taken; taken from then on.
-pub(crate) fn unique(base: &str, taken: &mut BTreeSet<String>) -> String {
-    let numbered = (2..).map(|number| format!("{base}.{number}"));
+/// `base`, or with a separator `base.2` and so on if it is taken; taken from then on.
+pub(crate) fn unique(base: &str, separator: char, taken: &mut BTreeSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{base}{separator}{number}"));
     let name = std::iter::once(base.to_owned()).chain(numbered).find(|name| !taken.contains(name));
     let name = name.expect("there are more numbers than names");
     taken.insert(name.clone());

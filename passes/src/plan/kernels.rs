@@ -27,7 +27,7 @@ impl Kernels {
         }
         let taken = self.names.contains(&region.name);
         let base = if taken { format!("{function}.{}", region.name) } else { region.name.clone() };
-        let name = unique_name(&base, &mut self.names);
+        let name = unique_name(&base, '.', &mut self.names);
         self.known.insert(key, self.list.len());
         self.list.push(Kernel { name: name.clone(), region: region.clone(), weight_layouts: layouts });
         name

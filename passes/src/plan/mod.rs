@@ -158,7 +158,7 @@ fn plan_program(
     let mut functions: Vec<PlannedFunction> = instances
         .into_iter()
         .map(|instance| PlannedFunction {
-            name: unique_name(&instance.name, &mut names),
+            name: unique_name(&instance.name, '.', &mut names),
             launches: instance.launches(&values),
         })
         .collect();

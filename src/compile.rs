@@ -242,12 +242,16 @@ fn check_machines(request: &Request) -> Result<(), CompileError> {
 }
 
 /// The request with targets, and machines, that take all sums in one order.
-fn batch_invariant(request: &Request) -> Result<Request, CompileError> {
-    if let Some(gpu) = request.gpus.first() {
+///
+/// # Errors
+/// If some of them are GPUs.
+pub fn batch_invariant(request: &Request) -> Result<Request, CompileError> {
+    let target = request.gpus.first().map(|gpu| &gpu.name);
+    let machine = request.machines.of(Processor::Gpu).ok().map(|machine| &machine.name);
+    if let Some(gpu) = target.or(machine) {
         return Err(CompileError::Limit(format!(
-            "--batch-invariant cannot be promised for {}: a GPU's kernels for few rows divide sums among warps, those for \
-             many rows do not; leave it out, or compile for CPUs alone",
-            gpu.name
+            "--batch-invariant cannot be promised for {gpu}: a GPU's kernels for few rows divide sums among warps, those for \
+             many rows do not; leave it out, or compile for CPUs alone"
         )));
     }
     let targets: Vec<HostTarget> = request.targets.iter().cloned().map(HostTarget::with_vectors_alone).collect();

@@ -1,6 +1,6 @@
 //! A model's shapes alone: what the passes would make of it, from its config.json and without its weights.
 
-use crate::compile::{Request, instruments, pass_context};
+use crate::compile::{Request, batch_invariant, instruments, pass_context};
 use crate::error::CompileError;
 use crate::explain::forms::forms;
 use crate::explain::kept::Kept;
@@ -11,6 +11,7 @@ use llmc_ir::builder::Numerics;
 use llmc_ir::dtype::DType;
 use llmc_ir::module::Module;
 use llmc_models::config::ModelConfig;
+use llmc_passes::eqsat::rule::Invariance;
 use llmc_passes::phase::Phase;
 use llmc_passes::pipeline::PipelineError;
 use std::fmt;
@@ -70,9 +71,13 @@ impl Shapes {
     /// Runs the passes. Targets of the request are of no interest: no code is made.
     ///
     /// # Errors
-    /// If a limit is not one that the model allows, or a pass fails.
+    /// If a limit is not one that the model allows, batch-invariant logits are asked of a GPU, or a pass fails.
     pub fn study(&self, request: &Request) -> Result<Outcome, CompileError> {
         let definition = Definition { config: &self.config, numerics: self.numerics, module: &self.module };
+        let request = &match request.passes.invariance {
+            Invariance::Program => request.clone(),
+            Invariance::Batch => batch_invariant(request)?,
+        };
         let context = pass_context(&definition, request)?;
         let watched = Watched::run(self.module.clone(), &context, &request.passes, instruments(request))?;
         let stopped = request.passes.stop_after.is_some_and(|phase| phase != Phase::Compiled);

@@ -106,4 +106,7 @@ fn its_cost_is_said_and_gpus_are_refused() {
         refused.args(["--batch-invariant", "--target", "native,cuda:sm_80"]),
         &["--batch-invariant", "cuda:sm_80", "leave it out"],
     );
+    let mut refused = llmc();
+    refused.args(["compile", "--batch-invariant", "--shapes-only", "--machine", "a100"]).arg(tiny("llama"));
+    fails_saying(&mut refused, &["--batch-invariant", "a100", "leave it out"]);
 }

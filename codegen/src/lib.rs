@@ -5,7 +5,8 @@
 //! 1. [`kernel`] looks at a region and finds its iteration space; nothing there knows a target.
 //! 2. `llvm` writes one function per kernel as LLVM IR text: rows of elementwise work, dots with their epilogues,
 //!    attention; and one function per program that runs a whole step on every thread.
-//! 3. LLVM optimises that for a CPU level ([`host`]), the system's linker makes a shared object ([`link`]).
+//! 3. LLVM optimises that for a CPU level ([`host`]), in units that all cores share; the system's linker makes a shared object
+//!    of them ([`link`]).
 //!
 //! [`tuning`] has the sizes that kernels are cut to. [`disassemble`] shows what came out. [`pack`] brings weights into the layout that the kernels read.
 
@@ -40,20 +41,21 @@ pub struct HostCode {
 /// Makes native code of all programs.
 pub fn compile_host(model: &PlannedModel, target: &HostTarget) -> Result<HostCode, CodegenError> {
     let text = llvm::emit_model(model, target)?;
-    let object = llvm::compile::compile(&text.ir, target, Output::Object)?;
-    Ok(HostCode { shared_object: link::link(&object)?, scratch_bytes: text.scratch_bytes })
+    let objects = llvm::compile::compile(&text.units, target, Output::Object)?;
+    Ok(HostCode { shared_object: link::link(&objects)?, scratch_bytes: text.scratch_bytes })
 }
 
-/// The LLVM IR as written, before optimisation: what snapshots show.
+/// The LLVM IR as written, before optimisation: what snapshots show. Its units, which LLVM compiles by themselves, are behind
+/// each other.
 pub fn host_ir(model: &PlannedModel, target: &HostTarget) -> Result<String, CodegenError> {
-    Ok(llvm::emit_model(model, target)?.ir)
+    Ok(llvm::emit_model(model, target)?.units.join("\n"))
 }
 
-/// Assembly text or optimised IR, for people to read.
+/// Assembly text or optimised IR of all units, for people to read.
 pub fn host_listing(model: &PlannedModel, target: &HostTarget, output: Output) -> Result<String, CodegenError> {
     let text = llvm::emit_model(model, target)?;
-    let bytes = llvm::compile::compile(&text.ir, target, output)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let listings = llvm::compile::compile(&text.units, target, output)?;
+    Ok(String::from_utf8_lossy(&listings.concat()).into_owned())
 }
 
 /// PTX of a model for one GPU architecture.
@@ -72,6 +74,6 @@ pub struct GpuModule {
 /// [`CodegenError::Kernel`] for a region that no template takes, [`CodegenError::Llvm`] where LLVM fails.
 pub fn compile_gpu(model: &PlannedModel, target: &GpuTarget) -> Result<GpuModule, CodegenError> {
     let text = llvm::device::emit_model(model)?;
-    let ptx = llvm::compile::compile_ptx(&text.ir, target)?;
+    let ptx = llvm::compile::compile_ptx(&text.units, target)?;
     Ok(GpuModule { ptx, code: text.code })
 }

@@ -231,6 +231,18 @@ fn a_dump_has_every_pass_and_the_code() {
 }
 
 #[test]
+fn an_artifact_is_the_same_whatever_the_number_of_cores() {
+    let directory = tempfile::tempdir().unwrap();
+    let [one, three] = ["1", "3"].map(|threads| {
+        let output = directory.path().join(threads);
+        let mut command = compile(tiny("llama"), &output);
+        succeeds(command.args(["--target", "x86-64-v4,cuda:sm_80"]).env("RAYON_NUM_THREADS", threads));
+        fs::read(output).unwrap()
+    });
+    assert!(one == three);
+}
+
+#[test]
 fn inspect_shows_what_is_inside() {
     let path = artifact(&tiny("llama"), &["--dtype", "bf16"]);
     let inspect = |arguments: &[&str]| {

@@ -89,7 +89,6 @@ impl TileProducts {
 
 fn emit(module: &mut ModuleText, shape: &Shape, name: &str) {
     let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (PTR, "ahead")];
-    // A call is nothing beside a block of products, and each is code that listings show once.
     let (mut f, values) = FunctionText::new(Role::Kernel, name, &params);
     let [a, b, c, ahead] = values.try_into().expect("four parameters");
     shape.emit(&mut f, [&a, &b, &c, &ahead], |_, _| {});
@@ -208,8 +207,7 @@ impl Sums {
 
 /// For each group of 32 rows or less: its number, and how many rows are left from it on.
 pub fn for_groups(f: &mut FunctionText, rows: &Value, body: impl FnOnce(&mut FunctionText, &Value, &Value)) {
-    let rounded = f.add(rows, &int(GROUP as i64 - 1));
-    let groups = f.binary("sdiv", &rounded, &int(GROUP as i64));
+    let groups = f.div_ceil(rows, &int(GROUP as i64));
     f.for_each(&int(0), &groups, 1, |f, group| {
         let before = f.scale(group, GROUP as i64);
         let left = f.binary("sub nsw", rows, &before);
@@ -230,7 +228,7 @@ pub fn by_row_tiles(f: &mut FunctionText, most: usize, rows: &Value, mut body: i
 }
 
 /// Makes all tiles of the calling thread whole ones.
-pub fn configure(f: &mut FunctionText, module: &mut ModuleText) {
+pub fn configure(f: &mut FunctionText) {
     // Palette 1; from byte 16 on the bytes of a row of each tile, 16 bits each; from byte 48 on their rows.
     let mut bytes = [0; 64];
     bytes[0] = 1;
@@ -238,7 +236,7 @@ pub fn configure(f: &mut FunctionText, module: &mut ModuleText) {
         bytes[16 + 2 * tile] = ROW_BYTES;
         bytes[48 + tile] = ROWS;
     }
-    let configuration = module.constant("i8", &bytes.map(|byte| byte.to_string()));
+    let configuration = f.constant("i8", &bytes.map(|byte| byte.to_string()));
     f.call("llvm.x86.ldtilecfg", None, &[configuration]);
 }
 

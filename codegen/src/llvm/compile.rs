@@ -1,4 +1,4 @@
-//! LLVM at work: parses and verifies the text, optimises it and makes an object file.
+//! LLVM at work: parses and verifies the text, optimises it and makes an object file. Units are compiled beside each other.
 
 use crate::error::CodegenError;
 use crate::gpu::GpuTarget;
@@ -8,6 +8,9 @@ use inkwell::context::Context;
 use inkwell::memory_buffer::MemoryBuffer;
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use rayon::iter::{ParallelBridge, ParallelIterator};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 /// The platform that host code is for.
 pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
@@ -25,18 +28,51 @@ pub enum Output {
     OptimizedIr,
 }
 
-/// Compiles a module's text for a CPU.
-pub fn compile(ir: &str, target: &HostTarget, output: Output) -> Result<Vec<u8>, CodegenError> {
-    compile_for(&machine(target)?, ir, output)
+/// Compiles the units of a module for a CPU.
+pub fn compile(units: &[String], target: &HostTarget, output: Output) -> Result<Vec<Vec<u8>>, CodegenError> {
+    compile_each(units, || machine(target), output)
 }
 
-/// Compiles a module's text to PTX.
-pub fn compile_ptx(ir: &str, target: &GpuTarget) -> Result<String, CodegenError> {
-    let bytes = compile_for(&gpu_machine(target)?, ir, Output::Assembly)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// Compiles the units of a module to PTX.
+pub fn compile_ptx(units: &[String], target: &GpuTarget) -> Result<String, CodegenError> {
+    let parts = compile_each(units, || gpu_machine(target), Output::Assembly)?;
+    let parts: Vec<_> = parts.iter().map(|part| String::from_utf8_lossy(part)).collect();
+    Ok(join_ptx(parts.iter().map(AsRef::as_ref)))
 }
 
-fn compile_for(machine: &TargetMachine, ir: &str, output: Output) -> Result<Vec<u8>, CodegenError> {
+/// Compiles units, as many at a time as there are cores.
+fn compile_each(
+    units: &[String],
+    machine: impl Fn() -> Result<TargetMachine, CodegenError> + Sync,
+    output: Output,
+) -> Result<Vec<Vec<u8>>, CodegenError> {
+    // The longest first, so that no core begins one when the others are done.
+    let mut order: Vec<usize> = (0..units.len()).collect();
+    order.sort_by_key(|&unit| Reverse(units[unit].len()));
+    let compiled = order.into_iter().par_bridge().map(|unit| {
+        let result = machine().and_then(|machine| compile_unit(&machine, &units[unit], output));
+        (unit, result)
+    });
+    let mut compiled: Vec<(usize, Result<Vec<u8>, CodegenError>)> = compiled.collect();
+    compiled.sort_by_key(|(unit, _)| *unit);
+    compiled.into_iter().map(|(_, result)| result).collect()
+}
+
+/// One PTX module of several for one target, whose directives and declarations it has once.
+fn join_ptx<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    let mut said = BTreeSet::new();
+    let mut text = String::new();
+    for line in parts.flat_map(str::lines) {
+        let is_common = [".version", ".target", ".address_size", ".extern"].iter().any(|start| line.starts_with(start));
+        if !is_common || said.insert(line) {
+            text += line;
+            text += "\n";
+        }
+    }
+    text
+}
+
+fn compile_unit(machine: &TargetMachine, ir: &str, output: Output) -> Result<Vec<u8>, CodegenError> {
     let failed = |stage: &'static str| move |message: String| CodegenError::Llvm { stage, message };
     let context = Context::create();
     let buffer = MemoryBuffer::create_from_memory_range_copy(ir.as_bytes(), "llmc");

@@ -91,8 +91,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         DotMethod::Gemv | DotMethod::SplitK => PANEL,
     };
     let widened = !by_tiles && widened::suit(context, &operand, &all);
-    let mut sections: Vec<Section<'_>> =
-        parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns)).collect();
+    let sections = parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, by_tiles));
+    let mut sections: Vec<Section<'_>> = sections.collect();
     let mut blocking = match by_tiles {
         true => tiles::blocking(context, &operand),
         false => blocking(context, &operand, &sections, narrow && context.unit == MatrixUnit::Pairs),
@@ -179,10 +179,12 @@ fn row_block(f: &mut FunctionText, blocking: &Blocking, rows: &Value, most_rows:
 }
 
 /// A part as a section with blocks of whole units of columns.
-fn section(part: &Part, products: Products, least_columns: usize) -> Section<'_> {
+fn section(part: &Part, products: Products, least_columns: usize, by_tiles: bool) -> Section<'_> {
     let Products { domain, products, n, unit } = products;
     let columns = unit * least_columns.div_ceil(unit);
-    Section { part, domain, products, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() }
+    // Blocks of one panel take the room of two, so that the same functions multiply both.
+    let room = if by_tiles { columns } else { columns.next_multiple_of(2 * PANEL) };
+    Section { part, domain, products, n, columns, c_stride: room * 4 + 64, tiles: Vec::new() }
 }
 
 /// Whether both sides of all products are bf16, so that multiplying them as they are rounds nothing.
@@ -304,9 +306,10 @@ fn multiply_part(
     let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
     let rows_of_call = Rows { unit: 1, most: blocking.most_rows };
     let tiles = PANEL / TILE;
+    let ahead = Some(context.target.tuning.prefetch_bytes);
     let prefetch = Level::First;
     let SumPart { start, length: k, sums } = part;
-    let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start: sums, rows: rows_of_call, prefetch };
+    let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start: sums, rows: rows_of_call, ahead, prefetch };
     let [first_panel, panels] = section.panels(f, column_block);
     let a = f.element(a, start, left.bytes() as i64);
     f.for_each(&int(0), &panels, 1, |f, panel| {
@@ -319,7 +322,7 @@ fn multiply_part(
             return;
         }
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        f.call_local(&multiply, &[a.clone(), b, c, rows.clone(), int(context.target.tuning.prefetch_bytes as i64)]);
+        f.call_local(&multiply, &[a.clone(), b, c, rows.clone()]);
     });
 }
 

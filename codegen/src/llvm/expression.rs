@@ -3,7 +3,7 @@
 use super::index::{Index, through_reshape};
 use super::math::{self, Circular, Fma};
 use super::memory;
-use super::text::{FunctionText, I64, Machine, ModuleText, Scalar, Ty, Value, float_of, int, int_of};
+use super::text::{FunctionText, I64, Machine, Scalar, Ty, Value, float_of, int, int_of};
 use crate::kernel::common_divisor;
 use llmc_ir::dim::Dim;
 use llmc_ir::dtype::DType;
@@ -57,7 +57,6 @@ pub struct Scope<'a> {
     /// Fused multiply-add or not.
     pub fma: Fma,
     /// Where constants go.
-    pub module: &'a mut ModuleText,
     /// Lanes of the code being written: 16, or 1 for the rest of a row.
     pub lanes: usize,
     /// Values already computed in the current loop body.
@@ -96,7 +95,7 @@ impl Scope<'_> {
             Op::Constant { values, .. } if values.len() == 1 => Ok(literal(ty.dtype, values[0].get())),
             Op::Constant { values, .. } => {
                 let values: Vec<f64> = values.iter().map(|value| value.get()).collect();
-                let base = memory::constant(self.module, ty.dtype, &values);
+                let base = memory::constant(f, ty.dtype, &values);
                 memory::load(f, &base, &memory::constant_type(ty), WeightLayout::RowMajor, at, self.lanes)
             }
             Op::Iota { axis, .. } => Ok(self.iota(f, &at[*axis])),

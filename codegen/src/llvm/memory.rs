@@ -2,7 +2,7 @@
 
 use super::index::{Index, linear, linear_align};
 use super::math::{self, floats};
-use super::text::{F32, FunctionText, I16, I32, I64, Machine, ModuleText, Scalar, Ty, Value, int, int_of};
+use super::text::{F32, FunctionText, I16, I32, I64, Machine, Scalar, Ty, Value, int, int_of};
 use crate::kernel::common_divisor;
 use llmc_ir::dtype::DType;
 use llmc_ir::plan::WeightLayout;
@@ -121,21 +121,21 @@ fn load_from_panels(
     Ok(result)
 }
 
-/// Adds a constant tensor to the module.
-pub fn constant(module: &mut ModuleText, dtype: DType, values: &[f64]) -> Value {
+/// The address of a constant tensor.
+pub fn constant(f: &mut FunctionText, dtype: DType, values: &[f64]) -> Value {
     match dtype {
         DType::I32 => {
             let values: Vec<_> = values.iter().map(|&value| (value as i32).to_string()).collect();
-            module.constant("i32", &values)
+            f.constant("i32", &values)
         }
         DType::Bool => {
             let values: Vec<_> = values.iter().map(|&value| u8::from(value != 0.0).to_string()).collect();
-            module.constant("i8", &values)
+            f.constant("i8", &values)
         }
         _ => {
             let bits = |&value: &f64| format!("0x{:016X}", f64::from(dtype.round(value) as f32).to_bits());
             let values: Vec<_> = values.iter().map(bits).collect();
-            module.constant("float", &values)
+            f.constant("float", &values)
         }
     }
 }

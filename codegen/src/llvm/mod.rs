@@ -37,8 +37,8 @@ use text::{FunctionText, I64, Instructions, ModuleText, PTR, Role, Value, int};
 
 /// The LLVM IR of a model's programs, and the working memory that each thread of a step needs.
 pub struct ModelText {
-    /// The module's text.
-    pub ir: String,
+    /// The module's text, in units.
+    pub units: Vec<String>,
     /// Bytes per thread ([`llmc_ir::abi::StepArgs::scratch_stride`]), a multiple of 64.
     pub scratch_bytes: u64,
 }
@@ -87,8 +87,8 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
     let attributes = format!("nounwind \"min-legal-vector-width\"=\"{lanes}\" \"prefer-vector-width\"=\"{lanes}\"");
-    let ir = module.finish(compile::TRIPLE, &attributes);
-    Ok(ModelText { ir, scratch_bytes: (workspace + scratch) as u64 })
+    let units = module.finish(compile::TRIPLE, &attributes);
+    Ok(ModelText { units, scratch_bytes: (workspace + scratch) as u64 })
 }
 
 /// The name of a kernel's function in the native code.
@@ -166,7 +166,7 @@ impl KernelContext<'_> {
     }
 
     /// What expressions of the kernel refer to, without any products.
-    fn scope<'s>(&'s mut self, params: &'s KernelParams) -> Scope<'s> {
+    fn scope<'s>(&'s self, params: &'s KernelParams) -> Scope<'s> {
         Scope {
             body: &self.kernel.region.body,
             inputs: &params.inputs,
@@ -174,7 +174,6 @@ impl KernelContext<'_> {
             tiles: HashMap::new(),
             reduced: HashMap::new(),
             fma: self.registers.fma,
-            module: self.module,
             lanes: LANES,
             known: HashMap::new(),
         }

@@ -124,7 +124,9 @@ pub struct Shape {
     pub start: Start,
     /// How many rows a call brings.
     pub rows: Rows,
-    /// Where few rows bring what follows B. More of them take their time with it, and bring it to the second level.
+    /// The distance in bytes from B to what is prefetched: as much as B has, in the order of memory. `None`: each call says it.
+    pub ahead: Option<usize>,
+    /// Where few rows bring that. More of them take their time with it, and bring it to the second level.
     pub prefetch: Level,
 }
 
@@ -194,8 +196,8 @@ impl Multiplies {
         self.emitted.insert(name.to_owned())
     }
 
-    /// The name of a function `(a: ptr, b: ptr, c: ptr, rows: i64, ahead: i64)` for `shape`, emitted on first use. `ahead`
-    /// is the distance in bytes from B to what is prefetched: as much as B has, in the order of memory.
+    /// The name of a function `(a: ptr, b: ptr, c: ptr, rows: i64)` for `shape`, emitted on first use; where calls say the
+    /// distance ahead, it has a fifth parameter `ahead: i64`.
     pub fn get(&mut self, module: &mut ModuleText, registers: &Registers, shape: &Shape) -> String {
         let layout = match shape.layout {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
@@ -203,7 +205,12 @@ impl Multiplies {
             Tiles::Widened => "widened".to_owned(),
         };
         let tallest = registers.tallest(shape);
-        let rows = if shape.rows.most > tallest { Rows { unit: 1, most: tallest + 1 } } else { shape.rows };
+        // Functions for many rows have the blocks of few in common.
+        let rows = match shape.rows {
+            Rows { most, .. } if most > tallest => Rows { unit: 1, most: tallest + 1 },
+            Rows { unit: 1, most: 2.. } => Rows { unit: 1, most: tallest },
+            few => few,
+        };
         let shape = &Shape { rows, ..shape.clone() };
         let Shape { k, tiles, a_stride, c_stride, .. } = shape;
         let left = if shape.left == LeftForm::Pairs { "_pairs" } else { "" };
@@ -211,12 +218,14 @@ impl Multiplies {
             Rows { most, .. } if most > tallest => "any".to_owned(),
             Rows { unit, most } => format!("{unit}_{most}"),
         };
+        let ahead = shape.ahead.map_or(String::new(), |bytes| format!("_p{bytes}"));
         let level = if shape.prefetch == Level::Second { "_l2" } else { "" };
         let start = if shape.start == Start::Zero { "set" } else { "add" };
-        let name =
-            format!("multiply_{start}_k{k}_t{tiles}_{layout}{left}_a{a_stride}_c{c_stride}_rows_{counts}{level}");
+        let name = format!(
+            "multiply_{start}_k{k}_t{tiles}_{layout}{left}_a{a_stride}_c{c_stride}_rows_{counts}{ahead}{level}"
+        );
         if self.is_new(&name) {
-            call::emit(module, registers, shape, &name);
+            call::emit(self, module, registers, shape, &name);
         }
         name
     }

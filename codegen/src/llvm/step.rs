@@ -50,13 +50,13 @@ pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_b
     let frame = Frame { program, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
 
     if used == MatrixUnit::Tiles {
-        amx::configure(&mut f, module);
+        amx::configure(&mut f);
     }
     let mut rest = &program.calls[..];
     while let Some(first) = rest.first() {
         let count = rest.iter().take_while(|call| call.function == first.function).count();
         let (run, after) = rest.split_at(count);
-        emit_run(&mut f, module, plan, &frame, &kv, run);
+        emit_run(&mut f, plan, &frame, &kv, run);
         rest = after;
     }
     if used == MatrixUnit::Tiles {
@@ -66,22 +66,15 @@ pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_b
 }
 
 /// Consecutive calls of one function.
-fn emit_run(
-    f: &mut FunctionText,
-    module: &mut ModuleText,
-    plan: &Plan,
-    frame: &Frame<'_>,
-    kv: &Value,
-    run: &[PlannedCall],
-) {
+fn emit_run(f: &mut FunctionText, plan: &Plan, frame: &Frame<'_>, kv: &Value, run: &[PlannedCall]) {
     let function = &frame.program.functions[run[0].function];
     let slots = run[0].weights.len();
-    let table = |module: &mut ModuleText, values: Vec<usize>| {
+    let table = |f: &mut FunctionText, values: Vec<usize>| {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();
-        module.constant("i32", &values)
+        f.constant("i32", &values)
     };
-    let weight_table = table(module, run.iter().flat_map(|call| call.weights.iter().copied()).collect());
-    let layer_table = table(module, run.iter().map(|call| call.kv_layer).collect());
+    let weight_table = table(f, run.iter().flat_map(|call| call.weights.iter().copied()).collect());
+    let layer_table = table(f, run.iter().map(|call| call.kv_layer).collect());
     f.for_each(&int(0), &int(run.len() as i64), 1, |f, call| {
         let layer = load_index(f, &layer_table, call);
         let kv = f.element(kv, &layer, plan.kv.layer_bytes() as i64);

@@ -5,221 +5,26 @@
 //! verifies the result ([`super::compile`]).
 
 mod control;
+mod module;
+mod types;
 
-use std::fmt;
+use std::collections::BTreeMap;
+use types::literal;
 
-/// An element type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scalar {
-    /// One bit.
-    I1,
-    /// 8-bit integer.
-    I8,
-    /// 16-bit integer; also the bits of a bf16.
-    I16,
-    /// 32-bit integer.
-    I32,
-    /// 64-bit integer.
-    I64,
-    /// binary32.
-    F32,
-    /// binary64.
-    F64,
-    /// bfloat16, the operands of instructions that multiply it.
-    BF16,
-    /// Address.
-    Ptr,
-    /// Address in a device's global memory.
-    Global,
-    /// Address in a block's shared memory.
-    Shared,
-}
-
-/// A first-class type: `lanes` elements, 1 meaning a scalar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ty {
-    /// Element type.
-    pub scalar: Scalar,
-    /// Number of lanes.
-    pub lanes: usize,
-}
-
-/// Scalar `i32`.
-pub const I32: Ty = Ty { scalar: Scalar::I32, lanes: 1 };
-/// Scalar `i64`.
-pub const I64: Ty = Ty { scalar: Scalar::I64, lanes: 1 };
-/// Scalar `i8`.
-pub const I8: Ty = Ty { scalar: Scalar::I8, lanes: 1 };
-/// Scalar `i16`.
-pub const I16: Ty = Ty { scalar: Scalar::I16, lanes: 1 };
-/// Scalar `float`.
-pub const F32: Ty = Ty { scalar: Scalar::F32, lanes: 1 };
-/// Address.
-pub const PTR: Ty = Ty { scalar: Scalar::Ptr, lanes: 1 };
-/// Address in a device's global memory.
-pub const GLOBAL: Ty = Ty { scalar: Scalar::Global, lanes: 1 };
-/// Address in a block's shared memory.
-pub const SHARED: Ty = Ty { scalar: Scalar::Shared, lanes: 1 };
-
-impl Ty {
-    /// The same element type with another number of lanes.
-    pub fn with_lanes(self, lanes: usize) -> Ty {
-        Ty { lanes, ..self }
-    }
-
-    /// The same number of lanes of another element type.
-    pub fn with_scalar(self, scalar: Scalar) -> Ty {
-        Ty { scalar, ..self }
-    }
-
-    /// The suffix of intrinsics' names, such as `v16f32`.
-    pub fn suffix(self) -> String {
-        let scalar = match self.scalar {
-            Scalar::I1 => "i1",
-            Scalar::I8 => "i8",
-            Scalar::I16 => "i16",
-            Scalar::I32 => "i32",
-            Scalar::I64 => "i64",
-            Scalar::F32 => "f32",
-            Scalar::F64 => "f64",
-            Scalar::BF16 => "bf16",
-            Scalar::Ptr => "p0",
-            Scalar::Global => "p1",
-            Scalar::Shared => "p3",
-        };
-        if self.lanes == 1 { scalar.to_owned() } else { format!("v{}{scalar}", self.lanes) }
-    }
-}
-
-impl fmt::Display for Ty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scalar = match self.scalar {
-            Scalar::I1 => "i1",
-            Scalar::I8 => "i8",
-            Scalar::I16 => "i16",
-            Scalar::I32 => "i32",
-            Scalar::I64 => "i64",
-            Scalar::F32 => "float",
-            Scalar::F64 => "double",
-            Scalar::BF16 => "bfloat",
-            Scalar::Ptr => "ptr",
-            Scalar::Global => "ptr addrspace(1)",
-            Scalar::Shared => "ptr addrspace(3)",
-        };
-        if self.lanes == 1 { f.write_str(scalar) } else { write!(f, "<{} x {scalar}>", self.lanes) }
-    }
-}
-
-/// A value of the function being written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Value {
-    /// How operands refer to it.
-    pub text: String,
-    /// Its type.
-    pub ty: Ty,
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.ty, self.text)
-    }
-}
-
-/// An `i64` literal.
-pub fn int(value: i64) -> Value {
-    Value { text: value.to_string(), ty: I64 }
-}
-
-/// An integer literal of any integer type; vectors hold it in every lane.
-pub fn int_of(ty: Ty, value: i64) -> Value {
-    let text = if ty.lanes == 1 { value.to_string() } else { format!("splat ({} {value})", ty.with_lanes(1)) };
-    Value { text, ty }
-}
-
-/// A float literal of any float type; vectors hold it in every lane.
-pub fn float_of(ty: Ty, value: f64) -> Value {
-    let rounded = if ty.scalar == Scalar::F32 { f64::from(value as f32) } else { value };
-    let literal = format!("0x{:016X}", rounded.to_bits());
-    let text = if ty.lanes == 1 { literal } else { format!("splat ({} {literal})", ty.with_lanes(1)) };
-    Value { text, ty }
-}
-
-/// The text of a module: functions, constants and the declarations they need.
-#[derive(Debug, Default)]
-pub struct ModuleText {
-    functions: Vec<String>,
-    constants: Vec<String>,
-    declarations: std::collections::BTreeSet<String>,
-    annotations: Vec<String>,
-}
-
-impl ModuleText {
-    /// Adds a constant array and returns its address.
-    pub fn constant(&mut self, element: &str, values: &[String]) -> Value {
-        let name = format!("@constant.{}", self.constants.len());
-        let list: Vec<_> = values.iter().map(|value| format!("{element} {value}")).collect();
-        let array = format!("[{} x {element}] [{}]", values.len(), list.join(", "));
-        let existing = self.constants.iter().position(|line| line.ends_with(&format!("constant {array}, align 64")));
-        match existing {
-            Some(index) => Value { text: format!("@constant.{index}"), ty: PTR },
-            None => {
-                self.constants.push(format!("{name} = private unnamed_addr constant {array}, align 64"));
-                Value { text: name, ty: PTR }
-            }
-        }
-    }
-
-    /// Says that blocks of a device kernel have this many threads, neither more nor less.
-    pub fn set_block(&mut self, kernel: &str, threads: u32, resident: Option<u32>) {
-        self.annotations.push(format!("!{{ptr @{kernel}, !\"reqntidx\", i32 {threads}}}"));
-        if let Some(resident) = resident {
-            self.annotations.push(format!("!{{ptr @{kernel}, !\"minctasm\", i32 {resident}}}"));
-        }
-    }
-
-    /// Adds a finished function.
-    pub fn add(&mut self, function: FunctionText) {
-        self.declarations.extend(function.declarations);
-        let FunctionText { header, body, .. } = function;
-        self.functions.push(format!("{header} {{\nentry:\n{body}}}\n"));
-    }
-
-    /// The whole module; `attributes` become those of every function (attribute group 0).
-    pub fn finish(self, triple: &str, attributes: &str) -> String {
-        let mut text = format!("target triple = \"{triple}\"\n\n");
-        for constant in &self.constants {
-            text += constant;
-            text += "\n";
-        }
-        for function in &self.functions {
-            text += "\n";
-            text += function;
-        }
-        text += "\n";
-        for declaration in &self.declarations {
-            text += declaration;
-            text += "\n";
-        }
-        text += &format!("\nattributes #0 = {{ {attributes} }}\n!0 = !{{}}\n");
-        if !self.annotations.is_empty() {
-            let numbers: Vec<_> = (1..=self.annotations.len()).map(|number| format!("!{number}")).collect();
-            text += &format!("!nvvm.annotations = !{{{}}}\n", numbers.join(", "));
-        }
-        for (index, annotation) in self.annotations.iter().enumerate() {
-            text += &format!("!{} = {annotation}\n", index + 1);
-        }
-        text
-    }
-}
+pub use module::ModuleText;
+pub use types::*;
 
 /// Writes the body of one function.
 #[derive(Debug)]
 pub struct FunctionText {
+    name: String,
     header: String,
     body: String,
     block: String,
     next: usize,
-    declarations: std::collections::BTreeSet<String>,
+    /// What of its module is declared or defined for it, by name.
+    needs: BTreeMap<String, String>,
+    constants: Vec<String>,
     machine: Machine,
     instructions: Instructions,
 }
@@ -247,10 +52,8 @@ pub struct Instructions {
 pub enum Role {
     /// The entry point of a program: exported.
     Entry,
-    /// A kernel: it stays a function of its own, so that profilers and listings show it.
+    /// A kernel, or what kernels call. A call is nothing beside what they do, and so listings and profilers show each once.
     Kernel,
-    /// Part of kernels.
-    Inner,
     /// A kernel of a device, launched over a grid.
     DeviceKernel,
 }
@@ -261,16 +64,16 @@ impl FunctionText {
         let list: Vec<_> = params.iter().map(|(ty, name)| format!("{ty} %{name}")).collect();
         let (linkage, attribute) = match role {
             Role::Entry => ("dso_local", ""),
-            Role::Kernel => ("internal", " noinline"),
-            Role::Inner => ("internal", ""),
+            Role::Kernel => ("hidden", " noinline"),
             Role::DeviceKernel => ("ptx_kernel", ""),
         };
         let machine = if role == Role::DeviceKernel { Machine::Device } else { Machine::Host };
         let header = format!("define {linkage} void @{name}({}) #0{attribute}", list.join(", "));
         let values = params.iter().map(|&(ty, name)| Value { text: format!("%{name}"), ty }).collect();
-        let (body, block, declarations) = (String::new(), "entry".into(), Default::default());
+        let (name, body, block) = (name.to_owned(), String::new(), "entry".into());
+        let (needs, constants) = (BTreeMap::new(), Vec::new());
         let instructions = Instructions { round_to_bf16: machine == Machine::Device, ..Instructions::default() };
-        (FunctionText { header, body, block, next: 0, declarations, machine, instructions }, values)
+        (FunctionText { name, header, body, block, next: 0, needs, constants, machine, instructions }, values)
     }
 
     /// The same function for a CPU that has these instructions.
@@ -353,9 +156,7 @@ impl FunctionText {
 
     /// Calls an intrinsic or an external function and declares it. `result` `None`: returns nothing.
     pub fn call(&mut self, name: &str, result: Option<Ty>, arguments: &[Value]) -> Option<Value> {
-        let types: Vec<_> = arguments.iter().map(|argument| argument.ty.to_string()).collect();
-        let result_text = result.map_or("void".to_owned(), |ty| ty.to_string());
-        self.declarations.insert(format!("declare {result_text} @{name}({})", types.join(", ")));
+        self.declare("", &result.map_or("void".to_owned(), |ty| ty.to_string()), name, arguments);
         self.call_text(&format!("@{name}"), result, arguments)
     }
 
@@ -367,15 +168,15 @@ impl FunctionText {
 
     /// The block's dynamic shared memory.
     pub fn shared_memory(&mut self) -> Value {
-        self.declarations.insert("@shared = external addrspace(3) global [0 x i8], align 16".to_owned());
+        let line = "@shared = external addrspace(3) global [0 x i8], align 16";
+        self.needs.insert("shared".to_owned(), line.to_owned());
         Value { text: "@shared".into(), ty: SHARED }
     }
 
     /// Calls an intrinsic that returns `count` values of one type.
     pub fn call_many(&mut self, name: &str, result: Ty, count: usize, arguments: &[Value]) -> Vec<Value> {
-        let types: Vec<_> = arguments.iter().map(|argument| argument.ty.to_string()).collect();
         let tuple = format!("{{ {} }}", vec![result.to_string(); count].join(", "));
-        self.declarations.insert(format!("declare {tuple} @{name}({})", types.join(", ")));
+        self.declare("", &tuple, name, arguments);
         let list: Vec<_> = arguments.iter().map(ToString::to_string).collect();
         let all = self.define(result, &format!("call {tuple} @{name}({})", list.join(", ")));
         (0..count).map(|i| self.define(result, &format!("extractvalue {tuple} {}, {i}", all.text))).collect()
@@ -383,12 +184,19 @@ impl FunctionText {
 
     /// Calls a function that this module defines.
     pub fn call_local(&mut self, name: &str, arguments: &[Value]) {
+        self.declare("hidden ", "void", name, arguments);
         self.call_text(&format!("@{name}"), None, arguments);
     }
 
     /// Calls through an address.
     pub fn call_pointer(&mut self, callee: &Value, arguments: &[Value]) {
         self.call_text(&callee.text, None, arguments);
+    }
+
+    fn declare(&mut self, visibility: &str, result: &str, name: &str, arguments: &[Value]) {
+        let types: Vec<_> = arguments.iter().map(|argument| argument.ty.to_string()).collect();
+        let line = format!("declare {visibility}{result} @{name}({})", types.join(", "));
+        self.needs.insert(name.to_owned(), line);
     }
 
     fn call_text(&mut self, callee: &str, result: Option<Ty>, arguments: &[Value]) -> Option<Value> {
@@ -461,6 +269,20 @@ impl FunctionText {
     pub fn element(&mut self, base: &Value, index: &Value, element_bytes: i64) -> Value {
         let bytes = self.scale(index, element_bytes);
         self.offset(base, &bytes)
+    }
+
+    /// The address of a constant array.
+    pub fn constant(&mut self, element: &str, values: &[String]) -> Value {
+        let list: Vec<_> = values.iter().map(|value| format!("{element} {value}")).collect();
+        let array = format!("[{} x {element}] [{}]", values.len(), list.join(", "));
+        let existing = self.constants.iter().position(|other| *other == array);
+        let number = existing.unwrap_or(self.constants.len());
+        let name = format!("{}.constant.{number}", self.name);
+        if existing.is_none() {
+            self.needs.insert(name.clone(), format!("@{name} = private unnamed_addr constant {array}, align 64"));
+            self.constants.push(array);
+        }
+        Value { text: format!("@{name}"), ty: PTR }
     }
 
     /// Loads a value that is aligned to `align` bytes.
@@ -548,9 +370,4 @@ impl FunctionText {
         let result = vector.ty.with_lanes(lanes);
         self.define(result, &format!("shufflevector {vector}, {} poison, {mask}", vector.ty))
     }
-}
-
-/// The value of an integer literal.
-fn literal(value: &Value) -> Option<i64> {
-    if value.ty.lanes == 1 { value.text.parse().ok() } else { None }
 }

@@ -47,13 +47,14 @@ impl Attend {
         let (a_stride, c_stride) = (self.query_stride, self.score_stride);
         let (left, start, rows_of_call, prefetch) = (self.query_form, Start::Zero, self.rows, Level::Second);
         let k = self.padded;
-        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start, rows: rows_of_call, prefetch };
+        // A block's values.
+        let ahead = Some(context.kv.half_bytes());
+        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start, rows: rows_of_call, ahead, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);
             let scores = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
-            let to_values = int(context.kv.half_bytes() as i64);
-            f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone(), to_values]);
+            f.call_local(&multiply, &[self.queries.clone(), keys, scores, rows.clone()]);
         });
     }
 
@@ -75,7 +76,8 @@ impl Attend {
         let (a_stride, c_stride) = (self.score_stride, self.state_stride);
         let (left, start, rows_of_call, prefetch) = (LeftForm::Wide, Start::Memory, self.rows, Level::Second);
         let k = KV_BLOCK_POSITIONS;
-        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start, rows: rows_of_call, prefetch };
+        let ahead = None;
+        let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start, rows: rows_of_call, ahead, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
             let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);

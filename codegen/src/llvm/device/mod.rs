@@ -30,8 +30,8 @@ use std::mem::offset_of;
 
 /// The LLVM IR of a model's device kernels, and what of it each launch runs.
 pub struct DeviceText {
-    /// The module's text.
-    pub ir: String,
+    /// The module's text, in units.
+    pub units: Vec<String>,
     /// Kernels and grids of every program.
     pub code: GpuCode,
 }
@@ -65,8 +65,8 @@ pub fn emit_model(model: &PlannedModel) -> Result<DeviceText, CodegenError> {
         }
         programs.push(code);
     }
-    let ir = module.finish(compile::GPU_TRIPLE, "nounwind");
-    Ok(DeviceText { ir, code: GpuCode { workspace_bytes, programs } })
+    let units = module.finish(compile::GPU_TRIPLE, "nounwind");
+    Ok(DeviceText { units, code: GpuCode { workspace_bytes, programs } })
 }
 
 fn emit_kernel(context: &mut DeviceContext<'_>) -> Result<(), String> {
@@ -178,7 +178,7 @@ impl DeviceContext<'_> {
     }
 
     /// What expressions of the kernel refer to, without any products.
-    fn scope<'s>(&'s mut self, params: &'s DeviceParams) -> expression::Scope<'s> {
+    fn scope<'s>(&'s self, params: &'s DeviceParams) -> expression::Scope<'s> {
         expression::Scope {
             body: &self.kernel.region.body,
             inputs: &params.inputs,
@@ -186,7 +186,6 @@ impl DeviceContext<'_> {
             tiles: HashMap::new(),
             reduced: HashMap::new(),
             fma: math::Fma::Fused,
-            module: self.module,
             lanes: thread::LANES,
             known: HashMap::new(),
         }

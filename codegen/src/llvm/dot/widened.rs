@@ -47,7 +47,7 @@ pub fn multiply_panel(
         let b = f.element(b, number, (part * NARROW) as i64);
         let widen = widen(context, k);
         f.call_local(&widen, &[b.clone(), memory.clone()]);
-        let shape = Shape { k, layout: Tiles::Widened, ..shape.clone() };
+        let shape = Shape { k, layout: Tiles::Widened, ahead: None, ..shape.clone() };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         let next = f.offset(&b, &int((k * NARROW) as i64));
         let [next, from] = [&next, memory].map(|address| f.cast("ptrtoint", address, I64));
@@ -67,7 +67,7 @@ fn widen(context: &mut KernelContext<'_>, k: usize) -> String {
     if !context.multiplies.is_new(&name) {
         return name;
     }
-    let (mut f, values) = FunctionText::new(Role::Inner, &name, &[(PTR, "from"), (PTR, "to")]);
+    let (mut f, values) = FunctionText::new(Role::Kernel, &name, &[(PTR, "from"), (PTR, "to")]);
     let [from, to] = values.try_into().expect("two parameters");
     f.for_each(&int(0), &int((k / 32) as i64), 1, |f, block| {
         let from = f.element(&from, block, (32 * NARROW) as i64);

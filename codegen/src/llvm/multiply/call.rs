@@ -4,7 +4,7 @@ use super::super::math::floats;
 use super::super::step_args::share;
 use super::super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, float_of, int};
 use super::block::{Ahead, Block, Order};
-use super::{LINE, Level, NARROW_LINE, Registers, Rows, Shape, Start, TILE, Tiles};
+use super::{LINE, Level, Multiplies, NARROW_LINE, Registers, Rows, Shape, Start, TILE, Tiles};
 
 /// Rows that read tiles in turn at most, while registers hold sums of all tiles: an element of A is loaded for each tile
 /// then, and more rows would wait for that.
@@ -16,10 +16,15 @@ const BLOCKS_OF_HALVES: usize = 4;
 
 /// As many rows as the tallest register block has are one block of exactly that many, so that B is read once for them, in
 /// the order of memory. More are blocks of two tiles, of which the first brings B into cache.
-pub fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
+pub fn emit(multiplies: &mut Multiplies, module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
     let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows"), (I64, "ahead")];
-    let (mut f, values) = FunctionText::new(Role::Inner, name, &params);
-    let [a, b, c, rows, ahead] = values.try_into().expect("five parameters");
+    let params = &params[..if shape.ahead.is_none() { 5 } else { 4 }];
+    let (mut f, values) = FunctionText::new(Role::Kernel, name, params);
+    let [a, b, c, rows] = values[..4].to_vec().try_into().expect("four parameters");
+    let ahead = match shape.ahead {
+        Some(bytes) => int(bytes as i64),
+        None => values[4].clone(),
+    };
     let tallest = registers.tallest(shape);
     let call = Call { registers, shape, a, b, c };
     let Rows { unit, most } = shape.rows;
@@ -30,7 +35,9 @@ pub fn emit(module: &mut ModuleText, registers: &Registers, shape: &Shape, name:
         call.deal_out(&mut f, tallest, &rows, &ahead);
     } else {
         let fit = f.compare("icmp sle", &rows, &int(tallest as i64));
-        f.when(&fit, |f| call.one(f, &counts(1, tallest), [&int(0), &rows], &Share::whole(&ahead)));
+        let few = Shape { rows: Rows { unit: 1, most: tallest }, ..shape.clone() };
+        let few = multiplies.get(module, registers, &few);
+        f.when(&fit, |f| f.call_local(&few, &values));
         let exceed = f.compare("icmp sgt", &rows, &int(tallest as i64));
         f.when(&exceed, |f| call.deal_out(f, registers.rows[1], &rows, &ahead));
     }

@@ -101,6 +101,11 @@ impl HostTarget {
         self
     }
 
+    /// Whether a matrix unit takes its products of bf16.
+    pub fn has_tiles(&self) -> bool {
+        ["amx-tile", "amx-bf16", "avx512bw"].iter().all(|feature| self.has(feature))
+    }
+
     /// Whether code for this target may use a feature.
     pub fn has(&self, feature: &str) -> bool {
         self.cpu_features.iter().any(|known| known == feature)

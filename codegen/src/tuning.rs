@@ -1,10 +1,11 @@
 //! Sizes that kernels for CPUs are cut to. Which are best no price tells; the defaults won on several machines, and
 //! `llmc compile --tune` measures others. None of them changes a bit of any result.
 
+use crate::host::HostTarget;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 
-/// What vector instructions work on at a time. Tiles of a matrix unit have sizes of their own.
+/// What vector instructions work on at a time, and, under names of their own, tiles of a matrix unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuning {
@@ -16,11 +17,31 @@ pub struct Tuning {
     pub sum_part: usize,
     /// Rows of queries that keys and values meet while they are in cache, about.
     pub query_rows: usize,
+    /// Rows that are brought into tiles together, which a panel of a weight meets while it is in cache, at most.
+    pub tile_block_rows: usize,
+    /// Sums by tiles that are longer are cut, so that a part of the rows stays in cache while panels pass by.
+    pub tile_longest_sum: usize,
+    /// Length of the parts of a cut sum.
+    pub tile_sum_part: usize,
+    /// Columns that a part of the rows meets while it is in cache, where sums are cut.
+    pub tile_cut_columns: usize,
+    /// Rows of queries that keys and values meet in tiles, about.
+    pub tile_query_rows: usize,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { prefetch_bytes: 8 << 10, block_rows: 96, sum_part: 1024, query_rows: 24 }
+        Tuning {
+            prefetch_bytes: 8 << 10,
+            block_rows: 96,
+            sum_part: 1024,
+            query_rows: 24,
+            tile_block_rows: 256,
+            tile_longest_sum: 1536,
+            tile_sum_part: 512,
+            tile_cut_columns: 256,
+            tile_query_rows: 32,
+        }
     }
 }
 
@@ -32,6 +53,8 @@ pub struct Size {
     /// Its value in a tuning.
     pub get: fn(&Tuning) -> usize,
     set: fn(&mut Tuning, usize),
+    /// Whether only tiles have it.
+    of_tiles: bool,
     /// Values beside the default that are worth a measurement.
     pub alternatives: &'static [usize],
     /// What it may be, and what it must be a multiple of.
@@ -39,11 +62,12 @@ pub struct Size {
 }
 
 /// All sizes.
-pub const SIZES: [Size; 4] = [
+pub const SIZES: [Size; 9] = [
     Size {
         name: "prefetch_bytes",
         get: |tuning| tuning.prefetch_bytes,
         set: |tuning, value| tuning.prefetch_bytes = value,
+        of_tiles: false,
         alternatives: &[4 << 10, 16 << 10],
         allowed: (0..=1 << 20, 64),
     },
@@ -51,6 +75,7 @@ pub const SIZES: [Size; 4] = [
         name: "block_rows",
         get: |tuning| tuning.block_rows,
         set: |tuning, value| tuning.block_rows = value,
+        of_tiles: false,
         alternatives: &[48, 192],
         allowed: (1..=4096, 1),
     },
@@ -58,6 +83,7 @@ pub const SIZES: [Size; 4] = [
         name: "sum_part",
         get: |tuning| tuning.sum_part,
         set: |tuning, value| tuning.sum_part = value,
+        of_tiles: false,
         alternatives: &[512, 1536],
         allowed: (32..=1 << 20, 32),
     },
@@ -65,12 +91,59 @@ pub const SIZES: [Size; 4] = [
         name: "query_rows",
         get: |tuning| tuning.query_rows,
         set: |tuning, value| tuning.query_rows = value,
+        of_tiles: false,
         alternatives: &[12, 48],
+        allowed: (1..=1024, 1),
+    },
+    Size {
+        name: "tile_block_rows",
+        get: |tuning| tuning.tile_block_rows,
+        set: |tuning, value| tuning.tile_block_rows = value,
+        of_tiles: true,
+        alternatives: &[128, 512],
+        allowed: (32..=1024, 32),
+    },
+    Size {
+        name: "tile_longest_sum",
+        get: |tuning| tuning.tile_longest_sum,
+        set: |tuning, value| tuning.tile_longest_sum = value,
+        of_tiles: true,
+        alternatives: &[1024, 3072],
+        allowed: (32..=1 << 20, 32),
+    },
+    Size {
+        name: "tile_sum_part",
+        get: |tuning| tuning.tile_sum_part,
+        set: |tuning, value| tuning.tile_sum_part = value,
+        of_tiles: true,
+        alternatives: &[256, 1024],
+        allowed: (32..=1 << 20, 32),
+    },
+    Size {
+        name: "tile_cut_columns",
+        get: |tuning| tuning.tile_cut_columns,
+        set: |tuning, value| tuning.tile_cut_columns = value,
+        of_tiles: true,
+        alternatives: &[128, 512],
+        allowed: (32..=4096, 32),
+    },
+    Size {
+        name: "tile_query_rows",
+        get: |tuning| tuning.tile_query_rows,
+        set: |tuning, value| tuning.tile_query_rows = value,
+        of_tiles: true,
+        alternatives: &[64, 128],
         allowed: (1..=1024, 1),
     },
 ];
 
 impl Tuning {
+    /// The defaults with another value of one size each: those that are worth a measurement for a target.
+    pub fn candidates(target: &HostTarget) -> Vec<Tuning> {
+        let sizes = SIZES.iter().filter(|size| target.has_tiles() || !size.of_tiles);
+        sizes.flat_map(|size| size.alternatives.iter().map(|&value| Tuning::default().with(size, value))).collect()
+    }
+
     /// The same with another value of one size.
     pub fn with(mut self, size: &Size, value: usize) -> Tuning {
         (size.set)(&mut self, value);
@@ -107,6 +180,13 @@ mod tests {
                 assert_eq!(tuning.check(), Ok(()));
             }
         }
+        let [vectors, tiles] = ["x86-64-v4", "sapphirerapids"].map(|name| HostTarget::named(name).unwrap());
+        let all: usize = SIZES.iter().map(|size| size.alternatives.len()).sum();
+        assert_eq!(Tuning::candidates(&tiles).len(), all);
+        let for_vectors = Tuning::candidates(&vectors);
+        assert!(!for_vectors.is_empty() && for_vectors.iter().all(|tuning| tuning.tile_block_rows == 256));
+        assert!(for_vectors.len() < all);
+        assert_eq!(Tuning::candidates(&tiles.with_vectors_alone()), for_vectors);
         assert!(Tuning { sum_part: 100, ..Tuning::default() }.check().unwrap_err().contains("sum_part is 100"));
         assert!(Tuning { query_rows: 0, ..Tuning::default() }.check().unwrap_err().contains("1..=1024"));
     }

@@ -188,12 +188,8 @@ fn tune(
     check_runnable(target)?;
     let hardware = Hardware::here();
     let (sample, sizes) = sample(planned);
-    let candidates: Vec<Tuning> = SIZES
-        .iter()
-        .flat_map(|size| size.alternatives.iter().map(|&value| Tuning::default().with(size, value)))
-        .collect();
     let mut bench = Bench { sample: &sample, sizes: &sizes, target, threads: hardware.threads };
-    let (baseline, noise, mut trials) = bench.trials(&candidates, progress)?;
+    let (baseline, noise, mut trials) = bench.trials(&Tuning::candidates(target), progress)?;
     // The best value of each size.
     let mut together = Tuning::default();
     let mut winners = 0;

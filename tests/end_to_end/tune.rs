@@ -2,9 +2,13 @@
 
 use super::support::binaries::{compile, fails_saying, json, llmc, llmrt, succeeds};
 use super::support::models::tiny;
+use super::support::tiles::{LEVEL, can_run, with_amx};
+use llmc_artifact::Artifact;
+use llmc_codegen::tuning::{SIZES, Tuning};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 fn tuning(artifact: &Path) -> Value {
     serde_json::from_str(&succeeds(llmc().arg("inspect").arg(artifact).arg("--tuning"))).unwrap()
@@ -35,31 +39,59 @@ fn what_was_measured_is_kept_and_repeats_the_artifact() {
     assert!(fs::read(&measured).unwrap() == fs::read(&repeated).unwrap());
 }
 
-#[test]
-fn sizes_change_no_bit() {
+/// The code of a small model with some sizes, and what a run of it says.
+fn code_and_results(target: &str, tuning: Tuning, run: impl Fn(&mut Command) -> &mut Command) -> (Vec<u8>, Value) {
     let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name);
-    let target = |tuning: Value| {
-        json!([{
-            "target": "x86-64-v3", "tuning": tuning, "cpu": "any", "threads": 1, "steps": [], "noise": 0.02, "trials": []
-        }])
-    };
-    let default = json!({"prefetch_bytes": 8192, "block_rows": 96, "sum_part": 1024, "query_rows": 24});
-    let other = json!({"prefetch_bytes": 64, "block_rows": 12, "sum_part": 32, "query_rows": 5});
-    let logits = [("default", default), ("other", other)].map(|(name, tuning)| {
-        let (file, artifact) = (path(&format!("{name}.json")), path(&format!("{name}.llmc")));
-        fs::write(&file, target(tuning).to_string()).unwrap();
-        succeeds(compile(tiny("llama"), &artifact).args(["--target", "x86-64-v3", "--tuning"]).arg(&file));
-        let ids: Vec<String> = (0..70).map(|id| (id % 60).to_string()).collect();
-        let mut run = llmrt();
-        run.arg("run").arg(&artifact).args(["--prompt-ids", &ids.join(","), "-n", "20", "--ignore-eos"]);
-        let said = json(run.args(["--logprobs", "5", "--threads", "3"]));
-        (said, fs::read(artifact).unwrap())
-    });
-    let [(default, default_bytes), (other, other_bytes)] = logits;
-    assert_eq!(default["ids"], other["ids"]);
-    assert_eq!(default["logprobs"], other["logprobs"]);
-    assert!(default_bytes != other_bytes, "the code is the same: the sizes had no influence");
+    let [file, artifact] = ["tuning.json", "model.llmc"].map(|name| directory.path().join(name));
+    let tuned = json!([{
+        "target": target, "tuning": tuning, "cpu": "any", "threads": 1, "steps": [], "noise": 0.02, "trials": []
+    }]);
+    fs::write(&file, tuned.to_string()).unwrap();
+    succeeds(compile(tiny("llama"), &artifact).args(["--target", target, "--tuning"]).arg(&file));
+    let code = Artifact::open(&artifact).unwrap();
+    let code = code.tensor(&code.manifest().targets[0].tensor).unwrap().to_vec();
+    let ids: Vec<String> = (0..70).map(|id| (id % 60).to_string()).collect();
+    let mut command = llmrt();
+    command.arg("run").arg(&artifact).args(["--prompt-ids", &ids.join(","), "-n", "20", "--ignore-eos"]);
+    (code, json(run(command.args(["--logprobs", "5", "--threads", "3"]))))
+}
+
+/// Each of `steps` has an influence on the code beside the ones before it, and none on results.
+fn sizes_change_no_bit(target: &str, steps: &[&[(&str, usize)]], run: impl Fn(&mut Command) -> &mut Command) {
+    let mut tuning = Tuning::default();
+    let (mut before, results) = code_and_results(target, tuning, &run);
+    for step in steps {
+        for &(name, value) in *step {
+            tuning = tuning.with(SIZES.iter().find(|size| size.name == name).expect("a size"), value);
+        }
+        let (code, said) = code_and_results(target, tuning, &run);
+        assert_eq!((&said["ids"], &said["logprobs"]), (&results["ids"], &results["logprobs"]), "{tuning:?}");
+        assert!(code != before, "{step:?} had no influence");
+        before = code;
+    }
+}
+
+#[test]
+fn sizes_of_vectors_change_no_bit() {
+    // No sum of the model is so long that `sum_part` would cut it.
+    let steps: [&[_]; 3] = [&[("prefetch_bytes", 64)], &[("block_rows", 12)], &[("query_rows", 5)]];
+    sizes_change_no_bit("x86-64-v3", &steps, |command| command);
+}
+
+#[test]
+fn sizes_of_tiles_change_no_bit() {
+    if can_run() {
+        let steps: [&[_]; 6] = [
+            &[("tile_block_rows", 32)],
+            &[("tile_query_rows", 70)],
+            // Sums of 160 are cut, in parts of 64 and of 32; then those of 64 as well.
+            &[("tile_longest_sum", 64), ("tile_sum_part", 64)],
+            &[("tile_sum_part", 32)],
+            &[("tile_longest_sum", 32)],
+            &[("tile_cut_columns", 64)],
+        ];
+        sizes_change_no_bit(LEVEL, &steps, with_amx);
+    }
 }
 
 #[test]
@@ -75,7 +107,7 @@ fn what_cannot_be_measured_or_repeated() {
     };
     fails_saying(&mut given("{}"), &["tuning.json holds no sizes", "llmc inspect --tuning"]);
     fails_saying(&mut given("[]"), &["x86-64-v3", "measured sizes"]);
-    let tuning = r#"{"prefetch_bytes": 64, "block_rows": 0, "sum_part": 32, "query_rows": 5}"#;
+    let tuning = json!(Tuning { block_rows: 0, ..Tuning::default() });
     let entry = format!(
         r#"[{{"target": "x86-64-v3", "tuning": {tuning}, "cpu": "", "threads": 1, "steps": [], "noise": 0, "trials": []}}]"#
     );

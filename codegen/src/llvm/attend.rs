@@ -86,7 +86,9 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     context.used = context.used.max(unit);
     let (tokens, chunk) = match unit {
         MatrixUnit::Vectors | MatrixUnit::Pairs => (context.target.tuning.query_rows.div_ceil(group), CHUNK),
-        MatrixUnit::Tiles => (tiles::tokens(group), tiles::chunk(attention.method)),
+        MatrixUnit::Tiles => {
+            (tiles::tokens(context.target.tuning.tile_query_rows, group), tiles::chunk(attention.method))
+        }
     };
     let query_form = if unit == MatrixUnit::Vectors { LeftForm::Wide } else { LeftForm::Pairs };
     // Rows start at cache lines that are not all alike.

@@ -86,7 +86,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let narrow = are_narrow(&operand, &all);
     let by_tiles = narrow && tiles::suit(context, &operand);
     let least_columns = match context.method {
-        _ if by_tiles => tiles::columns(operand.k),
+        _ if by_tiles => tiles::columns(operand.k, &context.target.tuning),
         DotMethod::Gemm => 2 * PANEL,
         DotMethod::Gemv | DotMethod::SplitK => PANEL,
     };
@@ -152,10 +152,12 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
                 f.min(&own, &blocks)
             });
             f.for_each(&start, &end, 1, |f, column_block| {
-                let block = if blocking.left == Left::Tiles {
-                    tiles::emit_block(f, context, params, &blocking, section, (&a, &row, &count), column_block)
+                let rows = (&a, &row, &count);
+                let block = if let Left::Tiles(parts) = blocking.left {
+                    let block = tiles::Block { blocking: &blocking, parts, section };
+                    tiles::emit_block(f, context, params, block, rows, column_block)
                 } else {
-                    emit_block(f, context, params, &blocking, section, (&a, &row, &count), column_block)
+                    emit_block(f, context, params, &blocking, section, rows, column_block)
                 };
                 result = std::mem::replace(&mut result, Ok(())).and(block);
             });

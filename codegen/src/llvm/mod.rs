@@ -127,8 +127,7 @@ enum MatrixUnit {
 impl MatrixUnit {
     /// The best that a target has.
     fn of(target: &HostTarget) -> MatrixUnit {
-        let has_tiles = ["amx-tile", "amx-bf16", "avx512bw"].iter().all(|feature| target.has(feature));
-        match (has_tiles, target.multiplies_pairs) {
+        match (target.has_tiles(), target.multiplies_pairs) {
             (true, _) => MatrixUnit::Tiles,
             (false, true) => MatrixUnit::Pairs,
             (false, false) => MatrixUnit::Vectors,

@@ -2,6 +2,7 @@
 //! rows that fills register blocks differently.
 
 use llmc_amx_emulator::{Unit, count_products, unit};
+use llmc_codegen::tuning::Tuning;
 use llmc_differential::case::{Limits, Target};
 use llmc_differential::cases::products::{Sizes, case};
 use llmc_differential::check::{Bounds, Sharpness, check};
@@ -153,11 +154,26 @@ fn tiles() {
         let sharpness = run(sizes, NUMERICS[1], target.clone(), LIMITS, COUNTS);
         sharpness.assert(DType::BF16, sizes.inputs, 5e-3);
     }
-    for sizes in LONG {
-        let sharpness = run(sizes, NUMERICS[1], target.clone(), MANY, &[&[1; 5], &[1; 40], &[270, 1]]);
-        sharpness.assert(DType::BF16, sizes.inputs, 0.2);
+    for target in [target.clone(), cut_smaller(target)] {
+        for sizes in LONG {
+            let sharpness = run(sizes, NUMERICS[1], target.clone(), MANY, &[&[1; 5], &[1; 40], &[270, 1]]);
+            sharpness.assert(DType::BF16, sizes.inputs, 0.2);
+        }
     }
     assert!(unit() == Unit::Hardware || count_products() > before + 1000, "no tiles were used");
+}
+
+/// The same with small blocks and many cuts in tiles.
+fn cut_smaller(target: Target) -> Target {
+    let Target::Host(mut target) = target else { panic!("tiles are a CPU's") };
+    target.tuning = Tuning {
+        tile_block_rows: 96,
+        tile_longest_sum: 32,
+        tile_sum_part: 96,
+        tile_cut_columns: 64,
+        ..Tuning::default()
+    };
+    Target::Host(target)
 }
 
 fn check_on_device(all: &[Sizes], counts: &[&[usize]], max_looseness: f64) {

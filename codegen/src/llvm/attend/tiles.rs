@@ -34,9 +34,9 @@ pub fn unit(context: &KernelContext<'_>, attention: &Attention, dtype: DType) ->
     }
 }
 
-/// Tokens of an item: as many as fill a block of rows.
-pub fn tokens(group: usize) -> usize {
-    (GROUP / group).max(1)
+/// Tokens of an item: as many as fill so many rows.
+pub fn tokens(query_rows: usize, group: usize) -> usize {
+    (query_rows / group).max(1)
 }
 
 /// Positions of a chunk.

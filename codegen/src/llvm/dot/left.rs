@@ -4,6 +4,7 @@ use super::super::multiply::LeftForm;
 use super::super::rows::{Columns, LANES, Outputs, emit_rows};
 use super::super::text::{FunctionText, Value, int};
 use super::super::{KernelContext, KernelParams};
+use super::tiles::Parts;
 use super::{Blocking, tiles};
 use crate::kernel::dot::ComputedRows;
 use llmc_ir::dtype::DType;
@@ -20,8 +21,9 @@ pub enum Left {
     Copied(DType),
     /// In working memory: bf16 rows with zeros to the end of a block of k.
     Pairs,
-    /// In working memory: bf16 tiles of 16 rows and 32 k, with zeros to the end of a tile of k.
-    Tiles,
+    /// In working memory: bf16 tiles of 16 rows and 32 k, with zeros to the end of a tile of k, a part of the sum after the
+    /// other.
+    Tiles(Parts),
 }
 
 impl Left {
@@ -29,7 +31,7 @@ impl Left {
     pub fn form(self) -> LeftForm {
         match self {
             Left::InPlace | Left::Copied(_) => LeftForm::Wide,
-            Left::Pairs | Left::Tiles => LeftForm::Pairs,
+            Left::Pairs | Left::Tiles(_) => LeftForm::Pairs,
         }
     }
 }
@@ -82,8 +84,8 @@ impl LeftRows<'_> {
                 copy_rows(f, blocking, &from, &self.copy, &count);
                 self.copy.clone()
             }
-            Left::Tiles => {
-                tiles::pack_rows(f, blocking, &from, &self.copy, &count);
+            Left::Tiles(parts) => {
+                tiles::pack_rows(f, (blocking, parts), &from, &self.copy, &count);
                 self.copy.clone()
             }
         };

@@ -13,18 +13,11 @@ use super::super::text::{FunctionText, I16, Value, int, int_of};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
 use super::{Blocking, Left, RowSpan, Section, emit_epilogue};
 use crate::kernel::dot::{LeftOperand, PANEL, Product};
+use crate::tuning::Tuning;
 use llmc_ir::op::DotMethod;
 
 /// Rows of a program at least: vector instructions read weights as fast for fewer, and need no tiles.
 const FEWEST_ROWS: usize = 4;
-/// Rows of a block at most.
-const MOST_ROWS: usize = 256;
-/// Sums longer than this are cut.
-const LONGEST_SUM: usize = 1536;
-/// Length of the parts of a cut sum.
-const SUM_PART: usize = 512;
-/// Columns of a block where sums are cut, so that a part of the rows is used for all of them.
-const COLUMNS_OF_CUT_SUMS: usize = 256;
 /// Lines of a panel per tile of k.
 const LINES: usize = BLOCK * ROWS;
 /// From a tile of a panel to the one of the next k.
@@ -38,24 +31,24 @@ pub fn suit(context: &KernelContext<'_>, operand: &LeftOperand) -> bool {
         && context.bounds.max_of(operand.rows) >= FEWEST_ROWS
 }
 
-/// Columns of a block at least.
-pub fn columns(k: usize) -> usize {
-    if k > LONGEST_SUM { COLUMNS_OF_CUT_SUMS } else { PANEL }
+/// Columns of a block at least: where sums are cut, a part of the rows is used for many.
+pub fn columns(k: usize, tuning: &Tuning) -> usize {
+    if Parts::of(k, tuning).whole > 0 { tuning.tile_cut_columns } else { PANEL }
 }
 
 /// Blocks of rows: all rows that the program can have, or as many as fit the caches.
 pub fn blocking(context: &KernelContext<'_>, operand: &LeftOperand) -> Blocking {
-    let most_rows = context.bounds.max_of(operand.rows).min(MOST_ROWS);
+    let tuning = &context.target.tuning;
+    let most_rows = context.bounds.max_of(operand.rows).min(tuning.tile_block_rows);
     let rows = most_rows.next_multiple_of(GROUP);
-    let parts = Parts::of(operand.k);
+    let parts = Parts::of(operand.k, tuning);
     let a_stride = (parts.whole + 1) * parts.depth() * ROW_BYTES;
-    Blocking { k: operand.k, rows, most_rows, row_unit: GROUP, a_stride, left: Left::Tiles, widened: None }
+    Blocking { k: operand.k, rows, most_rows, row_unit: GROUP, a_stride, left: Left::Tiles(parts), widened: None }
 }
 
 /// Copies rows of bf16 into tiles, with zeros to the end of a tile of k. Rows to the end of the last tile are left as
 /// they are. The tiles of one part of the sum lie together, so that they take turns evenly in the second-level cache.
-pub fn pack_rows(f: &mut FunctionText, blocking: &Blocking, from: &Value, to: &Value, count: &Value) {
-    let parts = Parts::of(blocking.k);
+pub fn pack_rows(f: &mut FunctionText, (blocking, parts): (&Blocking, Parts), from: &Value, to: &Value, count: &Value) {
     let whole = blocking.k / DEPTH;
     f.for_each(&int(0), count, 1, |f, row| {
         let from = f.element(from, row, (blocking.k * 2) as i64);
@@ -97,26 +90,25 @@ pub fn emit_block(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     params: &KernelParams,
-    blocking: &Blocking,
-    section: &Section<'_>,
+    block: Block<'_>,
     (a, row, count): (&Value, &Value, &Value),
     column_block: &Value,
 ) -> Result<(), String> {
+    let Block { parts, section, .. } = block;
     context.used = MatrixUnit::Tiles;
     let [first, count_of_panels] = section.panels(f, column_block);
     let panels = Panels { first, count: count_of_panels };
-    let parts = Parts::of(blocking.k);
     // The first part starts the sums, and with the last one they are complete.
     if parts.whole > 0 {
-        let part = Part { blocking, section, depth: parts.depth(), start: Start::Zero, number: int(0) };
+        let part = Part { block, depth: parts.depth(), start: Start::Zero, number: int(0) };
         part.multiply_all(f, context, params, (a, count), &panels, section.products.len());
     }
     f.for_each(&int(1), &int(parts.whole as i64), 1, |f, number| {
-        let part = Part { blocking, section, depth: parts.depth(), start: Start::Memory, number: number.clone() };
+        let part = Part { block, depth: parts.depth(), start: Start::Memory, number: number.clone() };
         part.multiply_all(f, context, params, (a, count), &panels, section.products.len());
     });
     let start = if parts.whole > 0 { Start::Memory } else { Start::Zero };
-    let last = Part { blocking, section, depth: parts.last, start, number: int(parts.whole as i64) };
+    let last = Part { block, depth: parts.last, start, number: int(parts.whole as i64) };
     last.multiply_last(f, context, params, (a, count), &panels, |f, context, rows| {
         let [start, end] = rows.map(|offset| f.add(row, offset));
         let span = RowSpan { block: row, start: &start, end: &end };
@@ -130,42 +122,52 @@ struct Panels {
     count: Value,
 }
 
+/// A block of rows and columns.
+#[derive(Clone, Copy)]
+pub struct Block<'a> {
+    pub blocking: &'a Blocking,
+    pub parts: Parts,
+    pub section: &'a Section<'a>,
+}
+
 /// How a sum is cut.
-struct Parts {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
     /// Parts before the last one, all of one length.
     whole: usize,
+    /// Tiles of k in each of them.
+    part: usize,
     /// Tiles of k in the last one, at least 1 and no more than in another.
     last: usize,
 }
 
 impl Parts {
-    fn of(k: usize) -> Parts {
+    fn of(k: usize, tuning: &Tuning) -> Parts {
         let depth = k.div_ceil(DEPTH);
-        let part = SUM_PART / DEPTH;
-        let whole = if k > LONGEST_SUM { (depth - 1) / part } else { 0 };
-        Parts { whole, last: depth - whole * part }
+        let part = tuning.tile_sum_part / DEPTH;
+        let whole = if k > tuning.tile_longest_sum { (depth - 1) / part } else { 0 };
+        Parts { whole, part, last: depth - whole * part }
     }
 
     /// Tiles of k in the longest.
-    fn depth(&self) -> usize {
-        if self.whole > 0 { SUM_PART / DEPTH } else { self.last }
+    fn depth(self) -> usize {
+        if self.whole > 0 { self.part } else { self.last }
     }
 
     /// Bytes of a part of 16 rows.
-    fn row_tile_bytes(&self) -> usize {
+    fn row_tile_bytes(self) -> usize {
         self.depth() * TILE_BYTES
     }
 
     /// Bytes of a part of a block's rows.
-    fn bytes(&self, blocking: &Blocking) -> usize {
+    fn bytes(self, blocking: &Blocking) -> usize {
         blocking.rows / ROWS * self.row_tile_bytes()
     }
 }
 
 /// A part of the sum of all products of a block.
 struct Part<'a> {
-    blocking: &'a Blocking,
-    section: &'a Section<'a>,
+    block: Block<'a>,
     /// Tiles of k in it.
     depth: usize,
     start: Start,
@@ -184,7 +186,7 @@ impl Part<'_> {
         panels: &Panels,
         products: usize,
     ) {
-        for (product, tile) in self.section.products.iter().zip(&self.section.tiles).take(products) {
+        for (product, tile) in self.block.section.products.iter().zip(&self.block.section.tiles).take(products) {
             let weight = self.weight(f, params, product, panels);
             self.multiply_panels(f, context, [a, &weight, tile], count, &panels.count);
         }
@@ -202,9 +204,9 @@ impl Part<'_> {
         mut complete: impl FnMut(&mut FunctionText, &mut KernelContext<'_>, [&Value; 2]) -> Result<(), String>,
     ) -> Result<(), String> {
         let last_panel = f.add(&panels.count, &int(-1));
-        let mut products = self.section.products.iter().zip(&self.section.tiles);
+        let mut products = self.block.section.products.iter().zip(&self.block.section.tiles);
         let (product, tile) = products.next_back().ok_or("a part of a dot region without a dot")?;
-        self.multiply_all(f, context, params, (a, count), panels, self.section.products.len() - 1);
+        self.multiply_all(f, context, params, (a, count), panels, self.block.section.products.len() - 1);
         let weight = self.weight(f, params, product, panels);
         let operands = [a, &weight, tile];
         self.multiply_panels(f, context, operands, count, &last_panel);
@@ -216,7 +218,7 @@ impl Part<'_> {
             let left = f.binary("sub nsw", count, &first);
             let own = f.min(&left, &int(GROUP as i64));
             let end = f.add(&first, &own);
-            by_row_tiles(f, self.blocking.most_rows, &left, |f, row_tiles| {
+            by_row_tiles(f, self.block.blocking.most_rows, &left, |f, row_tiles| {
                 let arguments = self.arguments(f, operands, &last_panel, group);
                 // So few rows are the last ones, and leave those before them for later.
                 if row_tiles < BLOCK {
@@ -253,7 +255,7 @@ impl Part<'_> {
 
     /// The address of the first panel of a weight.
     fn weight(&self, f: &mut FunctionText, params: &KernelParams, product: &Product, panels: &Panels) -> Value {
-        f.element(&params.inputs[product.weight], &panels.first, panel_bytes(self.blocking))
+        f.element(&params.inputs[product.weight], &panels.first, panel_bytes(self.block.blocking))
     }
 
     /// One group of rows with one panel.
@@ -267,7 +269,9 @@ impl Part<'_> {
         rows: &Value,
     ) {
         let arguments = self.arguments(f, operands, panel, group);
-        by_row_tiles(f, self.blocking.most_rows, rows, |f, row_tiles| self.call(f, context, row_tiles, &arguments));
+        by_row_tiles(f, self.block.blocking.most_rows, rows, |f, row_tiles| {
+            self.call(f, context, row_tiles, &arguments)
+        });
     }
 
     fn call(&self, f: &mut FunctionText, context: &mut KernelContext<'_>, row_tiles: usize, arguments: &[Value; 4]) {
@@ -281,11 +285,11 @@ impl Part<'_> {
             row_tiles,
             a_row: ROW_BYTES,
             a_depth: TILE_BYTES,
-            a_tile: Parts::of(self.blocking.k).row_tile_bytes(),
+            a_tile: self.block.parts.row_tile_bytes(),
             a_reuse: if self.groups() > 1 { Reuse::Later } else { Reuse::Soon },
             b_depth: B_DEPTH,
             b_tile: TILE_BYTES,
-            c_row: self.section.c_stride,
+            c_row: self.block.section.c_stride,
             start: self.start,
             ahead: self.ahead(),
         }
@@ -293,24 +297,23 @@ impl Part<'_> {
 
     /// Groups of a block of rows.
     fn groups(&self) -> usize {
-        self.blocking.rows / GROUP
+        self.block.blocking.rows / GROUP
     }
 
     /// Lines of the next panel that each group brings closer per tile of k: its share. So few rows bring what they need
     /// themselves.
     fn ahead(&self) -> usize {
-        if self.blocking.most_rows <= ROWS { 0 } else { LINES / self.groups() }
+        if self.block.blocking.most_rows <= ROWS { 0 } else { LINES / self.groups() }
     }
 
     /// What a group of rows and a panel are multiplied from: rows, panel, sums, and what is brought closer.
     fn arguments(&self, f: &mut FunctionText, [a, weight, c]: [&Value; 3], panel: &Value, group: &Value) -> [Value; 4] {
-        let blocking = self.blocking;
-        let parts = Parts::of(blocking.k);
+        let Block { blocking, parts, .. } = self.block;
         let a = f.element(a, &self.number, parts.bytes(blocking) as i64);
         let a = f.element(&a, group, (BLOCK * parts.row_tile_bytes()) as i64);
         let b = f.element(weight, panel, panel_bytes(blocking));
         let b = f.element(&b, &self.number, (parts.depth() * B_DEPTH) as i64);
-        let c = f.element(c, group, (GROUP * self.section.c_stride) as i64);
+        let c = f.element(c, group, (GROUP * self.block.section.c_stride) as i64);
         let c = f.element(&c, panel, (PANEL * 4) as i64);
         let next = f.offset(&b, &int(panel_bytes(blocking)));
         let next = f.element(&next, group, (self.ahead() * ROW_BYTES) as i64);

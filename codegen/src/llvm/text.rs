@@ -148,6 +148,7 @@ pub fn float_of(ty: Ty, value: f64) -> Value {
 #[derive(Debug, Default)]
 pub struct ModuleText {
     functions: Vec<String>,
+    names: std::collections::BTreeSet<String>,
     constants: Vec<String>,
     declarations: std::collections::BTreeSet<String>,
     annotations: Vec<String>,
@@ -182,6 +183,13 @@ impl ModuleText {
         self.declarations.extend(function.declarations);
         let FunctionText { header, body, .. } = function;
         self.functions.push(format!("{header} {{\nentry:\n{body}}}\n"));
+    }
+
+    /// Adds the function of a name that says all about it, unless it has it.
+    pub fn add_once(&mut self, name: &str, write: impl FnOnce() -> FunctionText) {
+        if self.names.insert(name.to_owned()) {
+            self.add(write());
+        }
     }
 
     /// The whole module; `attributes` become those of every function (attribute group 0).

@@ -40,7 +40,7 @@ impl Default for Tuning {
             tile_longest_sum: 1536,
             tile_sum_part: 512,
             tile_cut_columns: 256,
-            tile_query_rows: 32,
+            tile_query_rows: 64,
         }
     }
 }
@@ -132,7 +132,7 @@ pub const SIZES: [Size; 9] = [
         get: |tuning| tuning.tile_query_rows,
         set: |tuning, value| tuning.tile_query_rows = value,
         of_tiles: true,
-        alternatives: &[64, 128],
+        alternatives: &[32, 128],
         allowed: (1..=1024, 1),
     },
 ];

@@ -9,6 +9,7 @@
 mod chunk;
 mod combine;
 mod soften;
+mod state;
 mod tiles;
 
 use super::math::{bf16_bits, floats, round_to_bf16};
@@ -18,18 +19,20 @@ use super::rows::LANES;
 use super::step_args::{barrier, integer, pointer};
 use super::text::{F32, FunctionText, Value, float_of, int};
 use super::{KernelContext, KernelParams, MatrixUnit};
-use crate::kernel::attend::{AttendRegion, NO_MAXIMUM};
+use crate::kernel::attend::AttendRegion;
 use llmc_ir::abi::StepArgs;
 use llmc_ir::dtype::DType;
 use llmc_ir::op::{AttendMethod, Attention};
 use llmc_ir::plan::{KV_BLOCK_POSITIONS, StepInput};
+use soften::{Softmax, TOGETHER, Weights};
+use state::State;
 use std::mem::offset_of;
 
 /// Positions whose scores are held at a time.
 const CHUNK: usize = 4 * KV_BLOCK_POSITIONS;
 /// Positions of a sequence that one work item of split attention covers.
 const SPLIT: usize = AttendMethod::SPLIT_POSITIONS;
-const _: () = assert!(SPLIT.is_multiple_of(CHUNK), "a split is whole chunks");
+const _: () = assert!(SPLIT.is_multiple_of(CHUNK) && SPLIT.is_multiple_of(tiles::CHUNK), "a split is whole chunks");
 
 /// Sizes and addresses while one attend kernel is written.
 struct Attend {
@@ -38,24 +41,25 @@ struct Attend {
     group: usize,
     head_dim: usize,
     padded: usize,
-    /// Tokens per item.
-    tokens: usize,
+    /// Tokens per item at most.
+    most_tokens: usize,
     /// How many query rows items have.
     rows: Rows,
     /// Form of the queries in working memory.
     query_form: LeftForm,
     query_stride: usize,
+    /// Rows of a chunk's scores, and bytes from one to the next.
+    score_rows: usize,
     score_stride: usize,
     queries: Value,
+    /// Scores of one chunk, or of as many as tiles work on at a time.
     scores: Value,
-    /// Unnormalised output, then running maximum and sum per row.
-    state: Value,
-    state_stride: usize,
+    softmax: Softmax,
+    state: State,
     workspace: Value,
     /// Positions of a chunk.
     chunk: usize,
-    /// What only tiles need, where they multiply.
-    by_tiles: Option<tiles::Memory>,
+    by_tiles: bool,
     positions: Value,
     starts: Value,
     tables: Value,
@@ -64,10 +68,6 @@ struct Attend {
     kv: Value,
     output: Value,
     dtype: DType,
-}
-
-fn state_stride(padded_head_dim: usize) -> usize {
-    (padded_head_dim + LANES) * 4
 }
 
 /// Emits the kernel's body.
@@ -84,21 +84,21 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     }
     let unit = tiles::unit(context, &attention, ty.dtype);
     context.used = context.used.max(unit);
-    let (tokens, chunk) = match unit {
-        MatrixUnit::Vectors | MatrixUnit::Pairs => (context.target.tuning.query_rows.div_ceil(group), CHUNK),
-        MatrixUnit::Tiles => {
-            (tiles::tokens(context.target.tuning.tile_query_rows, group), tiles::chunk(attention.method))
-        }
+    let tuning = &context.target.tuning;
+    let by_tiles = unit == MatrixUnit::Tiles;
+    let (tokens, chunk, chunks_in_use) = match by_tiles {
+        true => (tiles::most_tokens(tuning.tile_query_rows, group), tiles::CHUNK, tiles::CHUNKS_IN_USE),
+        false => (tuning.query_rows.div_ceil(group), CHUNK, 1),
     };
     let query_form = if unit == MatrixUnit::Vectors { LeftForm::Wide } else { LeftForm::Pairs };
     // Rows start at cache lines that are not all alike.
     let query_stride = padded * query_form.bytes() + 64;
-    let tokens = if context.bounds.one_token_per_sequence { 1 } else { tokens };
-    let rows = match unit {
-        MatrixUnit::Vectors | MatrixUnit::Pairs => tokens * group,
-        MatrixUnit::Tiles => tiles::whole_groups(tokens * group),
-    };
+    let most_tokens = if context.bounds.one_token_per_sequence { 1 } else { tokens };
+    let most_rows = most_tokens * group;
+    let rows = if by_tiles { tiles::whole_groups(most_rows) } else { most_rows.next_multiple_of(TOGETHER) };
     let score_stride = (chunk + LANES) * 4;
+    let weights = if by_tiles { Weights::Halves } else { Weights::Wide };
+    let form = (padded, context.registers.fma, weights);
     let mut working = |f: &mut FunctionText, bytes: usize| {
         let offset = context.scratch(bytes);
         f.offset(&params.scratch, &int(offset as i64))
@@ -108,17 +108,18 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         group,
         head_dim,
         padded,
-        tokens,
-        rows: Rows { unit: group, most: tokens * group },
+        most_tokens,
+        rows: Rows { unit: group, most: most_rows },
         query_form,
         query_stride,
+        score_rows: rows,
         score_stride,
         queries: working(f, rows * query_stride),
-        scores: working(f, rows * score_stride),
-        state: working(f, rows * state_stride(padded)),
-        state_stride: state_stride(padded),
+        scores: working(f, chunks_in_use * rows * score_stride),
+        softmax: Softmax::new(attention, form, (most_rows, rows), score_stride),
+        state: State::new(working(f, State::bytes(rows, padded)), rows, padded),
         chunk,
-        by_tiles: (unit == MatrixUnit::Tiles).then(|| tiles::Memory::new(rows, chunk, |bytes| working(f, bytes))),
+        by_tiles,
         workspace: params.workspace.clone(),
         positions: super::step_args::step_input(f, &params.args, StepInput::Positions),
         starts: pointer(f, &params.args, offset_of!(StepArgs, sequence_starts)),
@@ -129,22 +130,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         output: params.outputs[0].clone(),
         dtype: ty.dtype,
     };
-    attend.for_items(
-        f,
-        params,
-        |f, sequence, first_row, count| {
-            if split {
-                let context_length = attend.position_after(f, first_row);
-                let rounded = f.add(&context_length, &int(SPLIT as i64 - 1));
-                f.binary("sdiv", &rounded, &int(SPLIT as i64))
-            } else {
-                let _ = sequence;
-                let rounded = f.add(count, &int(tokens as i64 - 1));
-                f.binary("sdiv", &rounded, &int(tokens as i64))
-            }
-        },
-        |f, item| attend.emit_item(f, context, item),
-    );
+    attend.for_items(f, params, |f, item| attend.emit_item(f, context, item));
     if split {
         barrier(f, &params.args, &params.physical_thread);
         attend.emit_combine(f, context, params);
@@ -158,8 +144,9 @@ struct Item {
     number: Value,
     sequence: Value,
     first_row: Value,
-    /// Rows of the sequence in this step.
+    /// Rows of the sequence in this step, and tokens of each of its items.
     row_count: Value,
+    tokens: Value,
     unit: Value,
     kv_head: Value,
     /// The thread's next item, if it is of the same sequence.
@@ -179,14 +166,21 @@ impl Attend {
         f.add(&position, &int(1))
     }
 
+    /// How many units of work a sequence has for each of its key/value heads, and the tokens of each.
+    fn units(&self, f: &mut FunctionText, params: &KernelParams, first_row: &Value, count: &Value) -> (Value, Value) {
+        if self.attention.method == AttendMethod::Split {
+            let context_length = self.position_after(f, first_row);
+            return (f.div_ceil(&context_length, &int(SPLIT as i64)), int(1));
+        }
+        let tokens = match self.by_tiles && self.most_tokens > 1 {
+            true => tiles::tokens(f, &self.attention, self.most_tokens, [count, &params.threads]),
+            false => int(self.most_tokens as i64),
+        };
+        (f.div_ceil(count, &tokens), tokens)
+    }
+
     /// Visits this thread's items: those whose number modulo the number of threads is its own.
-    fn for_items(
-        &self,
-        f: &mut FunctionText,
-        params: &KernelParams,
-        units: impl Fn(&mut FunctionText, &Value, &Value, &Value) -> Value,
-        mut body: impl FnMut(&mut FunctionText, &Item),
-    ) {
+    fn for_items(&self, f: &mut FunctionText, params: &KernelParams, mut body: impl FnMut(&mut FunctionText, &Item)) {
         let sequences = integer(f, &params.args, offset_of!(StepArgs, sequences));
         let heads = int(self.attention.kv_heads as i64);
         f.fold(&int(0), &sequences, 1, &[int(0)], |f, sequence, before| {
@@ -194,7 +188,7 @@ impl Attend {
             let first_row = load_index(f, &self.starts, sequence);
             let end_row = load_index(f, &self.starts, &next);
             let row_count = f.binary("sub nsw", &end_row, &first_row);
-            let units = units(f, sequence, &first_row, &row_count);
+            let (units, tokens) = self.units(f, params, &first_row, &row_count);
             let count = f.binary("mul nsw", &units, &heads);
             // First local number that is this thread's, then every `threads`-th.
             let phase = f.binary("srem", &before[0], &params.threads);
@@ -217,8 +211,9 @@ impl Attend {
                     unit: f.binary("sdiv", &next, &heads),
                     kv_head: f.binary("srem", &next, &heads),
                 };
-                let (sequence, first_row, row_count) = (sequence.clone(), first_row.clone(), row_count.clone());
-                body(f, &Item { number, sequence, first_row, row_count, unit, kv_head, next });
+                let [sequence, first_row, row_count, tokens] =
+                    [sequence, &first_row, &row_count, &tokens].map(Value::clone);
+                body(f, &Item { number, sequence, first_row, row_count, tokens, unit, kv_head, next });
             });
             vec![f.add(&before[0], &count)]
         });
@@ -230,10 +225,10 @@ impl Attend {
         let (row, count) = if split {
             (item.first_row.clone(), int(1))
         } else {
-            let skipped = f.scale(&item.unit, self.tokens as i64);
+            let skipped = f.binary("mul nsw", &item.unit, &item.tokens);
             let row = f.add(&item.first_row, &skipped);
             let left = f.binary("sub nsw", &item.row_count, &skipped);
-            (row, f.min(&left, &int(self.tokens as i64)))
+            (row, f.min(&left, &item.tokens))
         };
         let position = load_index(f, &self.positions, &row);
         let end = f.add(&position, &count);
@@ -256,22 +251,12 @@ impl Attend {
         };
         let rows = f.scale(&count, self.group as i64);
         self.load_queries(f, item, &row, &count);
-        self.reset_state(f, &rows);
-        f.for_each(&start, &end, self.chunk as i64, |f, chunk| {
-            let left = f.binary("sub nsw", &end, chunk);
-            let rounded = f.add(&left, &int(KV_BLOCK_POSITIONS as i64 - 1));
-            let blocks = f.binary("sdiv", &rounded, &int(KV_BLOCK_POSITIONS as i64));
-            let blocks = f.min(&blocks, &int((self.chunk / KV_BLOCK_POSITIONS) as i64));
-            match &self.by_tiles {
-                None => self.score(f, context, item, chunk, &blocks, &rows),
-                Some(memory) => self.score_by_tiles(f, context, memory, item, (chunk, &blocks), &rows),
-            }
-            self.soften(f, context, chunk, &blocks, &position, &rows);
-            match &self.by_tiles {
-                None => self.weigh(f, context, item, (chunk, &end), &blocks, &rows),
-                Some(memory) => self.weigh_by_tiles(f, memory, &blocks, &rows),
-            }
-        });
+        self.state.reset(f, &rows);
+        if self.by_tiles {
+            self.attend_by_tiles(f, context, item, [&start, &end], &position, &rows);
+        } else {
+            self.attend_by_vectors(f, context, item, [&start, &end], &position, &rows);
+        }
         if split {
             self.store_partial(f, item);
         } else {
@@ -328,30 +313,18 @@ impl Attend {
         });
     }
 
-    fn reset_state(&self, f: &mut FunctionText, rows: &Value) {
-        f.for_each(&int(0), rows, 1, |f, row| {
-            let state = f.element(&self.state, row, self.state_stride as i64);
-            for dim in (0..self.padded + LANES).step_by(LANES) {
-                let address = f.offset(&state, &int((dim * 4) as i64));
-                f.store(&float_of(floats(LANES), 0.0), &address, 64);
-            }
-            let maximum = f.offset(&state, &int((self.padded * 4) as i64));
-            f.store(&float_of(F32, NO_MAXIMUM), &maximum, 4);
-        });
-    }
-
     /// Divides by the sums and writes the item's rows to the output.
     fn store_rows(&self, f: &mut FunctionText, item: &Item, row: &Value, count: &Value) {
         self.for_query_heads(f, item, row, count, |f, local, element| {
-            let state = f.element(&self.state, local, self.state_stride as i64);
-            let at_sum = f.offset(&state, &int((self.padded * 4 + 4) as i64));
-            let sum = f.load(F32, &at_sum, 4);
+            let values = self.state.values(f, local);
+            let sum = self.state.sum(f, local);
+            let share = f.binary("fdiv", &float_of(F32, 1.0), &sum);
             let to = f.element(&self.output, element, self.dtype.bytes() as i64);
             self.for_dims(f, |f, dim, lanes| {
-                let from = f.offset(&state, &int((dim * 4) as i64));
+                let from = f.offset(&values, &int((dim * 4) as i64));
                 let value = f.load(floats(lanes), &from, 4);
-                let sum = f.splat(&sum, lanes);
-                let value = f.binary("fdiv", &value, &sum);
+                let share = f.splat(&share, lanes);
+                let value = f.binary("fmul", &value, &share);
                 self.store_output(f, &to, dim, &value);
             });
         });

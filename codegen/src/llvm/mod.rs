@@ -86,7 +86,9 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
         step::emit(&mut module, &model.plan, program, workspace, used);
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
-    let attributes = format!("nounwind \"min-legal-vector-width\"=\"{lanes}\" \"prefer-vector-width\"=\"{lanes}\"");
+    // Without builtins a loop does not become a call of the C library.
+    let attributes =
+        format!("nounwind \"no-builtins\" \"min-legal-vector-width\"=\"{lanes}\" \"prefer-vector-width\"=\"{lanes}\"");
     let units = module.finish(compile::TRIPLE, &attributes);
     Ok(ModelText { units, scratch_bytes: (workspace + scratch) as u64 })
 }

@@ -1,7 +1,9 @@
 //! The products of one chunk of positions of attention by vector instructions: scores, and the weighted sum of values. What
 //! the next product reads is prefetched meanwhile.
 
-use super::{Attend, Item, SPLIT};
+use super::soften::Chunk;
+use super::state::State;
+use super::{Attend, CHUNK, Item, SPLIT};
 use crate::llvm::KernelContext;
 use crate::llvm::memory::load_index;
 use crate::llvm::multiply::{LeftForm, Level, Shape, Start, TILE, Tiles};
@@ -11,6 +13,30 @@ use llmc_ir::op::AttendMethod;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
 
 impl Attend {
+    /// Adds what the rows of an item see in positions `start..end` to their state, chunk by chunk. `position` is the first
+    /// token's.
+    pub(super) fn attend_by_vectors(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        item: &Item,
+        [start, end]: [&Value; 2],
+        position: &Value,
+        rows: &Value,
+    ) {
+        f.for_each(start, end, CHUNK as i64, |f, chunk| {
+            let left = f.binary("sub nsw", end, chunk);
+            let blocks = f.div_ceil(&left, &int(KV_BLOCK_POSITIONS as i64));
+            let blocks = f.min(&blocks, &int((CHUNK / KV_BLOCK_POSITIONS) as i64));
+            self.score(f, context, item, chunk, &blocks, rows);
+            let width = f.scale(&blocks, KV_BLOCK_POSITIONS as i64);
+            let scored = Chunk { start: chunk, width: &width, position };
+            self.softmax.soften(f, &self.scores, &self.state, &scored, rows);
+            self.state.rescale(f, rows);
+            self.weigh(f, context, item, (chunk, end), &blocks, rows);
+        });
+    }
+
     /// The address of keys (and behind them values) of one block of a chunk and one head.
     pub(super) fn block(
         &self,
@@ -30,7 +56,7 @@ impl Attend {
     }
 
     /// Scores of all rows with the positions of a chunk.
-    pub(super) fn score(
+    fn score(
         &self,
         f: &mut FunctionText,
         context: &mut KernelContext<'_>,
@@ -59,7 +85,7 @@ impl Attend {
     }
 
     /// Adds the chunk's values, weighted, to the state.
-    pub(super) fn weigh(
+    fn weigh(
         &self,
         f: &mut FunctionText,
         context: &mut KernelContext<'_>,
@@ -73,7 +99,7 @@ impl Attend {
             _ => Tiles::Bf16 { tile_stride: 1024, block_stride: 1024 },
         };
         let tiles = self.padded / TILE;
-        let (a_stride, c_stride) = (self.score_stride, self.state_stride);
+        let (a_stride, c_stride) = (self.score_stride, State::stride(self.padded));
         let (left, start, rows_of_call, prefetch) = (LeftForm::Wide, Start::Memory, self.rows, Level::Second);
         let k = KV_BLOCK_POSITIONS;
         let ahead = None;
@@ -84,7 +110,7 @@ impl Attend {
             let values = f.offset(&keys, &int(context.kv.half_bytes() as i64));
             let weights = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
             let to_keys = self.to_next_keys(f, context, item, (chunk, block, end), &values);
-            f.call_local(&multiply, &[weights, values, self.state.clone(), rows.clone(), to_keys]);
+            f.call_local(&multiply, &[weights, values, self.state.base().clone(), rows.clone(), to_keys]);
         });
     }
 
@@ -98,7 +124,7 @@ impl Attend {
         (chunk, block, end): (&Value, &Value, &Value),
         values: &Value,
     ) -> Value {
-        let next = f.add(chunk, &int(self.chunk as i64));
+        let next = f.add(chunk, &int(CHUNK as i64));
         let skipped = f.scale(block, KV_BLOCK_POSITIONS as i64);
         let first = f.add(&next, &skipped);
         let is_own = f.compare("icmp slt", &first, end);

@@ -1,22 +1,29 @@
-//! Attention by AMX ([`super::super::amx`]): scores of 32 query rows with blocks of keys, and sums over a whole chunk of values. The KV
-//! cache holds both as tiles.
+//! Attention by AMX ([`super::super::amx`]) as a pipeline over chunks of positions: while a chunk's scores become weights, the scores of
+//! the next chunk are taken, and the values of the one before it are added up. Products of tiles and softmax are dealt out
+//! among each other, so that tiles are multiplied while vector instructions run. The KV cache holds keys and values as tiles.
+//!
+//! An item has up to 64 query rows, which meet each block of keys and values while it is in the first-level cache. So are the
+//! scores: a chunk is short, and its weights take their place.
 //!
 //! Weights of positions are rounded to bf16 for it, which is the one rounding that vector instructions do without; their sums
 //! are taken before.
 
 use super::super::amx::{GROUP, LeftTiles, ROW_BYTES, ROWS, Reuse, Shape, Sums, TILE_BYTES, by_row_tiles, for_groups};
-use super::super::math::{bf16_bits, round_to_bf16};
 use super::super::multiply::Start;
-use super::super::rows::LANES;
-use super::super::text::{FunctionText, PTR, Value, int};
+use super::super::text::{FunctionText, I64, Value, int};
 use super::super::{KernelContext, MatrixUnit};
-use super::{Attend, Item, SPLIT};
+use super::state::State;
+use super::{Attend, Item};
 use llmc_ir::dtype::DType;
-use llmc_ir::op::{AttendMethod, Attention};
+use llmc_ir::op::Attention;
 use llmc_ir::plan::KV_BLOCK_POSITIONS;
 
-/// Positions of a chunk: sums of many stay in registers longer.
-const LONG_CHUNK: usize = 512;
+/// Positions of a chunk.
+pub const CHUNK: usize = 2 * KV_BLOCK_POSITIONS;
+/// Chunks whose scores or weights are in use at a time.
+pub const CHUNKS_IN_USE: usize = 3;
+/// Items per thread from which on they have so many rows; of shorter prompts there are more items of fewer rows.
+const ITEMS_PER_THREAD: usize = 4;
 /// Query heads per key/value head, and elements of a head, from which on tiles win in steps of one token per sequence.
 const DECODE_GROUP: usize = 6;
 const DECODE_HEAD: usize = 128;
@@ -34,17 +41,20 @@ pub fn unit(context: &KernelContext<'_>, attention: &Attention, dtype: DType) ->
     }
 }
 
-/// Tokens of an item: as many as fill so many rows.
-pub fn tokens(query_rows: usize, group: usize) -> usize {
+/// Tokens of an item at most, which has about so many query rows.
+pub fn most_tokens(query_rows: usize, group: usize) -> usize {
     (query_rows / group).max(1)
 }
 
-/// Positions of a chunk.
-pub fn chunk(method: AttendMethod) -> usize {
-    match method {
-        AttendMethod::Whole => LONG_CHUNK,
-        AttendMethod::Split => SPLIT,
-    }
+/// Tokens of the items of a sequence of so many: as many as fill all rows, or half of them where there would be few items.
+/// `most` is how many items have at most.
+pub fn tokens(f: &mut FunctionText, attention: &Attention, most: usize, [count, threads]: [&Value; 2]) -> Value {
+    let group = attention.heads / attention.kv_heads;
+    let fewer = (GROUP / group).max(1).min(most);
+    let items = f.scale(count, attention.kv_heads as i64);
+    let many = f.scale(threads, (ITEMS_PER_THREAD * most) as i64);
+    let are_many = f.compare("icmp sge", &items, &many);
+    f.select(&are_many, &int(most as i64), &int(fewer as i64))
 }
 
 /// Rows that working memory must have room for.
@@ -52,93 +62,204 @@ pub fn whole_groups(rows: usize) -> usize {
     rows.next_multiple_of(GROUP)
 }
 
-/// Working memory that only tiles need.
-pub struct Memory {
-    /// Weights of positions in bf16, a row per row of scores.
-    weights: Value,
-    weight_stride: usize,
-    /// Addresses of the values of a chunk's blocks.
-    values: Value,
+/// What an item's chunks have in common.
+struct Work<'v> {
+    item: &'v Item,
+    /// The positions that it sees, and how many chunks they are.
+    start: &'v Value,
+    end: &'v Value,
+    chunks: Value,
+    /// Its query rows, and how many blocks of them there are.
+    rows: &'v Value,
+    groups: Value,
 }
 
-impl Memory {
-    /// For so many rows of a chunk's positions.
-    pub fn new(rows: usize, chunk: usize, mut working: impl FnMut(usize) -> Value) -> Memory {
-        let weight_stride = chunk * 2 + ROW_BYTES;
-        let values = working(chunk / KV_BLOCK_POSITIONS * 8);
-        Memory { weights: working(rows * weight_stride), weight_stride, values }
+/// A chunk of an item at one stage of the pipeline.
+struct Chunk {
+    /// Whether there is one.
+    exists: Value,
+    /// Its first position in the sequence.
+    start: Value,
+    /// Blocks of positions that the item sees, 0 where there is no such chunk.
+    blocks: Value,
+    /// Where its scores or weights are.
+    scores: Value,
+}
+
+/// How turns of the softmax are dealt out to steps of products: after each step as many are due as keep up with it.
+struct Pace {
+    turns: Value,
+    /// Turns per step, in units of 2^-16.
+    rate: Value,
+}
+
+impl Pace {
+    fn new(f: &mut FunctionText, turns: Value, steps: &Value) -> Pace {
+        let all = f.scale(&turns, 1 << 16);
+        let steps = f.max(steps, &int(1));
+        let rate = f.div_ceil(&all, &steps);
+        Pace { turns, rate }
     }
 
-    /// Keeps the weights of a row's positions from `column` of the chunk on.
-    pub fn store_weights(&self, f: &mut FunctionText, row: &Value, column: &Value, weights: &Value) {
-        let rounded = round_to_bf16(f, weights);
-        let bits = bf16_bits(f, &rounded);
-        let to = f.element(&self.weights, row, self.weight_stride as i64);
-        let to = f.element(&to, column, 2);
-        f.store(&bits, &to, LANES * 2);
+    /// Turns that are due once so many steps are done.
+    fn due(&self, f: &mut FunctionText, steps: &Value) -> Value {
+        let due = f.binary("mul nsw", steps, &self.rate);
+        let due = f.binary("ashr", &due, &int(16));
+        f.min(&due, &self.turns)
     }
 }
 
 impl Attend {
-    /// Scores of all rows with the positions of a chunk. Notes where the values are.
-    pub fn score_by_tiles(
+    /// Adds what the rows of an item see in positions `start..end` to their state. `position` is the first token's.
+    pub fn attend_by_tiles(
         &self,
         f: &mut FunctionText,
         context: &mut KernelContext<'_>,
-        memory: &Memory,
         item: &Item,
-        (chunk, blocks): (&Value, &Value),
+        [start, end]: [&Value; 2],
+        position: &Value,
         rows: &Value,
     ) {
-        let shape = |row_tiles: usize| Shape {
-            depth: self.padded * 2 / ROW_BYTES,
-            row_tiles,
-            a_row: self.query_stride,
-            a_depth: ROW_BYTES,
-            a_tile: ROWS * self.query_stride,
-            a_reuse: Reuse::Soon,
-            b_depth: TILE_BYTES,
-            b_tile: context.kv.half_bytes() / 2,
-            c_row: self.score_stride,
-            start: Start::Zero,
-            ahead: 0,
-        };
-        let products = [1, 2].map(|row_tiles| context.tile_products.get(context.module, &shape(row_tiles)));
-        f.for_each(&int(0), blocks, 1, |f, block| {
-            let keys = self.block(f, context, (&item.sequence, &item.kv_head), chunk, block);
-            let values = f.offset(&keys, &int(context.kv.half_bytes() as i64));
-            let at = f.element(&memory.values, block, 8);
-            f.store(&values, &at, 8);
-            let scores = f.element(&self.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
-            for_groups(f, rows, |f, group, rows| {
+        let soften = self.softmax.function(context.module, f.instructions());
+        let length = f.binary("sub nsw", end, start);
+        let chunks = f.div_ceil(&length, &int(CHUNK as i64));
+        let groups = f.div_ceil(rows, &int(GROUP as i64));
+        let work = Work { item, start, end, chunks, rows, groups };
+        let all_turns = self.softmax.turns(f, rows);
+        let after = f.add(&work.chunks, &int(1));
+        f.for_each(&int(-1), &after, 1, |f, number| {
+            let [weighed, softened, scored] = [-1, 0, 1].map(|later| {
+                let number = f.add(number, &int(later));
+                self.chunk_of(f, &work, &number)
+            });
+            // Keys and values of a block consist of equally many steps.
+            let per_block = f.scale(&work.groups, self.depth() as i64);
+            let [steps_of_scores, steps_of_values] =
+                [&scored, &weighed].map(|chunk| f.binary("mul nsw", &chunk.blocks, &per_block));
+            let steps = f.add(&steps_of_scores, &steps_of_values);
+            let turns = f.select(&softened.exists, &all_turns, &int(0));
+            let pace = Pace::new(f, turns, &steps);
+            let width = f.scale(&softened.blocks, KV_BLOCK_POSITIONS as i64);
+            let soften = |f: &mut FunctionText, [from, to]: [&Value; 2]| {
+                f.for_each(from, to, 1, |f, turn| {
+                    let (scores, state) = (&softened.scores, self.state.base());
+                    let arguments = [scores, state, &softened.start, &width, position, turn];
+                    f.call_local(&soften, &arguments.map(Value::clone));
+                });
+            };
+            let beside = |f: &mut FunctionText, step: &Value| {
+                let done = f.add(step, &int(1));
+                let turns = [step, &done].map(|steps| pace.due(f, steps));
+                soften(f, turns.each_ref());
+            };
+            self.score_by_tiles(f, context, &work, &scored, beside);
+            self.weigh_by_tiles(f, context, &work, &weighed, |f, step| {
+                let step = f.add(&steps_of_scores, step);
+                beside(f, &step);
+            });
+            let done = pace.due(f, &steps);
+            soften(f, [&done, &pace.turns]);
+            self.state.rescale(f, rows);
+        });
+    }
+
+    /// Tiles of k of a head.
+    fn depth(&self) -> usize {
+        self.padded * 2 / ROW_BYTES
+    }
+
+    /// A chunk by its number in the item.
+    fn chunk_of(&self, f: &mut FunctionText, work: &Work<'_>, number: &Value) -> Chunk {
+        let is_later = f.compare("icmp sge", number, &int(0));
+        let is_earlier = f.compare("icmp slt", number, &work.chunks);
+        let exists = f.binary("and", &is_later, &is_earlier);
+        let before = f.scale(number, CHUNK as i64);
+        let start = f.add(work.start, &before);
+        let left = f.binary("sub nsw", work.end, &start);
+        let blocks = f.div_ceil(&left, &int(KV_BLOCK_POSITIONS as i64));
+        let blocks = f.min(&blocks, &int((CHUNK / KV_BLOCK_POSITIONS) as i64));
+        let blocks = f.select(&exists, &blocks, &int(0));
+        let turn = f.add(number, &int(CHUNKS_IN_USE as i64));
+        let turn = f.binary("srem", &turn, &int(CHUNKS_IN_USE as i64));
+        let scores = f.element(&self.scores, &turn, (self.score_rows * self.score_stride) as i64);
+        Chunk { exists, start, blocks, scores }
+    }
+
+    /// Scores of all rows with the positions of a chunk, with work `beside` each step.
+    fn score_by_tiles(
+        &self,
+        f: &mut FunctionText,
+        context: &KernelContext<'_>,
+        work: &Work<'_>,
+        chunk: &Chunk,
+        beside: impl Fn(&mut FunctionText, &Value),
+    ) {
+        f.for_each(&int(0), &chunk.blocks, 1, |f, block| {
+            let keys = self.block(f, context, (&work.item.sequence, &work.item.kv_head), &chunk.start, block);
+            let scores = f.element(&chunk.scores, block, (KV_BLOCK_POSITIONS * 4) as i64);
+            let groups_before = f.binary("mul nsw", block, &work.groups);
+            for_groups(f, work.rows, |f, group, rows| {
                 let queries = f.element(&self.queries, group, (GROUP * self.query_stride) as i64);
                 let scores = f.element(&scores, group, (GROUP * self.score_stride) as i64);
-                let arguments = [queries, keys.clone(), scores, keys.clone()];
-                by_row_tiles(f, self.tokens * self.group, rows, |f, row_tiles| {
-                    f.call_local(&products[row_tiles - 1], &arguments)
+                let before = f.add(&groups_before, group);
+                let before = f.scale(&before, self.depth() as i64);
+                by_row_tiles(f, self.rows.most, rows, |f, row_tiles| {
+                    let shape = Shape {
+                        depth: self.depth(),
+                        row_tiles,
+                        a_row: self.query_stride,
+                        a_depth: ROW_BYTES,
+                        a_tile: ROWS * self.query_stride,
+                        a_reuse: Reuse::Soon,
+                        b_depth: TILE_BYTES,
+                        b_tile: context.kv.half_bytes() / 2,
+                        c_row: self.score_stride,
+                        start: Start::Zero,
+                        ahead: 0,
+                    };
+                    shape.emit(f, [&queries, &keys, &scores, &keys], |f, k| {
+                        let step = f.add(&before, k);
+                        beside(f, &step);
+                    });
                 });
             });
         });
     }
 
-    /// Adds the chunk's values, weighted, to the state: 32 elements of a head at a time, over all blocks.
-    pub fn weigh_by_tiles(&self, f: &mut FunctionText, memory: &Memory, blocks: &Value, rows: &Value) {
-        for_groups(f, rows, |f, group, rows| {
-            let weights = f.element(&memory.weights, group, (GROUP * memory.weight_stride) as i64);
-            let state = f.element(&self.state, group, (GROUP * self.state_stride) as i64);
-            by_row_tiles(f, self.tokens * self.group, rows, |f, row_tiles| {
-                f.for_each(&int(0), &int((self.padded / (2 * ROWS)) as i64), 1, |f, pass| {
-                    let address = f.element(&state, pass, (2 * ROW_BYTES) as i64);
-                    let sums = Sums { row_tiles, address, row: self.state_stride };
+    /// Adds a chunk's values, weighted, to the state: 32 elements of a head at a time, with work `beside` each step.
+    fn weigh_by_tiles(
+        &self,
+        f: &mut FunctionText,
+        context: &KernelContext<'_>,
+        work: &Work<'_>,
+        chunk: &Chunk,
+        beside: impl Fn(&mut FunctionText, &Value),
+    ) {
+        let exists = f.cast("zext", &chunk.exists, I64);
+        let passes = f.scale(&exists, self.depth() as i64);
+        f.for_each(&int(0), &passes, 1, |f, pass| {
+            let groups_before = f.binary("mul nsw", pass, &work.groups);
+            for_groups(f, work.rows, |f, group, rows| {
+                let weights = f.element(&chunk.scores, group, (GROUP * self.score_stride) as i64);
+                let first = f.scale(group, GROUP as i64);
+                let values = self.state.values(f, &first);
+                let address = f.element(&values, pass, (2 * ROW_BYTES) as i64);
+                let before = f.add(&groups_before, group);
+                let before = f.binary("mul nsw", &before, &chunk.blocks);
+                by_row_tiles(f, self.rows.most, rows, |f, row_tiles| {
+                    let sums = Sums { row_tiles, address: address.clone(), row: State::stride(self.padded) };
                     sums.load(f, Start::Memory);
-                    f.for_each(&int(0), blocks, 1, |f, block| {
-                        let values = f.element(&memory.values, block, 8);
-                        let values = f.load(PTR, &values, 8);
+                    f.for_each(&int(0), &chunk.blocks, 1, |f, block| {
+                        let keys =
+                            self.block(f, context, (&work.item.sequence, &work.item.kv_head), &chunk.start, block);
+                        let values = f.offset(&keys, &int(context.kv.half_bytes() as i64));
                         let values = f.element(&values, pass, (2 * TILE_BYTES) as i64);
-                        let address = f.element(&weights, block, ROW_BYTES as i64);
-                        let tile = ROWS * memory.weight_stride;
-                        let left = LeftTiles { address, row: memory.weight_stride, tile, reuse: Reuse::Soon };
+                        let address = f.element(&weights, block, (KV_BLOCK_POSITIONS * 4) as i64);
+                        let tile = ROWS * self.score_stride;
+                        let left = LeftTiles { address, row: self.score_stride, tile, reuse: Reuse::Soon };
                         sums.multiply(f, &left, &values, TILE_BYTES);
+                        let step = f.add(&before, block);
+                        beside(f, &step);
                     });
                     sums.store(f);
                 });

@@ -32,6 +32,13 @@ impl ModuleText {
         self.functions.push(function);
     }
 
+    /// Adds the function of a name that says all about it, unless it has it.
+    pub fn add_once(&mut self, name: &str, write: impl FnOnce() -> FunctionText) {
+        if self.functions.iter().all(|function| function.name != name) {
+            self.add(write());
+        }
+    }
+
     /// The whole module as units, whose number follows from its functions alone; `attributes` become those of every
     /// function (attribute group 0).
     pub fn finish(self, triple: &str, attributes: &str) -> Vec<String> {

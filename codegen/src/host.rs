@@ -101,6 +101,11 @@ impl HostTarget {
         self
     }
 
+    /// Whether code for this target can search for the largest logits ([`llmc_ir::plan::Search`]): where it multiplies 8-bit numbers.
+    pub fn searches(&self) -> bool {
+        self.has("avx512vnni") && self.has("avx512bw")
+    }
+
     /// Whether code for this target may use a feature.
     pub fn has(&self, feature: &str) -> bool {
         self.cpu_features.iter().any(|known| known == feature)

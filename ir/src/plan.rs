@@ -105,6 +105,10 @@ pub enum WeightLayout {
     /// `bf16`: `[n/32][k/32][2 tiles of 16 rows][16 k pairs][16 rows][2]` (each tile is the second
     /// operand of a matrix unit); `f32`: `[n/32][k][32 rows]`.
     Panels,
+    /// A matrix `[n, k]` rounded to 8 bits: an element is about `scale (u - 128)`. Panels of 32 rows, padded to multiples
+    /// of 32 rows and 4 k: `f32[32]` scales, `f32[32]` errors (how far a product with the row may be off, per length of the
+    /// other factor; NaN for padding), then `u8[k/4][2 tiles of 16 rows][16 rows][4 k]`.
+    Rounded,
 }
 
 /// One entry of the weight table.
@@ -139,6 +143,25 @@ pub struct Program {
     pub calls: Vec<PlannedCall>,
     /// What no step can do without.
     pub work: Work,
+    /// How it finds the largest logits without computing all; `None`: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
+}
+
+/// How the largest logit of each row is found without computing all of them: a product with rounded weights, half as many
+/// bytes, says within which bounds each logit lies, and those that may be the largest are computed. What is found is what
+/// would be found among all logits, bit for bit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Search {
+    /// The function that has the launch that makes the logits, an index into [`Program::functions`], and which of its
+    /// launches that is: a product of its first input with the weight that is its second, nothing else.
+    pub function: usize,
+    /// See above.
+    pub launch: usize,
+    /// The rounded weight, an index into [`Plan::weights`].
+    pub rounded: usize,
+    /// [`Work::weight_bytes`] of a step that searches: rounded weights in place of the others.
+    pub weight_bytes: u64,
 }
 
 /// What every step of a program has to move and compute, whatever its code: the floor under its time.
@@ -194,6 +217,18 @@ impl Program {
     /// The name of the entry point in the native code.
     pub fn entry_symbol(&self) -> String {
         format!("llmc_{}", self.name)
+    }
+
+    /// The name of the entry point, if there is one, that searches ([`Program::search`]): in place of the logits it writes
+    /// [`crate::abi::Found`].
+    pub fn search_symbol(&self) -> String {
+        format!("llmc_{}.search", self.name)
+    }
+
+    /// What no step can do without that searches, or does not.
+    pub fn work_of(&self, searches: bool) -> Work {
+        let searched = self.search.as_ref().filter(|_| searches).map(|search| search.weight_bytes);
+        Work { weight_bytes: searched.unwrap_or(self.work.weight_bytes), ..self.work.clone() }
     }
 
     /// Kernel launches in one step.

@@ -45,7 +45,10 @@ pub trait Device: Send {
     /// As [`Device::run`].
     fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError>;
 
-    /// Runs one step like [`Device::run`] and returns what each thread did when. `None`, and nothing was run, if this
+    /// Whether [`Device::likeliest`] finds the largest logits of a program without computing all of them.
+    fn searches(&self, program: usize) -> bool;
+
+    /// Runs one step as [`Device::likeliest`] does, or else [`Device::run`], and returns what each thread did when. `None`, and nothing was run, if this
     /// device cannot tell.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::sampler::{self, Found, argmax};
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
 use llmc_ir::dim::Bindings;
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan, Program};
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan, Program, Work};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -336,6 +336,17 @@ impl Executor {
     /// The program that runs a step of these sizes; `None`: none takes so much.
     pub fn program_for(&self, sizes: &Bindings) -> Option<&Program> {
         self.plan().programs.iter().find(|program| fits(program, sizes))
+    }
+
+    /// What a greedy step of these sizes cannot do without; `None`: no program takes so much.
+    pub fn work_for(&self, sizes: &Bindings) -> Option<Work> {
+        let program = self.plan().programs.iter().position(|program| fits(program, sizes))?;
+        Some(self.plan().programs[program].work_of(self.searches(program)))
+    }
+
+    /// Whether greedy steps of a program find the likeliest tokens without computing all logits.
+    pub fn searches(&self, program: usize) -> bool {
+        self.device.searches(program)
     }
 
     /// What runs: the artifact's plan with the device's programs.

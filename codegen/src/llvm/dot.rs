@@ -6,6 +6,7 @@
 //! block: f32, or bf16 where the CPU multiplies that faster, in tiles if it has a matrix unit ([`tiles`]).
 
 mod left;
+pub mod search;
 mod split;
 mod tiles;
 mod widened;

@@ -54,6 +54,8 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
     let mut used = Vec::new();
     for (program, kernels) in model.programs_on(Processor::Cpu) {
         let mut used_by_program = MatrixUnit::Vectors;
+        let head = program.search.as_ref().map(|search| &program.functions[search.function].launches[search.launch].kernel);
+        let mut searches = false;
         for kernel in kernels {
             let mut context = KernelContext {
                 module: &mut module,
@@ -71,7 +73,14 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
                 workspace_bytes: 0,
             };
             let name = kernel_symbol(&program.name, &kernel.name);
-            emit_kernel(&mut context, &name).map_err(|reason| CodegenError::Kernel {
+            let mut emitted = emit_kernel(&mut context, &name);
+            if Some(&kernel.name) == head {
+                emitted = emitted.and_then(|()| {
+                    searches = dot::search::suits(&context)?;
+                    if searches { emit_search(&mut context, &search_symbol(&name)) } else { Ok(()) }
+                });
+            }
+            emitted.map_err(|reason| CodegenError::Kernel {
                 program: program.name.clone(),
                 kernel: kernel.name.clone(),
                 reason,
@@ -80,10 +89,13 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
             workspace = workspace.max(context.workspace_bytes.next_multiple_of(64));
             used_by_program = used_by_program.max(context.used);
         }
-        used.push(used_by_program);
+        used.push((used_by_program, searches));
     }
-    for ((program, _), used) in model.programs_on(Processor::Cpu).zip(used) {
-        step::emit(&mut module, &model.plan, program, workspace, used);
+    for ((program, _), (used, searches)) in model.programs_on(Processor::Cpu).zip(used) {
+        step::emit(&mut module, &model.plan, program, workspace, (used, None));
+        if let Some(search) = program.search.as_ref().filter(|_| searches) {
+            step::emit(&mut module, &model.plan, program, workspace, (used, Some(search)));
+        }
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
     let attributes = format!("nounwind \"min-legal-vector-width\"=\"{lanes}\" \"prefer-vector-width\"=\"{lanes}\"");
@@ -95,6 +107,11 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
 pub fn kernel_symbol(program: &str, kernel: &str) -> String {
     let safe = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
     format!("{}.{}", safe(program), safe(kernel))
+}
+
+/// The name of the function that searches what a kernel computes.
+fn search_symbol(kernel: &str) -> String {
+    format!("{kernel}.search")
 }
 
 /// What the registers of a target allow; see [`multiply`].
@@ -204,10 +221,30 @@ const COMMON_PARAMS: [(text::Ty, &str); 6] =
     [(PTR, "args"), (PTR, "scratch"), (PTR, "workspace"), (I64, "thread"), (I64, "threads"), (I64, "physical")];
 
 fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String> {
-    let kernel = context.kernel;
+    let region = &context.kernel.region;
+    let (mut f, params) = begin_kernel(context, name, [region.inputs.len(), region.outputs.len()]);
+    match region.anchor {
+        Anchor::Rows => emit_rows_kernel(&mut f, context, &params)?,
+        Anchor::Dot => dot::emit(&mut f, context, &params)?,
+        Anchor::Attend => attend::emit(&mut f, context, &params)?,
+        Anchor::Weights => return Err("what depends on weights alone is computed while compiling".into()),
+    }
+    context.module.add(f.finish());
+    Ok(())
+}
+
+/// The function that searches what a kernel computes: see [`dot::search`].
+fn emit_search(context: &mut KernelContext<'_>, name: &str) -> Result<(), String> {
+    let (mut f, params) = begin_kernel(context, name, [3, 1]);
+    dot::search::emit(&mut f, context, &params)?;
+    context.module.add(f.finish());
+    Ok(())
+}
+
+/// Begins the function of a kernel with so many inputs and outputs.
+fn begin_kernel(context: &KernelContext<'_>, name: &str, [inputs, outputs]: [usize; 2]) -> (FunctionText, KernelParams) {
     let names = |prefix: &str, count: usize| (0..count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
-    let inputs = names("in", kernel.region.inputs.len());
-    let outputs = names("out", kernel.region.outputs.len());
+    let (inputs, outputs) = (names("in", inputs), names("out", outputs));
     let mut list = COMMON_PARAMS.to_vec();
     list.extend(inputs.iter().chain(&outputs).map(|name| (PTR, name.as_str())));
     let (f, values) = FunctionText::new(Role::Kernel, name, &list);
@@ -228,14 +265,7 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
         outputs: outputs.to_vec(),
         slots,
     };
-    match kernel.region.anchor {
-        Anchor::Rows => emit_rows_kernel(&mut f, context, &params)?,
-        Anchor::Dot => dot::emit(&mut f, context, &params)?,
-        Anchor::Attend => attend::emit(&mut f, context, &params)?,
-        Anchor::Weights => return Err("what depends on weights alone is computed while compiling".into()),
-    }
-    context.module.add(f.finish());
-    Ok(())
+    (f, params)
 }
 
 fn emit_rows_kernel(

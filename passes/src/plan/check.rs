@@ -51,6 +51,14 @@ fn check_program(plan: &Plan, program: &Program, kernels: &[Kernel], errors: &mu
             errors.extend(found.into_iter().map(|error| format!("{place}: {error}")));
         }
     }
+    if let Some(search) = &program.search {
+        let launches = program.functions.get(search.function).map(|function| &function.launches);
+        let is_head = launches.and_then(|all| all.get(search.launch)).map(|launch| launch.outputs == [Operand::Logits]);
+        let layout = plan.weights.get(search.rounded).map(|weight| weight.layout);
+        if (is_head, layout) != (Some(true), Some(WeightLayout::Rounded)) {
+            errors.push("it does not search the launch that makes the logits by a rounded weight".into());
+        }
+    }
     for (index, call) in program.calls.iter().enumerate() {
         let Some(function) = program.functions.get(call.function) else {
             errors.push(format!("call {index}: there is no function {}", call.function));

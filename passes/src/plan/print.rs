@@ -36,6 +36,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         let layout = match layout {
             WeightLayout::RowMajor => "row-major",
             WeightLayout::Panels => "panels",
+            WeightLayout::Rounded => "rounded",
         };
         writeln!(out, "  {index}: {name:width$} {dtype}{} {layout} {bytes}", Shape::of(shape))?;
     }
@@ -70,6 +71,9 @@ fn write_program(out: &mut String, plan: &Plan, program: &Program) -> fmt::Resul
         }
         if !call.weights.is_empty() {
             write!(out, " weights {}", ranges(&call.weights))?;
+        }
+        if let Some(search) = program.search.as_ref().filter(|search| search.function == call.function) {
+            write!(out, ", searches by {}", search.rounded)?;
         }
         let first = call.weights.first().and_then(|&index| plan.weights.get(index));
         match first {

@@ -13,7 +13,7 @@ use super::{Device, DeviceError, Trace};
 use crate::executor::StepInputs;
 use code::Code;
 use llmc_artifact::Artifact;
-use llmc_ir::abi::{StepArgs, StepFunction};
+use llmc_ir::abi::{Found, StepArgs, StepFunction};
 use llmc_ir::machine::Processor;
 use llmc_ir::plan::Plan;
 pub use memory::give_back_freed;
@@ -100,6 +100,8 @@ pub enum HostError {
 pub struct HostModel {
     target: String,
     programs: Vec<StepFunction>,
+    /// What searches for the largest logits, by program.
+    searches: Vec<Option<StepFunction>>,
     weights: Weights,
     kv: Memory,
     kv_blocks: usize,
@@ -107,7 +109,9 @@ pub struct HostModel {
     arena: Memory,
     scratch: Memory,
     scratch_stride: u64,
+    /// `f32[samples, vocab]`, or `Found[threads, samples]` behind a step that searched.
     logits: Memory,
+    likeliest: Vec<i32>,
     /// Rows that the logits have room for.
     rows: usize,
     vocab: usize,
@@ -134,6 +138,10 @@ impl HostModel {
         let code = Code::load(&artifact, target)?;
         let programs = plan.programs.iter().map(|program| code.entry(&program.entry_symbol()));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
+        let searches = plan.programs.iter().map(|program| {
+            program.search.as_ref().and_then(|_| code.entry_if_any(&program.search_symbol()))
+        });
+        let searches = searches.collect();
         let threads = options.threads.max(1);
         let scratch_stride = target.scratch_bytes.max(1).next_multiple_of(SCRATCH_ALIGN);
         let arena_bytes = plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0);
@@ -146,6 +154,7 @@ impl HostModel {
         Ok(HostModel {
             target: target.name.clone(),
             programs,
+            searches,
             weights: Weights::open(&artifact, options.weights, threads)?,
             kv: reserve("the KV cache", options.kv_blocks, plan.kv.block_bytes(), Pages::Huge)?,
             kv_blocks: options.kv_blocks,
@@ -153,7 +162,8 @@ impl HostModel {
             arena: reserve("activations", 1, arena_bytes as usize, Pages::Huge)?,
             scratch: reserve("working memory", threads, scratch_stride as usize, Pages::Small)?,
             scratch_stride,
-            logits: reserve("logits", samples, vocab * size_of::<f32>(), Pages::Small)?,
+            logits: reserve("logits", samples, (vocab * size_of::<f32>()).max(threads * size_of::<Found>()), Pages::Small)?,
+            likeliest: Vec::with_capacity(samples),
             rows: samples,
             vocab,
             workers: Workers::start(threads).map_err(|source| HostError::Threads { threads, source })?,
@@ -228,12 +238,27 @@ impl Device for HostModel {
 
     fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Trace>, DeviceError> {
         let mut args = self.step_args(inputs);
+        let function = self.searches[program].unwrap_or(self.programs[program]);
         // SAFETY: as in `run`.
-        Ok(Some(unsafe { self.workers.run_traced(self.programs[program], &mut args) }))
+        Ok(Some(unsafe { self.workers.run_traced(function, &mut args) }))
     }
 
-    fn likeliest(&mut self, _: usize, _: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
-        Ok(None)
+    fn searches(&self, program: usize) -> bool {
+        self.searches[program].is_some()
+    }
+
+    fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
+        let Some(function) = self.searches[program] else { return Ok(None) };
+        let mut args = self.step_args(inputs);
+        // SAFETY: as in `run`.
+        unsafe { self.workers.run(function, &mut args) };
+        let (threads, samples) = (self.workers.threads(), inputs.sample_rows.len());
+        // SAFETY: the memory has room for as many, and the step wrote them: any bits are a value of each field.
+        let found = unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<Found>(), threads * samples) };
+        let of_row = |row: usize| found.iter().skip(row).step_by(samples.max(1)).copied();
+        self.likeliest.clear();
+        self.likeliest.extend((0..samples).map(|row| Found::token(of_row(row)).unwrap_or(-1)));
+        Ok(Some(&self.likeliest))
     }
 
     fn candidates(&mut self, _: usize, _: &StepInputs, _: &[f32]) -> Result<Option<&[u32]>, DeviceError> {

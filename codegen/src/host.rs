@@ -101,8 +101,8 @@ impl HostTarget {
         self
     }
 
-    /// Whether code for this target can search for the largest logits ([`llmc_ir::plan::Search`]): where it multiplies 8-bit numbers.
-    pub fn searches(&self) -> bool {
+    /// Whether code for this target multiplies rounded weights ([`llmc_ir::plan::Search`]): with instructions for 8-bit numbers.
+    pub fn rounds(&self) -> bool {
         self.has("avx512vnni") && self.has("avx512bw")
     }
 

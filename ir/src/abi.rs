@@ -38,9 +38,8 @@ impl Found {
             if found.token < 0 {
                 return None;
             }
-            let better = |best: Found| {
-                found.logit > best.logit || found.logit == best.logit && found.token < best.token
-            };
+            let better =
+                |best: Found| found.logit > best.logit || found.logit == best.logit && found.token < best.token;
             if best.is_none_or(better) {
                 best = Some(found);
             }

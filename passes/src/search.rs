@@ -1,7 +1,8 @@
 //! Search: the largest logits without all logits.
 //!
-//! A greedy step wants to know which logit of a row is the largest, and reads the whole head for it, a fifth or a quarter of a
-//! small model's bytes. Rounded to 8 bits the head has half as many, and how far rounding may move a logit is known: so
+//! A greedy step wants to know which logit of a row is the largest. So the head's kernel keeps that instead of writing all logits;
+//! and where few rows wait for memory it does not compute all of them either. It would read the whole head, a fifth or a
+//! quarter of a small model's bytes. Rounded to 8 bits the head has half as many, and how far rounding may move a logit is known: so
 //! a product with the rounded weights says which few logits may be the largest, and only those are computed. The token is the
 //! one that all logits would give, bit for bit. Steps that want logits take them as ever.
 //!
@@ -11,9 +12,10 @@
 use crate::pack::weight_bytes;
 use crate::pass::{Context, State};
 use llmc_ir::dtype::DType;
+use llmc_ir::graph::NodeId;
 use llmc_ir::machine::Processor;
-use llmc_ir::op::Op;
-use llmc_ir::plan::{Operand, PackedWeight, Plan, Program, Search, WeightLayout};
+use llmc_ir::op::{DotMethod, Op};
+use llmc_ir::plan::{Operand, PackedWeight, Plan, Program, Rounded, Search, WeightLayout};
 use llmc_ir::region::{Anchor, Kernel, PlannedModel, Region};
 
 /// The longest rows that are searched: sums of rounded numbers stay within 32 bits.
@@ -24,17 +26,16 @@ pub fn search(state: State, context: &Context) -> Result<State, String> {
     let State::Planned(mut model) = state else {
         return Err(format!("it takes a planned model, found {}; run `plan` first", state.kind()));
     };
-    if context.searches {
-        add_searches(&mut model)?;
-    }
+    add_searches(&mut model, context.rounds)?;
     Ok(State::Planned(model))
 }
 
-/// Lets every decode program for CPUs search whose logits are a product of bf16 and nothing else.
+/// Lets every decode program for CPUs search whose logits are a product and nothing else: of bf16 by rounded weights, if
+/// code `rounds`.
 ///
 /// # Errors
 /// If a rounded weight has more bytes than there are addresses.
-pub fn add_searches(model: &mut PlannedModel) -> Result<(), String> {
+pub fn add_searches(model: &mut PlannedModel, rounds: bool) -> Result<(), String> {
     let PlannedModel { plan, kernels, .. } = model;
     for (index, kernels) in kernels.iter().enumerate() {
         let program = &plan.programs[index];
@@ -42,13 +43,21 @@ pub fn add_searches(model: &mut PlannedModel) -> Result<(), String> {
             continue;
         }
         let Some(Head { function, launch, weight }) = head(program, kernels) else { continue };
-        let rounded = rounded(plan, weight)?;
-        let program = &mut plan.programs[index];
-        let work = program.work.weight_bytes;
-        let weight_bytes = work.saturating_sub(plan.weights[weight].bytes).saturating_add(plan.weights[rounded].bytes);
-        program.search = Some(Search { function, launch, rounded, weight_bytes });
+        let rounded = if rounds && may_be_rounded(&plan.weights[weight]) {
+            let rounded = rounded(plan, weight)?;
+            let others = plan.programs[index].work.weight_bytes.saturating_sub(plan.weights[weight].bytes);
+            Some(Rounded { weight: rounded, weight_bytes: others.saturating_add(plan.weights[rounded].bytes) })
+        } else {
+            None
+        };
+        plan.programs[index].search = Some(Search { function, launch, rounded });
     }
     Ok(())
+}
+
+/// Whether a product with a weight may be taken in 8 bits.
+fn may_be_rounded(weight: &PackedWeight) -> bool {
+    weight.dtype == DType::BF16 && weight.shape.get(1).is_some_and(|&k| k <= LONGEST_ROW)
 }
 
 /// The launch that makes the logits.
@@ -70,20 +79,21 @@ fn head(program: &Program, kernels: &[Kernel]) -> Option<Head> {
     is_searched.then(|| Head { function: call.function, launch, weight: call.weights[slot] })
 }
 
-/// Whether a region is the product of its first input with its second, both in bf16.
+/// Whether a region is the product of its first input with its second, whose sums are not split.
 fn is_product(region: &Region) -> bool {
     let body = &region.body;
     let [output] = region.outputs[..] else { return false };
-    let input = |node, expected| match body.op(node) {
-        Op::Input { index, ty } => {
-            let ty = ty.as_tensor();
-            let k = ty.and_then(|ty| ty.shape.0.get(1)?.as_fixed());
-            *index == expected && ty.is_some_and(|ty| ty.dtype == DType::BF16) && k.is_some_and(|k| k <= LONGEST_ROW)
-        }
+    let Op::Dot { left: 1, right: 1, batch: 0, method } = *body.op(output) else { return false };
+    let operands = body.operands(output);
+    let is_input = |(expected, &node)| matches!(body.op(node), Op::Input { index, .. } if *index == expected);
+    let same_type = |pair: &[NodeId]| match (body.ty(pair[0]).as_tensor(), body.ty(pair[1]).as_tensor()) {
+        (Some(left), Some(right)) => left.dtype == right.dtype,
         _ => false,
     };
-    let is_dot = region.anchor == Anchor::Dot && matches!(body.op(output), Op::Dot { left: 1, right: 1, batch: 0, .. });
-    is_dot && body.operands(output).iter().zip(0..).all(|(&operand, expected)| input(operand, expected))
+    region.anchor == Anchor::Dot
+        && method != DotMethod::SplitK
+        && operands.iter().enumerate().all(is_input)
+        && same_type(&operands)
 }
 
 /// The rounded form of a weight in the weight table, an index.

@@ -5,6 +5,7 @@
 //! of them. Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
 //! block: f32, or bf16 where the CPU multiplies that faster, in tiles if it has a matrix unit ([`tiles`]).
 
+mod largest;
 mod left;
 pub mod search;
 mod split;
@@ -19,6 +20,7 @@ use super::text::{FunctionText, Value, int};
 use super::{KernelContext, KernelParams, MatrixUnit};
 use crate::kernel::domain::Domain;
 use crate::kernel::dot::{LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
+use largest::Largest;
 use left::{Left, LeftRows, Source};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
@@ -60,6 +62,8 @@ struct Section<'r> {
     c_stride: usize,
     /// A block's result per product.
     tiles: Vec<Value>,
+    /// What is kept of the results, if not the results themselves.
+    largest: Option<Largest>,
 }
 
 impl Section<'_> {
@@ -79,6 +83,31 @@ impl Section<'_> {
 
 /// Emits the kernel's body.
 pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
+    emit_for(f, context, params, None)
+}
+
+/// The same for a kernel that is a single product, of which it writes only each row's largest column: see [`largest`].
+pub fn emit_largest(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+) -> Result<(), String> {
+    let operand = left_operand(&context.kernel.region)?;
+    let rows = size(f, &params.args, operand.rows)?;
+    let most_rows = context.bounds.max_of(operand.rows);
+    let largest = Largest::new(f, context, params, (&rows, most_rows))?;
+    largest.reset(f);
+    emit_for(f, context, params, Some(&largest))?;
+    largest.finish(f, params);
+    Ok(())
+}
+
+fn emit_for(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    largest: Option<&Largest>,
+) -> Result<(), String> {
     let kernel = context.kernel;
     let region = &kernel.region;
     let parts = region.parts();
@@ -93,7 +122,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     };
     let widened = !by_tiles && widened::suit(context, &operand, &all);
     let mut sections: Vec<Section<'_>> =
-        parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns)).collect();
+        parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, largest)).collect();
     let mut blocking = match by_tiles {
         true => tiles::blocking(context, &operand),
         false => blocking(context, &operand, &sections, narrow && context.unit == MatrixUnit::Pairs),
@@ -180,10 +209,19 @@ fn row_block(f: &mut FunctionText, blocking: &Blocking, rows: &Value, most_rows:
 }
 
 /// A part as a section with blocks of whole units of columns.
-fn section(part: &Part, products: Products, least_columns: usize) -> Section<'_> {
+fn section<'r>(part: &'r Part, products: Products, least_columns: usize, largest: Option<&Largest>) -> Section<'r> {
     let Products { domain, products, n, unit } = products;
     let columns = unit * least_columns.div_ceil(unit);
-    Section { part, domain, products, n, columns, c_stride: columns * 4 + 64, tiles: Vec::new() }
+    Section {
+        part,
+        domain,
+        products,
+        n,
+        columns,
+        c_stride: columns * 4 + 64,
+        tiles: Vec::new(),
+        largest: largest.cloned(),
+    }
 }
 
 /// Whether both sides of all products are bf16, so that multiplying them as they are rounds nothing.
@@ -357,6 +395,10 @@ fn emit_epilogue(
     rows: RowSpan<'_>,
     column_block: &Value,
 ) -> Result<(), String> {
+    if let Some(largest) = &section.largest {
+        largest.keep_block(f, section, rows, column_block);
+        return Ok(());
+    }
     let column = f.scale(column_block, section.columns as i64);
     let after = f.add(&column, &int(section.columns as i64));
     let column_end = f.min(&after, &int(section.n as i64));

@@ -26,7 +26,7 @@ use expression::Scope;
 use llmc_ir::dim::Bounds;
 use llmc_ir::machine::Processor;
 use llmc_ir::op::DotMethod;
-use llmc_ir::plan::KvLayout;
+use llmc_ir::plan::{Goal, KvLayout};
 use llmc_ir::region::{Anchor, Kernel, PlannedModel};
 use math::Fma;
 use multiply::{Multiplies, Registers};
@@ -54,8 +54,9 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
     let mut used = Vec::new();
     for (program, kernels) in model.programs_on(Processor::Cpu) {
         let mut used_by_program = MatrixUnit::Vectors;
-        let head = program.search.as_ref().map(|search| &program.functions[search.function].launches[search.launch].kernel);
-        let mut searches = false;
+        let head =
+            program.search.as_ref().map(|search| &program.functions[search.function].launches[search.launch].kernel);
+        let mut goals = vec![Goal::Logits];
         for kernel in kernels {
             let mut context = KernelContext {
                 module: &mut module,
@@ -74,10 +75,13 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
             };
             let name = kernel_symbol(&program.name, &kernel.name);
             let mut emitted = emit_kernel(&mut context, &name);
-            if Some(&kernel.name) == head {
+            if let (Some(search), true) = (&program.search, Some(&kernel.name) == head) {
                 emitted = emitted.and_then(|()| {
-                    searches = dot::search::suits(&context)?;
-                    if searches { emit_search(&mut context, &search_symbol(&name)) } else { Ok(()) }
+                    goals.push(Goal::Largest);
+                    if search.rounded.is_some() && dot::search::suits(&context)? {
+                        goals.push(Goal::Search);
+                    }
+                    goals[1..].iter().try_for_each(|&goal| emit_head(&mut context, goal, &goal_symbol(&name, goal)))
                 });
             }
             emitted.map_err(|reason| CodegenError::Kernel {
@@ -89,12 +93,11 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
             workspace = workspace.max(context.workspace_bytes.next_multiple_of(64));
             used_by_program = used_by_program.max(context.used);
         }
-        used.push((used_by_program, searches));
+        used.push((used_by_program, goals));
     }
-    for ((program, _), (used, searches)) in model.programs_on(Processor::Cpu).zip(used) {
-        step::emit(&mut module, &model.plan, program, workspace, (used, None));
-        if let Some(search) = program.search.as_ref().filter(|_| searches) {
-            step::emit(&mut module, &model.plan, program, workspace, (used, Some(search)));
+    for ((program, _), (used, goals)) in model.programs_on(Processor::Cpu).zip(used) {
+        for goal in goals {
+            step::emit(&mut module, &model.plan, program, workspace, used, goal);
         }
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
@@ -109,9 +112,13 @@ pub fn kernel_symbol(program: &str, kernel: &str) -> String {
     format!("{}.{}", safe(program), safe(kernel))
 }
 
-/// The name of the function that searches what a kernel computes.
-fn search_symbol(kernel: &str) -> String {
-    format!("{kernel}.search")
+/// The name of the function that does for another goal what a kernel does for logits.
+fn goal_symbol(kernel: &str, goal: Goal) -> String {
+    match goal {
+        Goal::Logits => kernel.to_owned(),
+        Goal::Largest => format!("{kernel}.largest"),
+        Goal::Search => format!("{kernel}.search"),
+    }
 }
 
 /// What the registers of a target allow; see [`multiply`].
@@ -233,16 +240,25 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
     Ok(())
 }
 
-/// The function that searches what a kernel computes: see [`dot::search`].
-fn emit_search(context: &mut KernelContext<'_>, name: &str) -> Result<(), String> {
-    let (mut f, params) = begin_kernel(context, name, [3, 1]);
-    dot::search::emit(&mut f, context, &params)?;
+/// The function that finds the largest logits of each row in place of the kernel that computes logits.
+fn emit_head(context: &mut KernelContext<'_>, goal: Goal, name: &str) -> Result<(), String> {
+    let inputs = if goal == Goal::Search { 3 } else { 2 };
+    let (mut f, params) = begin_kernel(context, name, [inputs, 1]);
+    match goal {
+        Goal::Logits => return Err("logits are what the kernel itself computes".into()),
+        Goal::Largest => dot::emit_largest(&mut f, context, &params)?,
+        Goal::Search => dot::search::emit(&mut f, context, &params)?,
+    }
     context.module.add(f.finish());
     Ok(())
 }
 
 /// Begins the function of a kernel with so many inputs and outputs.
-fn begin_kernel(context: &KernelContext<'_>, name: &str, [inputs, outputs]: [usize; 2]) -> (FunctionText, KernelParams) {
+fn begin_kernel(
+    context: &KernelContext<'_>,
+    name: &str,
+    [inputs, outputs]: [usize; 2],
+) -> (FunctionText, KernelParams) {
     let names = |prefix: &str, count: usize| (0..count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
     let (inputs, outputs) = (names("in", inputs), names("out", outputs));
     let mut list = COMMON_PARAMS.to_vec();

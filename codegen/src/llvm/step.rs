@@ -5,15 +5,15 @@
 use super::memory::load_index;
 use super::step_args::{barrier, pointer, step_input, trace};
 use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
-use super::{MatrixUnit, amx, kernel_symbol, search_symbol};
+use super::{MatrixUnit, amx, goal_symbol, kernel_symbol};
 use llmc_ir::abi::StepArgs;
-use llmc_ir::plan::{Launch, Operand, Plan, PlannedCall, Program, Search};
+use llmc_ir::plan::{Goal, Launch, Operand, Plan, PlannedCall, Program};
 use std::mem::offset_of;
 
 /// What the launches of one call need.
 struct Frame<'a> {
     program: &'a Program,
-    search: Option<&'a Search>,
+    goal: Goal,
     args: Value,
     thread: Value,
     threads: Value,
@@ -27,18 +27,18 @@ struct Frame<'a> {
     traced: Value,
 }
 
-/// Writes `llmc_<program>(args, thread, threads)`, or the entry point that searches. A thread whose kernels use tiles has them
+/// Writes the entry point of a program for a goal, `llmc_<program>(args, thread, threads)` for logits. A thread whose kernels use tiles has them
 /// from here to the end of the step.
 pub fn emit(
     module: &mut ModuleText,
     plan: &Plan,
     program: &Program,
     workspace_bytes: usize,
-    (used, search): (MatrixUnit, Option<&Search>),
+    used: MatrixUnit,
+    goal: Goal,
 ) {
     let params = [(PTR, "args"), (I32, "thread"), (I32, "threads")];
-    let symbol = if search.is_some() { program.search_symbol() } else { program.entry_symbol() };
-    let (mut f, values) = FunctionText::new(Role::Entry, &symbol, &params);
+    let (mut f, values) = FunctionText::new(Role::Entry, &program.entry_symbol(goal), &params);
     let [args, thread, threads] = values.try_into().expect("three parameters");
     let thread = f.cast("zext", &thread, I64);
     let threads = f.cast("zext", &threads, I64);
@@ -56,7 +56,7 @@ pub fn emit(
     let traced = f.compare("icmp ne", &trace, &nobody);
     let traced = f.cast("zext", &traced, I64);
     let frame =
-        Frame { program, search, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
+        Frame { program, goal, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
 
     if used == MatrixUnit::Tiles {
         amx::configure(&mut f, module);
@@ -109,9 +109,9 @@ fn emit_run(
                 barrier(f, &frame.args, &frame.thread);
             }
             reversed = !launch.barrier && !reversed;
-            let is_searched = |search: &&Search| (search.function, search.launch) == (run[0].function, number);
-            let search = frame.search.filter(is_searched);
-            emit_launch(f, frame, (launch, search), &kv, reversed, &weight);
+            let head = frame.program.search.as_ref().map(|search| (search.function, search.launch));
+            let goal = if head == Some((run[0].function, number)) { frame.goal } else { Goal::Logits };
+            emit_launch(f, frame, (launch, goal), &kv, reversed, &weight);
         }
     });
 }
@@ -119,7 +119,7 @@ fn emit_run(
 fn emit_launch(
     f: &mut FunctionText,
     frame: &Frame<'_>,
-    (launch, search): (&Launch, Option<&Search>),
+    (launch, goal): (&Launch, Goal),
     kv: &Value,
     reversed: bool,
     weight: &impl Fn(&mut FunctionText, usize) -> Value,
@@ -146,12 +146,13 @@ fn emit_launch(
         Operand::Logits => frame.logits.clone(),
     };
     arguments.extend(launch.inputs.iter().map(|operand| address(f, operand)));
-    if let Some(search) = search {
-        let entry = f.element(&frame.weights, &int(search.rounded as i64), 8);
+    let rounded = frame.program.search.as_ref().and_then(|search| search.rounded);
+    if let Some(rounded) = rounded.filter(|_| goal == Goal::Search) {
+        let entry = f.element(&frame.weights, &int(rounded.weight as i64), 8);
         arguments.push(f.load(PTR, &entry, 8));
     }
     arguments.extend(launch.outputs.iter().map(|operand| address(f, operand)));
     f.for_each(&int(0), &frame.traced, 1, |f, _| trace(f, &frame.args, &frame.trace, &frame.thread));
     let kernel = kernel_symbol(&frame.program.name, &launch.kernel);
-    f.call_local(&if search.is_some() { search_symbol(&kernel) } else { kernel }, &arguments);
+    f.call_local(&goal_symbol(&kernel, goal), &arguments);
 }

@@ -56,7 +56,8 @@ impl RoundedRow {
         }
         let (lost, all) = (lost.sqrt(), all.sqrt());
         // The last 2 % of a step are rounding errors of those who round.
-        let rounding = (all + lost) * (k.sqrt() * 1.02 / (2 * STEPS) as f64 + 2.0 * (k + 16.0) * f64::from(f32::EPSILON));
+        let rounding =
+            (all + lost) * (k.sqrt() * 1.02 / (2 * STEPS) as f64 + 2.0 * (k + 16.0) * f64::from(f32::EPSILON));
         let denormal = k * f64::from(f32::MIN_POSITIVE) / LEAST_LENGTH;
         // In f32 it must not be smaller.
         RoundedRow { scale, error: ((lost + rounding + denormal) * (1.0 + 1e-6)) as f32 }

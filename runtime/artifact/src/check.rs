@@ -7,7 +7,7 @@ use crate::manifest::Manifest;
 use crate::names::{TOKENIZER, code_tensor_name, weight_tensor_name};
 use llmc_ir::dim::Symbol;
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::{Operand, Plan, PlannedCall, Program, WeightLayout};
+use llmc_ir::plan::{Operand, Plan, PlannedCall, Program, Rounded, WeightLayout};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The largest vocabulary and the most tokens, samples, sequences and positions of a step: compiled code counts in 32
@@ -115,10 +115,10 @@ fn check_program(plan: &Plan, program: &Program) -> Result<(), String> {
     for call in &program.calls {
         check_call(plan, program, call)?;
     }
-    if let Some(search) = &program.search
-        && plan.weights.get(search.rounded).is_none_or(|weight| weight.layout != WeightLayout::Rounded)
+    if let Some(Rounded { weight, .. }) = program.search.as_ref().and_then(|search| search.rounded)
+        && plan.weights.get(weight).is_none_or(|weight| weight.layout != WeightLayout::Rounded)
     {
-        return Err(format!("it searches by weight {}, which is no rounded one of the plan", search.rounded));
+        return Err(format!("it searches by weight {weight}, which is no rounded one of the plan"));
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ use launches::{Kernel, Places};
 use likeliest::Likeliest;
 use llmc_artifact::{Artifact, CudaCode};
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan, WeightLayout};
+use llmc_ir::plan::{Goal, KV_BLOCK_POSITIONS, Plan, WeightLayout};
 use memory::{DeviceMemory, Pinned};
 use std::sync::Arc;
 use step::{Layout, StepBuffer};
@@ -210,8 +210,8 @@ impl Device for CudaModel {
         Ok(Some(self.likeliest.ids(inputs.sample_rows.len())))
     }
 
-    fn searches(&self, _: usize) -> bool {
-        false
+    fn greedy_goal(&self, _: usize, _: usize) -> Goal {
+        Goal::Logits
     }
 
     fn trace(&mut self, _: usize, _: &StepInputs) -> Result<Option<Trace>, DeviceError> {

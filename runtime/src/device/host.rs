@@ -15,7 +15,7 @@ use code::Code;
 use llmc_artifact::Artifact;
 use llmc_ir::abi::{Found, StepArgs, StepFunction};
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::Plan;
+use llmc_ir::plan::{Goal, Plan, Program, Search};
 pub use memory::give_back_freed;
 use memory::{Memory, Pages};
 use std::io;
@@ -99,9 +99,7 @@ pub enum HostError {
 /// A model ready to run on the host.
 pub struct HostModel {
     target: String,
-    programs: Vec<StepFunction>,
-    /// What searches for the largest logits, by program.
-    searches: Vec<Option<StepFunction>>,
+    programs: Vec<Entries>,
     weights: Weights,
     kv: Memory,
     kv_blocks: usize,
@@ -109,7 +107,7 @@ pub struct HostModel {
     arena: Memory,
     scratch: Memory,
     scratch_stride: u64,
-    /// `f32[samples, vocab]`, or `Found[threads, samples]` behind a step that searched.
+    /// `f32[samples, vocab]`, or `Found[threads, samples]` behind a step for the largest logits.
     logits: Memory,
     likeliest: Vec<i32>,
     /// Rows that the logits have room for.
@@ -136,12 +134,8 @@ impl HostModel {
         let plan = artifact.manifest().plan.on(Processor::Cpu);
         let target = code::choose(&artifact)?;
         let code = Code::load(&artifact, target)?;
-        let programs = plan.programs.iter().map(|program| code.entry(&program.entry_symbol()));
+        let programs = plan.programs.iter().map(|program| Entries::of(&code, program));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
-        let searches = plan.programs.iter().map(|program| {
-            program.search.as_ref().and_then(|_| code.entry_if_any(&program.search_symbol()))
-        });
-        let searches = searches.collect();
         let threads = options.threads.max(1);
         let scratch_stride = target.scratch_bytes.max(1).next_multiple_of(SCRATCH_ALIGN);
         let arena_bytes = plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0);
@@ -154,7 +148,6 @@ impl HostModel {
         Ok(HostModel {
             target: target.name.clone(),
             programs,
-            searches,
             weights: Weights::open(&artifact, options.weights, threads)?,
             kv: reserve("the KV cache", options.kv_blocks, plan.kv.block_bytes(), Pages::Huge)?,
             kv_blocks: options.kv_blocks,
@@ -162,7 +155,12 @@ impl HostModel {
             arena: reserve("activations", 1, arena_bytes as usize, Pages::Huge)?,
             scratch: reserve("working memory", threads, scratch_stride as usize, Pages::Small)?,
             scratch_stride,
-            logits: reserve("logits", samples, (vocab * size_of::<f32>()).max(threads * size_of::<Found>()), Pages::Small)?,
+            logits: reserve(
+                "logits",
+                samples,
+                (vocab * size_of::<f32>()).max(threads * size_of::<Found>()),
+                Pages::Small,
+            )?,
             likeliest: Vec::with_capacity(samples),
             rows: samples,
             vocab,
@@ -171,6 +169,30 @@ impl HostModel {
             _code: code,
             _artifact: artifact,
         })
+    }
+}
+
+/// The entry points of a program.
+struct Entries {
+    logits: StepFunction,
+    largest: Option<StepFunction>,
+    search: Option<StepFunction>,
+}
+
+impl Entries {
+    fn of(code: &Code, program: &Program) -> Result<Entries, HostError> {
+        let other = |goal| program.search.as_ref().and_then(|_| code.entry(&program.entry_symbol(goal)).ok());
+        let logits = code.entry(&program.entry_symbol(Goal::Logits))?;
+        Ok(Entries { logits, largest: other(Goal::Largest), search: other(Goal::Search) })
+    }
+
+    /// What finds the largest logits of so many rows.
+    fn greedy(&self, rows: usize) -> (Goal, StepFunction) {
+        match (self.search, self.largest) {
+            (Some(function), _) if rows <= Search::MOST_ROUNDED => (Goal::Search, function),
+            (_, Some(function)) => (Goal::Largest, function),
+            (_, None) => (Goal::Logits, self.logits),
+        }
     }
 }
 
@@ -229,7 +251,7 @@ impl Device for HostModel {
         // validated when made (ids, positions, slots and blocks in range; sizes within the
         // program's bounds), the memory has the sizes that the plan asks for, and all of it lives
         // until `run` returns, after which no worker uses it.
-        unsafe { self.workers.run(self.programs[program], &mut args) };
+        unsafe { self.workers.run(self.programs[program].logits, &mut args) };
         let count = inputs.sample_rows.len() * self.vocab;
         // SAFETY: `logits` holds at least `count` floats (samples are within the program's bounds),
         // initialised by the system to zero and then by the step, and `&mut self` is borrowed.
@@ -238,17 +260,19 @@ impl Device for HostModel {
 
     fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Trace>, DeviceError> {
         let mut args = self.step_args(inputs);
-        let function = self.searches[program].unwrap_or(self.programs[program]);
+        let (_, function) = self.programs[program].greedy(inputs.sample_rows.len());
         // SAFETY: as in `run`.
         Ok(Some(unsafe { self.workers.run_traced(function, &mut args) }))
     }
 
-    fn searches(&self, program: usize) -> bool {
-        self.searches[program].is_some()
+    fn greedy_goal(&self, program: usize, rows: usize) -> Goal {
+        self.programs[program].greedy(rows).0
     }
 
     fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
-        let Some(function) = self.searches[program] else { return Ok(None) };
+        let (Goal::Largest | Goal::Search, function) = self.programs[program].greedy(inputs.sample_rows.len()) else {
+            return Ok(None);
+        };
         let mut args = self.step_args(inputs);
         // SAFETY: as in `run`.
         unsafe { self.workers.run(function, &mut args) };

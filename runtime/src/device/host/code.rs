@@ -60,11 +60,6 @@ impl Code {
         Ok(Code { library, _file: file, path, target: target.name.clone() })
     }
 
-    /// An entry point that there need not be. It must not be called after this value is dropped.
-    pub fn entry_if_any(&self, symbol: &str) -> Option<StepFunction> {
-        self.entry(symbol).ok()
-    }
-
     /// A program's entry point. It must not be called after this value is dropped.
     pub fn entry(&self, symbol: &str) -> Result<StepFunction, HostError> {
         // SAFETY: the compiler gives every entry point this type (llmc_ir::abi).

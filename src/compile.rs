@@ -326,7 +326,8 @@ pub fn pass_context(model: &Definition<'_>, request: &Request) -> Result<Context
         return Err(CompileError::Limit(format!("--max-batch is {batch}, but must be in 1..={LARGEST_LIMIT}")));
     }
     let facts = facts(model.config, model.module, model.numerics, limits);
-    Ok(Context::new(facts, request.machines.clone()))
+    let rounds = request.targets.iter().any(HostTarget::rounds);
+    Ok(Context { rounds, ..Context::new(facts, request.machines.clone()) })
 }
 
 /// Those that look on at every compilation.

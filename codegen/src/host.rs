@@ -106,6 +106,11 @@ impl HostTarget {
         ["amx-tile", "amx-bf16", "avx512bw"].iter().all(|feature| self.has(feature))
     }
 
+    /// Whether code for this target multiplies rounded weights ([`llmc_ir::plan::Search`]): with instructions for 8-bit numbers.
+    pub fn rounds(&self) -> bool {
+        self.has("avx512vnni") && self.has("avx512bw")
+    }
+
     /// Whether code for this target may use a feature.
     pub fn has(&self, feature: &str) -> bool {
         self.cpu_features.iter().any(|known| known == feature)

@@ -1,5 +1,7 @@
 //! Packs weights into the layouts that kernels read; one copy of each serves all programs and targets.
 
+pub mod rounded;
+
 use crate::error::CodegenError;
 use half::f16;
 use llmc_ir::dtype::DType;
@@ -36,6 +38,8 @@ impl Packing<'_> {
             (WeightLayout::RowMajor, dtype, _) => (RUN, RUN * dtype.bytes()),
             (WeightLayout::Panels, DType::BF16, &[_, k]) => (PANEL_ROWS * k, k.div_ceil(32) * BLOCK_BYTES),
             (WeightLayout::Panels, DType::F32, &[_, k]) => (PANEL_ROWS * k, PANEL_ROWS * k * 4),
+            (WeightLayout::Rounded, DType::BF16, &[_, k]) => (PANEL_ROWS * k, rounded::panel_bytes(k)),
+            (WeightLayout::Rounded, _, _) => return Err(unsupported("only matrices of bf16 are rounded".to_owned())),
             (WeightLayout::Panels, other, &[_, _]) => return Err(unsupported(format!("{other} has no panel layout"))),
             (WeightLayout::Panels, _, shape) => {
                 return Err(unsupported(format!("only matrices are packed in panels, its shape is {shape:?}")));
@@ -74,6 +78,7 @@ impl Packing<'_> {
         match (self.weight.layout, self.weight.dtype) {
             (WeightLayout::RowMajor, dtype) => convert(dtype, values, bytes),
             (WeightLayout::Panels, DType::BF16) => panel_bf16(values, self.weight.shape[1], bytes),
+            (WeightLayout::Rounded, _) => rounded::panel(values, self.weight.shape[1], bytes),
             (WeightLayout::Panels, _) => panel_f32(values, self.weight.shape[1], bytes),
         }
     }

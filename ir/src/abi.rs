@@ -15,6 +15,39 @@ pub type BarrierFunction = unsafe extern "C" fn(state: *const c_void, thread: u3
 /// Told by each thread of a step that its next launch begins, if anyone wants to know.
 pub type TraceFunction = unsafe extern "C" fn(state: *const c_void, thread: u32);
 
+/// What a thread found of a row of logits: a step that searches writes `Found[threads, samples]` in place of logits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Found {
+    /// No logit of the thread's columns is certain to be larger than this one, which one of them is not below.
+    pub bound: f32,
+    /// The largest of the logits that the thread computed; minus infinity if none of its columns could be the row's largest.
+    pub logit: f32,
+    /// The first token that has it, or -1 where a logit that the thread computed is not finite.
+    pub token: i32,
+    /// Nothing: it makes an element 16 bytes.
+    pub unused: i32,
+}
+
+impl Found {
+    /// The first token of a row that has the largest logit, of what each thread found; `None` if one found a logit that is
+    /// not finite.
+    pub fn token(of_threads: impl IntoIterator<Item = Found>) -> Option<i32> {
+        let mut best: Option<Found> = None;
+        for found in of_threads {
+            if found.token < 0 {
+                return None;
+            }
+            let better =
+                |best: Found| found.logit > best.logit || found.logit == best.logit && found.token < best.token;
+            if best.is_none_or(better) {
+                best = Some(found);
+            }
+        }
+        best.map(|found| found.token)
+    }
+}
+
 /// One step's inputs and memory. Compiled code reads fields by their offsets in this struct.
 #[repr(C)]
 #[derive(Debug)]
@@ -50,7 +83,7 @@ pub struct StepArgs {
     pub scratch: *mut u8,
     /// At least the `scratch_bytes` that codegen reported, a multiple of 64.
     pub scratch_stride: u64,
-    /// `f32[samples, vocab]`, written by the step.
+    /// `f32[samples, vocab]`, written by the step; `Found[threads, samples]` by one that searches.
     pub logits: *mut f32,
     /// Called by compiled code wherever threads must meet.
     pub barrier: BarrierFunction,

@@ -101,15 +101,22 @@ pub fn weight_bytes(dtype: DType, shape: &[usize], layout: WeightLayout) -> Resu
     let product = |sizes: &[u64]| sizes.iter().try_fold(1_u64, |product, &size| product.checked_mul(size));
     let size = dtype.bytes() as u64;
     let mut sizes: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
-    if layout == WeightLayout::Panels {
-        let [n, k] = sizes[..] else { return Err(format!("panels are of matrices, found the shape {shape:?}")) };
-        sizes = match dtype {
-            DType::BF16 => vec![n.div_ceil(PANEL) * PANEL, k.div_ceil(PANEL) * PANEL],
-            DType::F32 => vec![n.div_ceil(PANEL) * PANEL, k],
-            other => return Err(format!("there are panels of bf16 and f32, found {other}; compile with --dtype")),
-        };
+    match (layout, &sizes[..]) {
+        (WeightLayout::RowMajor, _) => sizes.push(size),
+        (WeightLayout::Panels, &[n, k]) => {
+            let k = match dtype {
+                DType::BF16 => k.div_ceil(PANEL) * PANEL,
+                DType::F32 => k,
+                other => return Err(format!("there are panels of bf16 and f32, found {other}; compile with --dtype")),
+            };
+            sizes = vec![n.div_ceil(PANEL) * PANEL, k, size];
+        }
+        // A byte per element, and two numbers in f32 per row.
+        (WeightLayout::Rounded, &[n, k]) => sizes = vec![n.div_ceil(PANEL) * PANEL, k.div_ceil(4) * 4 + 8],
+        (WeightLayout::Panels | WeightLayout::Rounded, _) => {
+            return Err(format!("panels are of matrices, found the shape {shape:?}"));
+        }
     }
-    sizes.push(size);
     product(&sizes).ok_or_else(too_large)
 }
 

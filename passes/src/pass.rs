@@ -62,6 +62,8 @@ pub struct Context {
     pub numerics: Numerics,
     /// Whether all programs must agree bit by bit; set likewise.
     pub invariance: Invariance,
+    /// Whether code will be made that multiplies rounded weights: see [`mod@crate::search`].
+    pub rounds: bool,
     /// What the running pass found that people should know, a sentence each; the pipeline takes it into its report.
     pub notes: RefCell<Vec<String>>,
 }
@@ -80,6 +82,7 @@ impl Context {
             families: Family::ALL.into(),
             numerics: Numerics::default(),
             invariance: Invariance::default(),
+            rounds: false,
             notes: RefCell::default(),
         }
     }

@@ -10,7 +10,7 @@ use crate::executor::StepInputs;
 use cuda::CudaError;
 use host::HostError;
 use llmc_artifact::Artifact;
-use llmc_ir::plan::Plan;
+use llmc_ir::plan::{Goal, Plan};
 use thiserror::Error;
 
 /// A model ready to run somewhere: its code, weights, activations and KV pool there.
@@ -45,7 +45,10 @@ pub trait Device: Send {
     /// As [`Device::run`].
     fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError>;
 
-    /// Runs one step like [`Device::run`] and returns what each thread did when. `None`, and nothing was run, if this
+    /// What [`Device::likeliest`] runs a step of a program with so many rows of logits for.
+    fn greedy_goal(&self, program: usize, rows: usize) -> Goal;
+
+    /// Runs one step as [`Device::likeliest`] does, or else [`Device::run`], and returns what each thread did when. `None`, and nothing was run, if this
     /// device cannot tell.
     ///
     /// # Errors

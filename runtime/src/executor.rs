@@ -13,7 +13,7 @@ use crate::sampler::{self, Found, argmax};
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
 use llmc_ir::dim::Bindings;
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan, Program};
+use llmc_ir::plan::{Goal, KV_BLOCK_POSITIONS, Plan, Program, Work};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -239,7 +239,7 @@ impl Executor {
     }
 
     /// Runs a step and returns the likeliest token of each row of logits: the first of the largest, as
-    /// [`argmax`] finds it. On a GPU the logits stay there.
+    /// [`argmax`] finds it. A GPU keeps the logits, a CPU need not write them.
     ///
     /// # Errors
     /// As [`Executor::run`].
@@ -336,6 +336,17 @@ impl Executor {
     /// The program that runs a step of these sizes; `None`: none takes so much.
     pub fn program_for(&self, sizes: &Bindings) -> Option<&Program> {
         self.plan().programs.iter().find(|program| fits(program, sizes))
+    }
+
+    /// What a greedy step of these sizes cannot do without; `None`: no program takes so much.
+    pub fn work_for(&self, sizes: &Bindings) -> Option<Work> {
+        let program = self.plan().programs.iter().position(|program| fits(program, sizes))?;
+        Some(self.plan().programs[program].work_for(self.greedy_goal(program, sizes.samples)))
+    }
+
+    /// What a greedy step of a program with so many rows of logits is run for.
+    pub fn greedy_goal(&self, program: usize, rows: usize) -> Goal {
+        self.device.greedy_goal(program, rows)
     }
 
     /// What runs: the artifact's plan with the device's programs.

@@ -12,7 +12,7 @@ use llmc_codegen::gpu;
 use llmc_console::{CliError, output};
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::{Plan, Program};
+use llmc_ir::plan::{Goal, Plan, Program};
 use llmc_passes::eqsat::explain::quantity;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -195,7 +195,7 @@ fn asm(artifact: &Artifact, kernel: &str, target: Option<&str>) -> Result<String
     let code = artifact.tensor(&code_tensor_name(target)).unwrap_or_default();
     let program = manifest.plan.programs.iter().find(|program| program.name == kernel);
     let symbol = match program {
-        Some(program) => program.entry_symbol(),
+        Some(program) => program.entry_symbol(Goal::Logits),
         None => match kernel.split_once('.') {
             Some((program, kernel)) => llmc_codegen::kernel_symbol(program, kernel),
             None => kernel.to_owned(),

@@ -27,6 +27,8 @@ pub struct Kept {
     pub invariance: String,
     /// The passes that ran instead of the pipeline, if it was not the pipeline.
     pub only: Option<Vec<String>>,
+    /// Whether there is code that multiplies rounded weights.
+    pub rounds: bool,
     /// Sizes of kernels that are not the defaults, and how they were found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuning: Vec<Tuned>,
@@ -42,6 +44,7 @@ impl Kept {
             numerics: options.numerics.name().to_owned(),
             invariance: options.invariance.name().to_owned(),
             only: options.only.clone(),
+            rounds: context.rounds,
             tuning: Vec::new(),
         }
     }

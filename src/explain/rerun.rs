@@ -72,7 +72,8 @@ fn rerun(
     note: impl FnOnce(&PlannedModel) -> Option<String>,
 ) -> Result<Report, ExplainError> {
     let facts = artifact.manifest().plan.model.clone();
-    let context = Context { prefill_chunk: kept.prefill_chunk, ..Context::new(facts, kept.machines.clone()) };
+    let Kept { prefill_chunk, rounds, .. } = *kept;
+    let context = Context { prefill_chunk, rounds, ..Context::new(facts, kept.machines.clone()) };
     let watched = Watched::run(module, &context, &kept.options(), vec![Box::new(Verify)])?;
     let name = artifact.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut report = watched.report(name, &context, kept, code)?;
@@ -315,6 +316,7 @@ fn weight_groups(weights: &[PackedWeight]) -> Vec<WeightGroup> {
             layout: match weight.layout {
                 WeightLayout::RowMajor => "row-major",
                 WeightLayout::Panels => "panels",
+                WeightLayout::Rounded => "rounded",
             },
             bytes: weight.bytes,
             element_bytes: elements.saturating_mul(weight.dtype.bytes() as u64),

@@ -4,7 +4,7 @@
 use libloading::Library;
 use llmc_codegen::HostCode;
 use llmc_ir::abi::{StepArgs, StepFunction};
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan, Program};
+use llmc_ir::plan::{Goal, KV_BLOCK_POSITIONS, Plan, Program};
 use llmc_limits::{Line, Meeting, buffer, together};
 use std::ffi::c_void;
 use std::io::Write;
@@ -97,7 +97,7 @@ impl Steps {
         let library = unsafe { Library::new(file.path()) }.map_err(|error| error.to_string())?;
         let functions = programs.iter().map(|program| {
             // SAFETY: the compiler gives every program's entry point this type.
-            let function = unsafe { library.get::<StepFunction>(program.entry_symbol().as_bytes()) };
+            let function = unsafe { library.get::<StepFunction>(program.entry_symbol(Goal::Logits).as_bytes()) };
             function.map(|function| *function).map_err(|error| error.to_string())
         });
         Ok(Steps { functions: functions.collect::<Result<_, _>>()?, _library: library })

@@ -5,7 +5,9 @@
 //! of them. Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
 //! block: f32, or bf16 where the CPU multiplies that faster, in tiles if it has a matrix unit ([`tiles`]).
 
+mod largest;
 mod left;
+pub mod search;
 mod split;
 mod tiles;
 mod widened;
@@ -18,6 +20,7 @@ use super::text::{FunctionText, Value, int};
 use super::{KernelContext, KernelParams, MatrixUnit};
 use crate::kernel::domain::Domain;
 use crate::kernel::dot::{LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
+use largest::Largest;
 use left::{Left, LeftRows, Source};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
@@ -59,6 +62,8 @@ struct Section<'r> {
     c_stride: usize,
     /// A block's result per product.
     tiles: Vec<Value>,
+    /// What is kept of the results, if not the results themselves.
+    largest: Option<Largest>,
 }
 
 impl Section<'_> {
@@ -78,6 +83,31 @@ impl Section<'_> {
 
 /// Emits the kernel's body.
 pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
+    emit_for(f, context, params, None)
+}
+
+/// The same for a kernel that is a single product, of which it writes only each row's largest column: see [`largest`].
+pub fn emit_largest(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+) -> Result<(), String> {
+    let operand = left_operand(&context.kernel.region)?;
+    let rows = size(f, &params.args, operand.rows)?;
+    let most_rows = context.bounds.max_of(operand.rows);
+    let largest = Largest::new(f, context, params, (&rows, most_rows))?;
+    largest.reset(f);
+    emit_for(f, context, params, Some(&largest))?;
+    largest.finish(f, params);
+    Ok(())
+}
+
+fn emit_for(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    largest: Option<&Largest>,
+) -> Result<(), String> {
     let kernel = context.kernel;
     let region = &kernel.region;
     let parts = region.parts();
@@ -91,7 +121,8 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         DotMethod::Gemv | DotMethod::SplitK => PANEL,
     };
     let widened = !by_tiles && widened::suit(context, &operand, &all);
-    let sections = parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, by_tiles));
+    let sections =
+        parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, (by_tiles, largest)));
     let mut sections: Vec<Section<'_>> = sections.collect();
     let mut blocking = match by_tiles {
         true => tiles::blocking(context, &operand),
@@ -181,12 +212,18 @@ fn row_block(f: &mut FunctionText, blocking: &Blocking, rows: &Value, most_rows:
 }
 
 /// A part as a section with blocks of whole units of columns.
-fn section(part: &Part, products: Products, least_columns: usize, by_tiles: bool) -> Section<'_> {
+fn section<'r>(
+    part: &'r Part,
+    products: Products,
+    least_columns: usize,
+    (by_tiles, largest): (bool, Option<&Largest>),
+) -> Section<'r> {
     let Products { domain, products, n, unit } = products;
     let columns = unit * least_columns.div_ceil(unit);
     // Blocks of one panel take the room of two, so that the same functions multiply both.
     let room = if by_tiles { columns } else { columns.next_multiple_of(2 * PANEL) };
-    Section { part, domain, products, n, columns, c_stride: room * 4 + 64, tiles: Vec::new() }
+    let (c_stride, tiles, largest) = (room * 4 + 64, Vec::new(), largest.cloned());
+    Section { part, domain, products, n, columns, c_stride, tiles, largest }
 }
 
 /// Whether both sides of all products are bf16, so that multiplying them as they are rounds nothing.
@@ -361,6 +398,10 @@ fn emit_epilogue(
     rows: RowSpan<'_>,
     column_block: &Value,
 ) -> Result<(), String> {
+    if let Some(largest) = &section.largest {
+        largest.keep_block(f, section, rows, column_block);
+        return Ok(());
+    }
     let column = f.scale(column_block, section.columns as i64);
     let after = f.add(&column, &int(section.columns as i64));
     let column_end = f.min(&after, &int(section.n as i64));

@@ -20,8 +20,10 @@ pub fn load(
     at: &[Index],
     lanes: usize,
 ) -> Result<Value, String> {
-    if layout == WeightLayout::Panels {
-        return load_from_panels(f, base, ty, at, lanes);
+    match layout {
+        WeightLayout::RowMajor => {}
+        WeightLayout::Panels => return load_from_panels(f, base, ty, at, lanes),
+        WeightLayout::Rounded => return Err("rounded weights have no elements".into()),
     }
     let (position, varies) = linear(f, &ty.shape, at)?;
     let lanes = if varies { lanes } else { 1 };

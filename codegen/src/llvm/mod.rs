@@ -26,7 +26,7 @@ use expression::Scope;
 use llmc_ir::dim::Bounds;
 use llmc_ir::machine::Processor;
 use llmc_ir::op::DotMethod;
-use llmc_ir::plan::KvLayout;
+use llmc_ir::plan::{Goal, KvLayout};
 use llmc_ir::region::{Anchor, Kernel, PlannedModel};
 use math::Fma;
 use multiply::{Multiplies, Registers};
@@ -54,6 +54,9 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
     let mut used = Vec::new();
     for (program, kernels) in model.programs_on(Processor::Cpu) {
         let mut used_by_program = MatrixUnit::Vectors;
+        let head =
+            program.search.as_ref().map(|search| &program.functions[search.function].launches[search.launch].kernel);
+        let mut goals = vec![Goal::Logits];
         for kernel in kernels {
             let mut context = KernelContext {
                 module: &mut module,
@@ -71,7 +74,17 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
                 workspace_bytes: 0,
             };
             let name = kernel_symbol(&program.name, &kernel.name);
-            emit_kernel(&mut context, &name).map_err(|reason| CodegenError::Kernel {
+            let mut emitted = emit_kernel(&mut context, &name);
+            if let (Some(search), true) = (&program.search, Some(&kernel.name) == head) {
+                emitted = emitted.and_then(|()| {
+                    goals.push(Goal::Largest);
+                    if search.rounded.is_some() && dot::search::suits(&context)? {
+                        goals.push(Goal::Search);
+                    }
+                    goals[1..].iter().try_for_each(|&goal| emit_head(&mut context, goal, &goal_symbol(&name, goal)))
+                });
+            }
+            emitted.map_err(|reason| CodegenError::Kernel {
                 program: program.name.clone(),
                 kernel: kernel.name.clone(),
                 reason,
@@ -80,10 +93,12 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
             workspace = workspace.max(context.workspace_bytes.next_multiple_of(64));
             used_by_program = used_by_program.max(context.used);
         }
-        used.push(used_by_program);
+        used.push((used_by_program, goals));
     }
-    for ((program, _), used) in model.programs_on(Processor::Cpu).zip(used) {
-        step::emit(&mut module, &model.plan, program, workspace, used);
+    for ((program, _), (used, goals)) in model.programs_on(Processor::Cpu).zip(used) {
+        for goal in goals {
+            step::emit(&mut module, &model.plan, program, workspace, used, goal);
+        }
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
     // Without builtins a loop does not become a call of the C library.
@@ -97,6 +112,15 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
 pub fn kernel_symbol(program: &str, kernel: &str) -> String {
     let safe = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
     format!("{}.{}", safe(program), safe(kernel))
+}
+
+/// The name of the function that does for another goal what a kernel does for logits.
+fn goal_symbol(kernel: &str, goal: Goal) -> String {
+    match goal {
+        Goal::Logits => kernel.to_owned(),
+        Goal::Largest => format!("{kernel}.largest"),
+        Goal::Search => format!("{kernel}.search"),
+    }
 }
 
 /// What the registers of a target allow; see [`multiply`].
@@ -204,10 +228,39 @@ const COMMON_PARAMS: [(text::Ty, &str); 6] =
     [(PTR, "args"), (PTR, "scratch"), (PTR, "workspace"), (I64, "thread"), (I64, "threads"), (I64, "physical")];
 
 fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String> {
-    let kernel = context.kernel;
+    let region = &context.kernel.region;
+    let (mut f, params) = begin_kernel(context, name, [region.inputs.len(), region.outputs.len()]);
+    match region.anchor {
+        Anchor::Rows => emit_rows_kernel(&mut f, context, &params)?,
+        Anchor::Dot => dot::emit(&mut f, context, &params)?,
+        Anchor::Attend => attend::emit(&mut f, context, &params)?,
+        Anchor::Weights => return Err("what depends on weights alone is computed while compiling".into()),
+    }
+    context.module.add(f.finish());
+    Ok(())
+}
+
+/// The function that finds the largest logits of each row in place of the kernel that computes logits.
+fn emit_head(context: &mut KernelContext<'_>, goal: Goal, name: &str) -> Result<(), String> {
+    let inputs = if goal == Goal::Search { 3 } else { 2 };
+    let (mut f, params) = begin_kernel(context, name, [inputs, 1]);
+    match goal {
+        Goal::Logits => return Err("logits are what the kernel itself computes".into()),
+        Goal::Largest => dot::emit_largest(&mut f, context, &params)?,
+        Goal::Search => dot::search::emit(&mut f, context, &params)?,
+    }
+    context.module.add(f.finish());
+    Ok(())
+}
+
+/// Begins the function of a kernel with so many inputs and outputs.
+fn begin_kernel(
+    context: &KernelContext<'_>,
+    name: &str,
+    [inputs, outputs]: [usize; 2],
+) -> (FunctionText, KernelParams) {
     let names = |prefix: &str, count: usize| (0..count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
-    let inputs = names("in", kernel.region.inputs.len());
-    let outputs = names("out", kernel.region.outputs.len());
+    let (inputs, outputs) = (names("in", inputs), names("out", outputs));
     let mut list = COMMON_PARAMS.to_vec();
     list.extend(inputs.iter().chain(&outputs).map(|name| (PTR, name.as_str())));
     let (f, values) = FunctionText::new(Role::Kernel, name, &list);
@@ -228,14 +281,7 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
         outputs: outputs.to_vec(),
         slots,
     };
-    match kernel.region.anchor {
-        Anchor::Rows => emit_rows_kernel(&mut f, context, &params)?,
-        Anchor::Dot => dot::emit(&mut f, context, &params)?,
-        Anchor::Attend => attend::emit(&mut f, context, &params)?,
-        Anchor::Weights => return Err("what depends on weights alone is computed while compiling".into()),
-    }
-    context.module.add(f.finish());
-    Ok(())
+    (f, params)
 }
 
 fn emit_rows_kernel(

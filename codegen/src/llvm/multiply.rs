@@ -14,6 +14,7 @@ use super::text::{FunctionText, I16, ModuleText, Value, float_of, int_of};
 use llmc_ir::dtype::DType;
 use std::collections::BTreeSet;
 
+pub use block::{Block, Order};
 pub use call::clear;
 
 /// Columns of a tile of B.

@@ -5,14 +5,15 @@
 use super::memory::load_index;
 use super::step_args::{barrier, pointer, step_input, trace};
 use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
-use super::{MatrixUnit, amx, kernel_symbol};
+use super::{MatrixUnit, amx, goal_symbol, kernel_symbol};
 use llmc_ir::abi::StepArgs;
-use llmc_ir::plan::{Launch, Operand, Plan, PlannedCall, Program};
+use llmc_ir::plan::{Goal, Launch, Operand, Plan, PlannedCall, Program};
 use std::mem::offset_of;
 
 /// What the launches of one call need.
 struct Frame<'a> {
     program: &'a Program,
+    goal: Goal,
     args: Value,
     thread: Value,
     threads: Value,
@@ -26,11 +27,18 @@ struct Frame<'a> {
     traced: Value,
 }
 
-/// Writes `llmc_<program>(args, thread, threads)`. A thread whose kernels use tiles has them from here to the end of the
-/// step.
-pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_bytes: usize, used: MatrixUnit) {
+/// Writes the entry point of a program for a goal, `llmc_<program>(args, thread, threads)` for logits. A thread whose kernels use tiles has them
+/// from here to the end of the step.
+pub fn emit(
+    module: &mut ModuleText,
+    plan: &Plan,
+    program: &Program,
+    workspace_bytes: usize,
+    used: MatrixUnit,
+    goal: Goal,
+) {
     let params = [(PTR, "args"), (I32, "thread"), (I32, "threads")];
-    let (mut f, values) = FunctionText::new(Role::Entry, &program.entry_symbol(), &params);
+    let (mut f, values) = FunctionText::new(Role::Entry, &program.entry_symbol(goal), &params);
     let [args, thread, threads] = values.try_into().expect("three parameters");
     let thread = f.cast("zext", &thread, I64);
     let threads = f.cast("zext", &threads, I64);
@@ -47,7 +55,8 @@ pub fn emit(module: &mut ModuleText, plan: &Plan, program: &Program, workspace_b
     let nobody = Value { text: "null".to_owned(), ty: PTR };
     let traced = f.compare("icmp ne", &trace, &nobody);
     let traced = f.cast("zext", &traced, I64);
-    let frame = Frame { program, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
+    let frame =
+        Frame { program, goal, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
 
     if used == MatrixUnit::Tiles {
         amx::configure(&mut f);
@@ -88,12 +97,14 @@ fn emit_run(f: &mut FunctionText, plan: &Plan, frame: &Frame<'_>, kv: &Value, ru
         // Launches that no barrier separates deal out their items from alternating ends, so that the thread with
         // the larger share of one gets the smaller share of the next.
         let mut reversed = false;
-        for launch in &function.launches {
+        for (number, launch) in function.launches.iter().enumerate() {
             if launch.barrier {
                 barrier(f, &frame.args, &frame.thread);
             }
             reversed = !launch.barrier && !reversed;
-            emit_launch(f, frame, launch, &kv, reversed, &weight);
+            let head = frame.program.search.as_ref().map(|search| (search.function, search.launch));
+            let goal = if head == Some((run[0].function, number)) { frame.goal } else { Goal::Logits };
+            emit_launch(f, frame, (launch, goal), &kv, reversed, &weight);
         }
     });
 }
@@ -101,7 +112,7 @@ fn emit_run(f: &mut FunctionText, plan: &Plan, frame: &Frame<'_>, kv: &Value, ru
 fn emit_launch(
     f: &mut FunctionText,
     frame: &Frame<'_>,
-    launch: &Launch,
+    (launch, goal): (&Launch, Goal),
     kv: &Value,
     reversed: bool,
     weight: &impl Fn(&mut FunctionText, usize) -> Value,
@@ -120,16 +131,21 @@ fn emit_launch(
         frame.threads.clone(),
         frame.thread.clone(),
     ];
-    for operand in launch.inputs.iter().chain(&launch.outputs) {
-        let address = match operand {
-            Operand::Arena { offset, .. } => f.offset(&frame.arena, &int(*offset as i64)),
-            Operand::Weight { slot } => weight(f, *slot),
-            Operand::Step { input } => step_input(f, &frame.args, *input),
-            Operand::Kv => kv.clone(),
-            Operand::Logits => frame.logits.clone(),
-        };
-        arguments.push(address);
+    let address = |f: &mut FunctionText, operand: &Operand| match operand {
+        Operand::Arena { offset, .. } => f.offset(&frame.arena, &int(*offset as i64)),
+        Operand::Weight { slot } => weight(f, *slot),
+        Operand::Step { input } => step_input(f, &frame.args, *input),
+        Operand::Kv => kv.clone(),
+        Operand::Logits => frame.logits.clone(),
+    };
+    arguments.extend(launch.inputs.iter().map(|operand| address(f, operand)));
+    let rounded = frame.program.search.as_ref().and_then(|search| search.rounded);
+    if let Some(rounded) = rounded.filter(|_| goal == Goal::Search) {
+        let entry = f.element(&frame.weights, &int(rounded.weight as i64), 8);
+        arguments.push(f.load(PTR, &entry, 8));
     }
+    arguments.extend(launch.outputs.iter().map(|operand| address(f, operand)));
     f.for_each(&int(0), &frame.traced, 1, |f, _| trace(f, &frame.args, &frame.trace, &frame.thread));
-    f.call_local(&kernel_symbol(&frame.program.name, &launch.kernel), &arguments);
+    let kernel = kernel_symbol(&frame.program.name, &launch.kernel);
+    f.call_local(&goal_symbol(&kernel, goal), &arguments);
 }

@@ -6,7 +6,7 @@ use crate::buffers::ALIGNMENT;
 use crate::pack::weight_bytes;
 use llmc_ir::dtype::DType;
 use llmc_ir::infer::step_type;
-use llmc_ir::plan::{Launch, Operand, Plan, Program, WeightLayout};
+use llmc_ir::plan::{Launch, Operand, Plan, Program, Rounded, WeightLayout};
 use llmc_ir::region::{Kernel, PlannedModel};
 use llmc_ir::shape::Type;
 use std::collections::BTreeMap;
@@ -49,6 +49,14 @@ fn check_program(plan: &Plan, program: &Program, kernels: &[Kernel], errors: &mu
             }
             let place = format!("@{} launch {index} ({})", function.name, launch.kernel);
             errors.extend(found.into_iter().map(|error| format!("{place}: {error}")));
+        }
+    }
+    if let Some(search) = &program.search {
+        let launches = program.functions.get(search.function).map(|function| &function.launches);
+        let is_head = launches.and_then(|all| all.get(search.launch)).map(|launch| launch.outputs == [Operand::Logits]);
+        let layout = |rounded: Rounded| plan.weights.get(rounded.weight).map(|weight| weight.layout);
+        if is_head != Some(true) || search.rounded.is_some_and(|it| layout(it) != Some(WeightLayout::Rounded)) {
+            errors.push("it does not search the launch that makes the logits, or not by a rounded weight".into());
         }
     }
     for (index, call) in program.calls.iter().enumerate() {

@@ -173,6 +173,7 @@ fn plan_program(
         functions,
         calls,
         work,
+        search: None,
     };
     Ok((program, kernels.list))
 }

@@ -1,7 +1,7 @@
 //! A plan as text, for people.
 
 use llmc_ir::dim::Symbol;
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, Launch, Operand, PackedWeight, Plan, Program, WeightLayout};
+use llmc_ir::plan::{KV_BLOCK_POSITIONS, Launch, Operand, PackedWeight, Plan, Program, Rounded, WeightLayout};
 use llmc_ir::shape::Shape;
 use std::fmt::{self, Write};
 
@@ -36,6 +36,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         let layout = match layout {
             WeightLayout::RowMajor => "row-major",
             WeightLayout::Panels => "panels",
+            WeightLayout::Rounded => "rounded",
         };
         writeln!(out, "  {index}: {name:width$} {dtype}{} {layout} {bytes}", Shape::of(shape))?;
     }
@@ -70,6 +71,12 @@ fn write_program(out: &mut String, plan: &Plan, program: &Program) -> fmt::Resul
         }
         if !call.weights.is_empty() {
             write!(out, " weights {}", ranges(&call.weights))?;
+        }
+        if let Some(search) = program.search.as_ref().filter(|search| search.function == call.function) {
+            match search.rounded {
+                Some(Rounded { weight, .. }) => write!(out, ", searches by {weight}")?,
+                None => write!(out, ", searches")?,
+            }
         }
         let first = call.weights.first().and_then(|&index| plan.weights.get(index));
         match first {

@@ -7,7 +7,7 @@ use crate::manifest::Manifest;
 use crate::names::{TOKENIZER, code_tensor_name, weight_tensor_name};
 use llmc_ir::dim::Symbol;
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::{Operand, Plan, PlannedCall, Program};
+use llmc_ir::plan::{Operand, Plan, PlannedCall, Program, Rounded, WeightLayout};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The largest vocabulary and the most tokens, samples, sequences and positions of a step: compiled code counts in 32
@@ -115,6 +115,11 @@ fn check_program(plan: &Plan, program: &Program) -> Result<(), String> {
     for call in &program.calls {
         check_call(plan, program, call)?;
     }
+    if let Some(Rounded { weight, .. }) = program.search.as_ref().and_then(|search| search.rounded)
+        && plan.weights.get(weight).is_none_or(|weight| weight.layout != WeightLayout::Rounded)
+    {
+        return Err(format!("it searches by weight {weight}, which is no rounded one of the plan"));
+    }
     Ok(())
 }
 
@@ -161,7 +166,7 @@ mod tests {
     use super::*;
     use llmc_ir::dim::{Bindings, Bounds};
     use llmc_ir::dtype::DType;
-    use llmc_ir::plan::{KvLayout, Launch, ModelFacts, PackedWeight, PlannedFunction, WeightLayout, Work};
+    use llmc_ir::plan::{KvLayout, Launch, ModelFacts, PackedWeight, PlannedFunction, Work};
 
     pub(super) fn plan() -> Plan {
         let max = Bindings { tokens: 8, samples: 8, sequences: 2, context: 64 };
@@ -198,6 +203,7 @@ mod tests {
                 functions: vec![PlannedFunction { name: "layer".to_owned(), launches: vec![launch] }],
                 calls: vec![PlannedCall { function: 0, weights: vec![0], kv_layer: 0 }],
                 work: Work::default(),
+                search: None,
             }],
         }
     }

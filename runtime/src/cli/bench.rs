@@ -192,7 +192,7 @@ fn trace(path: &Path, tests: &[Test], bench: &mut Bench) -> Result<(), CliError>
         let Some((trace, sizes)) = bench.trace(test)? else {
             return Err(CliError::usage("--trace needs steps that run on the CPU: give --device host"));
         };
-        steps.push(TracedStep::new(test, bench.executor().plan(), trace, &sizes));
+        steps.push(TracedStep::new(test, bench.executor(), trace, &sizes));
     }
     write_file(path, trace::chrome(&steps).to_string().as_bytes()).map_err(CliError::failure)?;
     for step in &steps {

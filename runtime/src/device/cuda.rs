@@ -34,7 +34,7 @@ use launches::{Kernel, Places};
 use likeliest::Likeliest;
 use llmc_artifact::{Artifact, CudaCode};
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::{KV_BLOCK_POSITIONS, Plan};
+use llmc_ir::plan::{Goal, KV_BLOCK_POSITIONS, Plan, WeightLayout};
 use memory::{DeviceMemory, Pinned};
 use std::sync::Arc;
 use step::{Layout, StepBuffer};
@@ -83,7 +83,11 @@ impl CudaModel {
         let kv_bytes = kv_blocks as u64 * plan.kv.block_bytes() as u64;
         progress(Preparation::Code);
         let loaded = Code::load(&gpu, &artifact, code)?;
-        let weights = upload::upload(&gpu, &artifact.weights().collect::<Vec<_>>(), progress)?;
+        // Only the host searches by rounded weights.
+        let is_rounded = artifact.manifest().plan.weights.iter().map(|weight| weight.layout == WeightLayout::Rounded);
+        let weights: Vec<&[u8]> =
+            artifact.weights().zip(is_rounded).map(|(bytes, rounded)| if rounded { &[] } else { bytes }).collect();
+        let weights = upload::upload(&gpu, &weights, progress)?;
         let reserve = |bytes, action| DeviceMemory::allocate(&gpu, bytes, action);
         let arena = reserve(needs.arena, "reserving memory for activations")?;
         let workspace = reserve(needs.workspace, "reserving memory for the kernels' workspace")?;
@@ -204,6 +208,10 @@ impl Device for CudaModel {
     fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
         self.run_step(program, inputs, Wanted::Likeliest)?;
         Ok(Some(self.likeliest.ids(inputs.sample_rows.len())))
+    }
+
+    fn greedy_goal(&self, _: usize, _: usize) -> Goal {
+        Goal::Logits
     }
 
     fn trace(&mut self, _: usize, _: &StepInputs) -> Result<Option<Trace>, DeviceError> {

@@ -13,9 +13,9 @@ use super::{Device, DeviceError, Trace};
 use crate::executor::StepInputs;
 use code::Code;
 use llmc_artifact::Artifact;
-use llmc_ir::abi::{StepArgs, StepFunction};
+use llmc_ir::abi::{Found, StepArgs, StepFunction};
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::Plan;
+use llmc_ir::plan::{Goal, Plan, Program, Search};
 pub use memory::give_back_freed;
 use memory::{Memory, Pages};
 use std::io;
@@ -99,7 +99,7 @@ pub enum HostError {
 /// A model ready to run on the host.
 pub struct HostModel {
     target: String,
-    programs: Vec<StepFunction>,
+    programs: Vec<Entries>,
     weights: Weights,
     kv: Memory,
     kv_blocks: usize,
@@ -107,7 +107,9 @@ pub struct HostModel {
     arena: Memory,
     scratch: Memory,
     scratch_stride: u64,
+    /// `f32[samples, vocab]`, or `Found[threads, samples]` behind a step for the largest logits.
     logits: Memory,
+    likeliest: Vec<i32>,
     /// Rows that the logits have room for.
     rows: usize,
     vocab: usize,
@@ -132,7 +134,7 @@ impl HostModel {
         let plan = artifact.manifest().plan.on(Processor::Cpu);
         let target = code::choose(&artifact)?;
         let code = Code::load(&artifact, target)?;
-        let programs = plan.programs.iter().map(|program| code.entry(&program.entry_symbol()));
+        let programs = plan.programs.iter().map(|program| Entries::of(&code, program));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
         let threads = options.threads.max(1);
         let scratch_stride = target.scratch_bytes.max(1).next_multiple_of(SCRATCH_ALIGN);
@@ -153,7 +155,13 @@ impl HostModel {
             arena: reserve("activations", 1, arena_bytes as usize, Pages::Huge)?,
             scratch: reserve("working memory", threads, scratch_stride as usize, Pages::Small)?,
             scratch_stride,
-            logits: reserve("logits", samples, vocab * size_of::<f32>(), Pages::Small)?,
+            logits: reserve(
+                "logits",
+                samples,
+                (vocab * size_of::<f32>()).max(threads * size_of::<Found>()),
+                Pages::Small,
+            )?,
+            likeliest: Vec::with_capacity(samples),
             rows: samples,
             vocab,
             workers: Workers::start(threads).map_err(|source| HostError::Threads { threads, source })?,
@@ -161,6 +169,30 @@ impl HostModel {
             _code: code,
             _artifact: artifact,
         })
+    }
+}
+
+/// The entry points of a program.
+struct Entries {
+    logits: StepFunction,
+    largest: Option<StepFunction>,
+    search: Option<StepFunction>,
+}
+
+impl Entries {
+    fn of(code: &Code, program: &Program) -> Result<Entries, HostError> {
+        let other = |goal| program.search.as_ref().and_then(|_| code.entry(&program.entry_symbol(goal)).ok());
+        let logits = code.entry(&program.entry_symbol(Goal::Logits))?;
+        Ok(Entries { logits, largest: other(Goal::Largest), search: other(Goal::Search) })
+    }
+
+    /// What finds the largest logits of so many rows.
+    fn greedy(&self, rows: usize) -> (Goal, StepFunction) {
+        match (self.search, self.largest) {
+            (Some(function), _) if rows <= Search::MOST_ROUNDED => (Goal::Search, function),
+            (_, Some(function)) => (Goal::Largest, function),
+            (_, None) => (Goal::Logits, self.logits),
+        }
     }
 }
 
@@ -219,7 +251,7 @@ impl Device for HostModel {
         // validated when made (ids, positions, slots and blocks in range; sizes within the
         // program's bounds), the memory has the sizes that the plan asks for, and all of it lives
         // until `run` returns, after which no worker uses it.
-        unsafe { self.workers.run(self.programs[program], &mut args) };
+        unsafe { self.workers.run(self.programs[program].logits, &mut args) };
         let count = inputs.sample_rows.len() * self.vocab;
         // SAFETY: `logits` holds at least `count` floats (samples are within the program's bounds),
         // initialised by the system to zero and then by the step, and `&mut self` is borrowed.
@@ -228,12 +260,29 @@ impl Device for HostModel {
 
     fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Trace>, DeviceError> {
         let mut args = self.step_args(inputs);
+        let (_, function) = self.programs[program].greedy(inputs.sample_rows.len());
         // SAFETY: as in `run`.
-        Ok(Some(unsafe { self.workers.run_traced(self.programs[program], &mut args) }))
+        Ok(Some(unsafe { self.workers.run_traced(function, &mut args) }))
     }
 
-    fn likeliest(&mut self, _: usize, _: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
-        Ok(None)
+    fn greedy_goal(&self, program: usize, rows: usize) -> Goal {
+        self.programs[program].greedy(rows).0
+    }
+
+    fn likeliest(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<&[i32]>, DeviceError> {
+        let (Goal::Largest | Goal::Search, function) = self.programs[program].greedy(inputs.sample_rows.len()) else {
+            return Ok(None);
+        };
+        let mut args = self.step_args(inputs);
+        // SAFETY: as in `run`.
+        unsafe { self.workers.run(function, &mut args) };
+        let (threads, samples) = (self.workers.threads(), inputs.sample_rows.len());
+        // SAFETY: the memory has room for as many, and the step wrote them: any bits are a value of each field.
+        let found = unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<Found>(), threads * samples) };
+        let of_row = |row: usize| found.iter().skip(row).step_by(samples.max(1)).copied();
+        self.likeliest.clear();
+        self.likeliest.extend((0..samples).map(|row| Found::token(of_row(row)).unwrap_or(-1)));
+        Ok(Some(&self.likeliest))
     }
 
     fn candidates(&mut self, _: usize, _: &StepInputs, _: &[f32]) -> Result<Option<&[u32]>, DeviceError> {

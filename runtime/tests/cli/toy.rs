@@ -91,6 +91,7 @@ fn plan() -> Plan {
         functions: Vec::new(),
         calls: Vec::new(),
         work: Work { weight_bytes: 128, flops_per_token: 64, ..Work::default() },
+        search: None,
     };
     Plan {
         model: ModelFacts {

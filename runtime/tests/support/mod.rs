@@ -131,6 +131,7 @@ fn manifest(features: &[&str]) -> Manifest {
         functions: Vec::new(),
         calls: Vec::new(),
         work: Work::default(),
+        search: None,
     };
     Manifest {
         format_version: 0,

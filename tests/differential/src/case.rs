@@ -20,6 +20,7 @@ use llmc_passes::pipeline::{Options, run_pipeline};
 use llmc_passes::plan::{check_plan, plan_programs};
 use llmc_passes::prologue::take_rows;
 use llmc_passes::rebuild::rebuild;
+use llmc_passes::search::add_searches;
 use std::collections::BTreeMap;
 
 /// What is compiled and run.
@@ -168,7 +169,8 @@ impl Case {
                 take_rows(function, |_| wanted);
             }
         }
-        let model = plan_programs(fused, &self.context()?.facts).map_err(|e| e.to_string())?;
+        let mut model = plan_programs(fused, &self.context()?.facts).map_err(|e| e.to_string())?;
+        add_searches(&mut model, matches!(&self.build.target, Target::Host(target) if target.rounds()))?;
         assert_eq!(check_plan(&model), Vec::<String>::new());
         Ok(model)
     }

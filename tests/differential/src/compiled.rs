@@ -9,14 +9,15 @@ use llmc_codegen::error::CodegenError;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::Packing;
 use llmc_codegen::{HostCode, compile_host};
-use llmc_ir::abi::{StepArgs, StepFunction};
+use llmc_ir::abi::{Found, StepArgs, StepFunction};
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::{Mode, StepInputs, Tensor, eval_function};
 use llmc_ir::module::Function;
-use llmc_ir::plan::{PackedWeight, Plan};
+use llmc_ir::plan::{Goal, PackedWeight, Plan, Program};
 use llmc_ir::region::PlannedModel;
 use std::ffi::c_void;
 use std::io::Write;
+use std::mem::offset_of;
 use std::sync::Barrier;
 
 /// Bytes of memory that compiled code must write before it reads: as bf16, f32 and i32 each a value that shows.
@@ -27,7 +28,8 @@ const UNWRITTEN: u8 = 0xFF;
 pub struct Compiled {
     /// What it was compiled from.
     pub plan: Plan,
-    programs: Vec<StepFunction>,
+    /// The entry points of each, that for logits first.
+    programs: Vec<Vec<(Goal, StepFunction)>>,
     weights: Vec<Guarded>,
     scratch_bytes: usize,
     /// What attention rounds the weights of positions to.
@@ -50,11 +52,19 @@ impl Compiled {
         file.write_all(&shared_object).expect("room for the code");
         // SAFETY: the code was just made; shared objects of the compiler run nothing on loading.
         let library = unsafe { Library::new(file.path()) }.expect("the code loads");
-        let entry = |symbol: String| {
+        let entry = |program: &Program, goal: Goal| {
             // SAFETY: the compiler gives every entry point this type.
-            *unsafe { library.get::<StepFunction>(symbol.as_bytes()) }.expect("an entry point per program")
+            let found = unsafe { library.get::<StepFunction>(program.entry_symbol(goal).as_bytes()) };
+            found.map(|function| (goal, *function)).ok()
         };
-        let programs = model.plan.programs.iter().map(|program| entry(program.entry_symbol())).collect();
+        let entries = |program: &Program| -> Vec<_> {
+            let goals = [Goal::Logits, Goal::Largest, Goal::Search];
+            let found: Vec<_> = goals.into_iter().filter_map(|goal| entry(program, goal)).collect();
+            assert_eq!(found.first().map(|(goal, _)| *goal), Some(Goal::Logits), "an entry point per program");
+            assert_eq!(found.len() > 1, program.search.is_some(), "{}", program.name);
+            found
+        };
+        let programs = model.plan.programs.iter().map(entries).collect();
         let scratch_bytes = (scratch_bytes as usize).max(64);
         let by_tiles = target.has("amx-bf16") && model.plan.kv.dtype == DType::BF16;
         let attention_weights = if by_tiles { PositionWeights::Bf16 } else { PositionWeights::F32 };
@@ -64,13 +74,45 @@ impl Compiled {
     /// Runs one step of a program on `threads` threads. Returns the logits, `[samples, vocab]`.
     ///
     /// # Errors
-    /// If anything beyond the step's memory was written.
+    /// If anything beyond the step's memory was written, or if the program's other entry points find something else than the
+    /// first of the largest logits.
     pub fn run(&self, program: usize, batch: &Batch, pool: &mut Pool, threads: usize) -> Result<Vec<f32>, String> {
+        let samples = batch.step.sample_rows.len();
+        let logits_bytes = samples * self.plan.model.vocab * 4;
+        let [(_, logits), others @ ..] = &self.programs[program][..] else { unreachable!("checked when loaded") };
+        let logits = self.step((program, *logits), batch, pool, threads, logits_bytes)?;
+        let word = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).expect("four bytes");
+        let logits: Vec<f32> = logits.bytes().chunks_exact(4).map(|bytes| f32::from_le_bytes(word(bytes))).collect();
+        let rows: Vec<&[f32]> = logits.chunks_exact(self.plan.model.vocab).collect();
+        for &(goal, function) in others {
+            let bytes = threads * samples * size_of::<Found>();
+            let found = self.step((program, function), batch, pool, threads, bytes)?;
+            let found: Vec<Found> = found.bytes().chunks_exact(size_of::<Found>()).map(found_of).collect();
+            for (index, row) in rows.iter().enumerate() {
+                let of_row = || found.iter().skip(index).step_by(samples).copied();
+                let (token, expected) = (Found::token(of_row()), first_of_largest(row));
+                if token != expected {
+                    let found: Vec<Found> = of_row().collect();
+                    return Err(format!("{goal:?}, row {index}: {token:?}, expected {expected:?} ({found:?})"));
+                }
+            }
+        }
+        Ok(logits)
+    }
+
+    /// Runs one step of a program by one of its entry points. Returns the memory for logits, of so many bytes.
+    fn step(
+        &self,
+        (program, function): (usize, StepFunction),
+        batch: &Batch,
+        pool: &mut Pool,
+        threads: usize,
+        logits_bytes: usize,
+    ) -> Result<Guarded, String> {
         let step = &batch.step;
-        let vocab = self.plan.model.vocab;
         let mut arena = Guarded::new(self.plan.programs[program].arena_bytes as usize, 64, UNWRITTEN);
         let mut scratch = Guarded::new(self.scratch_bytes * threads, 64, UNWRITTEN);
-        let mut logits = Guarded::new(step.sample_rows.len() * vocab * 4, 4, UNWRITTEN);
+        let mut logits = Guarded::new(logits_bytes, 4, UNWRITTEN);
         let lists = [&step.token_ids, &step.positions, &step.sample_rows, &batch.slots, &batch.starts, &batch.tables];
         let lists = lists.map(|list| integers(list));
         let [token_ids, positions, sample_rows, slots, sequence_starts, block_tables] =
@@ -100,7 +142,6 @@ impl Compiled {
             trace_state: std::ptr::null(),
         };
         let shared = Shared(&args);
-        let function = self.programs[program];
         std::thread::scope(|scope| {
             for thread in 0..threads {
                 let shared = &shared;
@@ -118,10 +159,24 @@ impl Compiled {
         if inputs.into_iter().any(|(list, before)| list.bytes() != bytes(before)) {
             return Err("the step's inputs were written".into());
         }
-        let floats =
-            logits.bytes().chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-        Ok(floats.collect())
+        Ok(logits)
     }
+}
+
+/// What a thread wrote.
+fn found_of(bytes: &[u8]) -> Found {
+    let word = |at: usize| <[u8; 4]>::try_from(&bytes[at..at + 4]).expect("four bytes");
+    let token = i32::from_le_bytes(word(offset_of!(Found, token)));
+    let [bound, logit] = [offset_of!(Found, bound), offset_of!(Found, logit)].map(|at| f32::from_le_bytes(word(at)));
+    Found { bound, logit, token, unused: 0 }
+}
+
+/// The first of the largest logits; `None` if one is not finite.
+fn first_of_largest(row: &[f32]) -> Option<i32> {
+    let all_finite = row.iter().all(|logit| logit.is_finite());
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let first = row.iter().position(|&logit| logit == largest)?;
+    all_finite.then_some(first as i32)
 }
 
 struct Shared(*const StepArgs);

@@ -165,6 +165,29 @@ impl Block<'_> {
         })
     }
 
+    /// The sums of tiles of B in bf16 that lie anywhere, in the layout of one in a panel: the same chains as those of
+    /// [`Block::emit`].
+    pub fn sums_of_scattered(&self, f: &mut FunctionText, a: &Value, tiles: &[Value]) -> Vec<Value> {
+        let Tiles::Bf16 { block_stride, .. } = self.shape.layout else { panic!("only tiles in bf16 are scattered") };
+        let bytes = self.shape.left.bytes() as i64;
+        let zeros = vec![float_of(floats(TILE), 0.0); self.rows * tiles.len()];
+        f.fold(&int(0), &self.blocks, 1, &zeros, |f, k32, sums| {
+            let a = f.element(a, k32, 32 * bytes);
+            let tiles: Vec<Value> = tiles.iter().map(|tile| f.element(tile, k32, block_stride as i64)).collect();
+            f.fold(&int(0), &int(16), 1, sums, |f, pair, sums| {
+                let a = f.element(&a, pair, 2 * bytes);
+                let line = |tile: &Value| {
+                    let at = f.element(tile, pair, LINE);
+                    Block::line(f, ints(TILE), &at, 0)
+                };
+                let lines: Vec<Value> = tiles.iter().map(line).collect();
+                let mut sums = sums.to_vec();
+                self.pair_of_lines(f, (&a, 0), &(0..tiles.len()), &lines, &mut sums);
+                sums
+            })
+        })
+    }
+
     /// Two consecutive k of all rows and some tiles: one line of B per tile holds both.
     fn bf16_pair(
         &self,
@@ -177,8 +200,20 @@ impl Block<'_> {
     ) {
         let line = |tile| Block::line(f, ints(TILE), b, tile * tile_stride + step * 64);
         let lines: Vec<Value> = tiles.clone().map(line).collect();
+        self.pair_of_lines(f, (a, step), tiles, &lines, sums);
+    }
+
+    /// The same with the lines of the tiles, `a` being `step` pairs of k into each row.
+    fn pair_of_lines(
+        &self,
+        f: &mut FunctionText,
+        (a, step): (&Value, usize),
+        tiles: &Range<usize>,
+        lines: &[Value],
+        sums: &mut [Value],
+    ) {
         if self.shape.left == LeftForm::Pairs {
-            self.accumulate_pairs(f, (a, step * 4), tiles, &lines, sums);
+            self.accumulate_pairs(f, (a, step * 4), tiles, lines, sums);
             return;
         }
         let (even, odd): (Vec<Value>, Vec<Value>) =

@@ -196,11 +196,11 @@ impl Bound {
 pub fn floor(test: Test, executor: &Executor, rates: Rates) -> Floor {
     let mut seconds = [0.0, 0.0];
     let mut add = |sizes: Bindings, contexts: &[usize], positions: std::ops::Range<usize>| {
-        let Some(program) = executor.program_for(&sizes) else { return };
-        let reading = program.work.bytes(contexts.iter().copied()) / rates.bytes;
+        let Some(work) = executor.work_for(&sizes) else { return };
+        let reading = work.bytes(contexts.iter().copied()) / rates.bytes;
         let flops = match contexts.len() {
-            1 => program.work.flops(positions, sizes.samples),
-            _ => program.work.flops(contexts.iter().map(|context| context - 1), sizes.samples),
+            1 => work.flops(positions, sizes.samples),
+            _ => work.flops(contexts.iter().map(|context| context - 1), sizes.samples),
         };
         let multiplying = flops / rates.flops;
         seconds[usize::from(multiplying > reading)] += reading.max(multiplying);

@@ -121,7 +121,7 @@ impl Bench {
         Ok(())
     }
 
-    /// One token for each of the first `batch` sequences. The tokens are those that `fill` would
+    /// A greedy step of the first `batch` sequences. The tokens are those that `fill` would
     /// write, so that what is in the cache stays true.
     fn decode(&mut self, batch: usize, position: usize) -> Result<(), CliError> {
         let parts = self.sequences[..batch].iter_mut().map(|sequence| {
@@ -129,7 +129,7 @@ impl Bench {
             sequence.part(position..position + 1, SampleRows::Last)
         });
         let step = Step { sequences: parts.collect() };
-        self.executor.compute(&step).map_err(CliError::failure)?;
+        self.executor.likeliest(&step).map_err(CliError::failure)?;
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! A recorded step for people: as events that Chrome and Perfetto draw, and as a table of where the time went.
 
 use super::Test;
-use llmc_ir::plan::{Launch, Operand, Plan, PlannedCall, Program, StepInput};
+use llmc_ir::plan::{Goal, Launch, Operand, Plan, PlannedCall, Program, Search, StepInput};
 use llmrt::device::Activity;
-use llmrt::executor::StepTrace;
+use llmrt::executor::{Executor, StepTrace};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -29,14 +29,22 @@ struct LaunchFacts {
 
 impl TracedStep {
     /// Of a test, whose sequences come to have those contexts in this step.
-    pub fn new(test: Test, plan: &Plan, trace: StepTrace, contexts: &[usize]) -> Self {
+    pub fn new(test: Test, executor: &Executor, trace: StepTrace, contexts: &[usize]) -> Self {
+        let plan = executor.plan();
         let program = &plan.programs[trace.program];
+        let by_rounded = executor.greedy_goal(trace.program, contexts.len()) == Goal::Search;
+        let search = program.search.as_ref().filter(|_| by_rounded);
         let launches = program.calls.iter().enumerate().flat_map(|(index, call)| {
             let launches = &program.functions[call.function].launches;
-            launches.iter().map(move |launch| LaunchFacts {
-                kernel: launch.kernel.clone(),
-                call: index,
-                bytes: bytes(plan, program, call, launch, contexts),
+            launches.iter().enumerate().map(move |(number, launch)| {
+                let is_searched = |search: &&Search| (search.function, search.launch) == (call.function, number);
+                let rounded = search.filter(is_searched).and_then(|search| search.rounded);
+                let rounded = rounded.and_then(|rounded| plan.weights.get(rounded.weight));
+                let bytes = match rounded {
+                    Some(weight) => weight.bytes as f64,
+                    None => bytes(plan, program, call, launch, contexts),
+                };
+                LaunchFacts { kernel: launch.kernel.clone(), call: index, bytes }
             })
         });
         TracedStep { name: test.name(), program: program.name.clone(), launches: launches.collect(), trace }

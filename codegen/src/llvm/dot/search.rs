@@ -1,0 +1,260 @@
+//! The largest of a product's columns, without all of them ([`llmc_ir::plan::Search`]).
+//!
+//! Each thread multiplies the rows with its panels of rounded weights, in 8-bit numbers: a weight is one, an element of a
+//! row is the sum `128 high + low` of two. That bounds each logit from both sides. Columns whose upper bound reaches the
+//! best lower bound so far are noted; when all threads are through, each computes those of its columns that still reach
+//! the best lower bound of all, as the product's own kernel would, and keeps the largest. Which columns are looked at
+//! differs with the number of threads, the largest logit does not.
+//!
+//! A row whose bounds say nothing (it is not finite, or nearly zero, or too many columns are close) is computed whole.
+
+mod decide;
+mod note;
+
+use super::super::math::{bf16_to_f32, floats, fma, ints, larger, max_lanes, sum_lanes};
+use super::super::multiply::{LeftForm, TILE};
+use super::super::step_args::{barrier, size};
+use super::super::text::{F32, FunctionText, I8, I16, I32, Value, float_of, int, int_of};
+use super::super::{KernelContext, KernelParams, MatrixUnit};
+use super::largest::{Largest, tell_bound};
+use super::left::{Left, LeftRows, Source};
+use super::{Blocking, PANEL, tiles};
+use crate::kernel::dot::left_operand;
+use crate::pack::rounded::{LARGEST, LEAST_LENGTH, STEPS, ZERO};
+use llmc_ir::dtype::DType;
+
+/// Columns of a row that are noted at most.
+const MOST_NOTED: i64 = 1024;
+
+/// Panels that follow each other; then come other threads' turns. Tokens are often in the order of their frequency: so all
+/// threads soon know a large lower bound.
+const RUN: i64 = 4;
+
+/// Bits of the lower part of an element.
+const LOW_BITS: i64 = 7;
+
+/// What is kept of a row, in this order: `f32` a step of its rounded elements, `f32` its length or a little more, `i32` what the
+/// sign that weights have not adds to sums, `f32` the best lower bound when a column was last noted, `i64` how many are noted.
+const ROW_BYTES: i64 = 64;
+const STEP: i64 = 0;
+const LENGTH: i64 = 4;
+const EXCESS: i64 = 8;
+const BOUND: i64 = 12;
+const NOTED: i64 = 16;
+
+/// Whether the kernel's products are taken in a way that single columns can be computed in.
+pub fn suits(context: &KernelContext<'_>) -> Result<bool, String> {
+    let operand = left_operand(&context.kernel.region)?;
+    Ok(context.target.rounds() && !tiles::suit(context, &operand))
+}
+
+/// Sizes and addresses while a search is written.
+struct Search {
+    k: usize,
+    columns: usize,
+    most_rows: usize,
+    rows: Value,
+    form: LeftForm,
+    /// The rows as the product's kernel reads them.
+    exact: Value,
+    exact_stride: usize,
+    /// Their elements' higher parts, then the lower ones.
+    parts: Value,
+    part_bytes: usize,
+    /// What is kept of each row.
+    facts: Value,
+    /// `f32[rows][16]`: the largest lower bounds.
+    best: Value,
+    /// `i32[rows][32]`: products with a panel.
+    sums: Value,
+    /// `i32[rows][MOST_NOTED + 16]`, and as many `f32`: columns that are noted, and their upper bounds.
+    noted: Value,
+    uppers: Value,
+    weight: Value,
+    rounded: Value,
+    largest: Largest,
+    /// Runs of panels: how many there are, and which are the thread's: every `threads`-th from `first` on.
+    runs: Value,
+    first: Value,
+    threads: Value,
+}
+
+/// Emits the body: inputs are the rows, the weight in panels, and the rounded weight; the output is `Found[threads, rows]`.
+pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
+    let operand = left_operand(&context.kernel.region)?;
+    let k = operand.k;
+    let rows = size(f, &params.args, operand.rows)?;
+    let most_rows = context.bounds.max_of(operand.rows);
+    let largest = Largest::new(f, context, params, (&rows, most_rows))?;
+    let columns = largest.columns();
+    let runs = int((columns.div_ceil(PANEL) as i64 + RUN - 1) / RUN);
+    let left = if context.unit == MatrixUnit::Pairs { Left::Pairs } else { Left::Copied(DType::BF16) };
+    let form = left.form();
+    let exact_stride = k.next_multiple_of(32) * form.bytes() + 64;
+    let part_bytes = k.next_multiple_of(64);
+    let noted_bytes = most_rows * (MOST_NOTED as usize + TILE) * 4;
+    let mut working = |bytes: usize| {
+        let offset = context.scratch(bytes);
+        f.offset(&params.scratch, &int(offset as i64))
+    };
+    let search = Search {
+        k,
+        columns,
+        most_rows,
+        rows,
+        form,
+        exact: working(most_rows * exact_stride),
+        exact_stride,
+        parts: working(most_rows * 2 * part_bytes),
+        part_bytes,
+        facts: working(most_rows * ROW_BYTES as usize),
+        best: working(most_rows * TILE * 4),
+        sums: working(most_rows * PANEL * 4),
+        noted: working(noted_bytes),
+        uppers: working(noted_bytes),
+        weight: params.inputs[1].clone(),
+        rounded: params.inputs[2].clone(),
+        largest,
+        runs,
+        first: params.thread.clone(),
+        threads: params.threads.clone(),
+    };
+    let blocking = Blocking { k, rows: most_rows, most_rows, row_unit: 1, a_stride: exact_stride, left, widened: None };
+    let rows = LeftRows {
+        blocking: &blocking,
+        dtype: operand.dtype,
+        source: Source::Memory(params.inputs[0].clone()),
+        copy: search.exact.clone(),
+        rows: search.rows.clone(),
+        row_block: int(most_rows as i64),
+    };
+    rows.block(f, context, params, &int(0))?;
+    search.round_rows(f, context);
+    search.note(f, context);
+    search.tell_bounds(f, params);
+    barrier(f, &params.args, &params.physical_thread);
+    search.decide(f, context, params);
+    Ok(())
+}
+
+impl Search {
+    fn fact(&self, f: &mut FunctionText, row: &Value, offset: i64) -> Value {
+        let facts = f.element(&self.facts, row, ROW_BYTES);
+        f.offset(&facts, &int(offset))
+    }
+
+    /// 16 elements of a row, of which `exact` is the first.
+    fn elements(&self, f: &mut FunctionText, exact: &Value, k: &Value) -> Value {
+        let address = f.element(exact, k, self.form.bytes() as i64);
+        match self.form {
+            LeftForm::Wide => f.load(floats(TILE), &address, 64),
+            LeftForm::Pairs => {
+                let bits = f.load(I16.with_lanes(TILE), &address, 32);
+                bf16_to_f32(f, &bits)
+            }
+        }
+    }
+
+    /// Rounds the elements of all rows, and begins what is kept of them.
+    fn round_rows(&self, f: &mut FunctionText, context: &KernelContext<'_>) {
+        let padded = int(self.k.next_multiple_of(32) as i64);
+        let lanes = floats(TILE);
+        f.for_each(&int(0), &self.rows, 1, |f, row| {
+            let exact = f.element(&self.exact, row, self.exact_stride as i64);
+            let zero = float_of(lanes, 0.0);
+            let totals = vec![zero.clone(); 3];
+            let totals = f.fold(&int(0), &padded, TILE as i64, &totals, |f, k, totals| {
+                let x = self.elements(f, &exact, k);
+                let size = f.intrinsic("fabs", std::slice::from_ref(&x));
+                let squares = fma(f, context.registers.fma, &x, &x, &totals[0]);
+                vec![squares, f.binary("fadd", &totals[1], &size), larger(f, &size, &totals[2])]
+            });
+            let squares = sum_lanes(f, &totals[0]);
+            let length = f.intrinsic("sqrt", &[squares]);
+            // More than rounding errors can have taken away.
+            let length = f.binary("fmul", &length, &float_of(F32, 1.001));
+            let large = f.compare("fcmp oge", &length, &float_of(F32, LEAST_LENGTH));
+            let finite = f.compare("fcmp olt", &length, &float_of(F32, f64::INFINITY));
+            let is_bounded = f.binary("and", &large, &finite);
+            let largest = max_lanes(f, &totals[2]);
+            let step = f.binary("fmul", &largest, &float_of(F32, 1.0 / STEPS as f64));
+            // So long that sums of products stay within 32 bits.
+            let all = sum_lanes(f, &totals[1]);
+            let least = f.binary("fmul", &all, &float_of(F32, 1.1 * LARGEST as f64 / 2f64.powi(31)));
+            let step = larger(f, &step, &least);
+            let per_step = f.binary("fdiv", &float_of(F32, 1.0), &step);
+            let nothing = float_of(F32, 0.0);
+            let [step, length, per_step] =
+                [&step, &length, &per_step].map(|value| f.select(&is_bounded, value, &nothing));
+            let parts = f.element(&self.parts, row, 2 * self.part_bytes as i64);
+            let per_step = f.splat(&per_step, TILE);
+            let bounded = f.splat(&is_bounded, TILE);
+            let none = int_of(ints(TILE), 0);
+            let sum = f.fold(&int(0), &padded, TILE as i64, &[none], |f, k, sum| {
+                let x = self.elements(f, &exact, k);
+                let x = f.select(&bounded, &x, &zero);
+                let steps = f.binary("fmul", &x, &per_step);
+                let steps = f.intrinsic("rint", &[steps]);
+                let steps = f.cast("fptosi", &steps, ints(TILE));
+                let above = f.binary("add", &steps, &int_of(ints(TILE), 1 << (LOW_BITS - 1)));
+                let high = f.binary("ashr", &above, &int_of(ints(TILE), LOW_BITS));
+                let of_high = f.binary("shl", &high, &int_of(ints(TILE), LOW_BITS));
+                let low = f.binary("sub", &steps, &of_high);
+                let to = f.offset(&parts, k);
+                for (part, offset) in [(high, 0), (low, self.part_bytes)] {
+                    let part = f.cast("trunc", &part, I8.with_lanes(TILE));
+                    let to = f.offset(&to, &int(offset as i64));
+                    f.store(&part, &to, TILE);
+                }
+                vec![f.binary("add", &sum[0], &steps)]
+            });
+            let sum = f.call("llvm.vector.reduce.add.v16i32", Some(I32), &sum).expect("it has a result");
+            let excess = f.binary("mul", &sum, &int_of(I32, i64::from(ZERO)));
+            let minimum = float_of(F32, f64::NEG_INFINITY);
+            let noted = f.select(&is_bounded, &int(0), &int(MOST_NOTED + 1));
+            for (offset, value) in
+                [(STEP, &step), (LENGTH, &length), (EXCESS, &excess), (BOUND, &minimum), (NOTED, &noted)]
+            {
+                let at = self.fact(f, row, offset);
+                f.store(value, &at, 4);
+            }
+            let best = f.element(&self.best, row, TILE as i64 * 4);
+            f.store(&float_of(lanes, f64::NEG_INFINITY), &best, 64);
+        });
+    }
+
+    /// Tells the other threads the thread's best lower bounds.
+    fn tell_bounds(&self, f: &mut FunctionText, params: &KernelParams) {
+        f.for_each(&int(0), &self.rows, 1, |f, row| {
+            let best = f.element(&self.best, row, TILE as i64 * 4);
+            let best = f.load(floats(TILE), &best, 64);
+            let bound = max_lanes(f, &best);
+            let found = self.largest.found(f, &params.thread, row);
+            tell_bound(f, &found, &bound);
+        });
+    }
+
+    /// Visits the thread's runs of panels in ascending order.
+    fn for_runs(&self, f: &mut FunctionText, body: impl FnOnce(&mut FunctionText, &Value)) {
+        let others = f.binary("sub nsw", &self.runs, &self.first);
+        let above = f.add(&others, &self.threads);
+        let above = f.add(&above, &int(-1));
+        let turns = f.binary("sdiv", &above, &self.threads);
+        f.for_each(&int(0), &turns, 1, |f, turn| {
+            let skipped = f.binary("mul nsw", turn, &self.threads);
+            let run = f.add(&self.first, &skipped);
+            body(f, &run);
+        });
+    }
+
+    /// Visits the thread's panels in ascending order.
+    fn for_panels(&self, f: &mut FunctionText, body: impl FnOnce(&mut FunctionText, &Value)) {
+        let panels = int(self.columns.div_ceil(PANEL) as i64);
+        self.for_runs(f, |f, run| {
+            let start = f.scale(run, RUN);
+            let end = f.add(&start, &int(RUN));
+            let end = f.min(&end, &panels);
+            f.for_each(&start, &end, 1, body);
+        });
+    }
+}

@@ -1,0 +1,256 @@
+//! The largest logits found without looking at all: what all logits say, for rows and weights that make it hard.
+//!
+//! [`Compiled::run`] compares every entry point of a program with its logits; here are heads large enough for several runs of
+//! panels, ties, columns too many to be noted, and rows whose bounds say nothing.
+
+use llmc_codegen::host::HostTarget;
+use llmc_differential::case::{Build, Case, Limits, Target};
+use llmc_differential::compiled::Compiled;
+use llmc_differential::pool::Pool;
+use llmc_differential::targets;
+use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
+use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::dtype::DType;
+use llmc_ir::eval::{StepInputs, Tensor};
+use llmc_ir::module::{Argument, Call, LOGITS, Module};
+use llmc_ir::op::Op;
+use llmc_ir::plan::StepInput;
+use llmc_ir::shape::Type;
+use llmc_ir::testing::Random;
+use llmc_passes::fuse::Epilogues;
+use std::collections::BTreeMap;
+
+/// Kinds of rows that sequences have, by token.
+const KINDS: usize = 12;
+
+/// A table of rows and a head.
+fn module(numerics: Numerics, columns: usize, k: usize) -> Module {
+    let mut b = FunctionBuilder::new("embed", numerics);
+    let ids = b.step(StepInput::TokenIds);
+    let table = b.matrix("rows", KINDS, k);
+    let x = b.add(Op::Gather, &[table, ids]);
+    let x = b.to_matrix_type(x);
+    let embed = b.finish(&[x]).expect("tables are well-typed");
+    let mut b = FunctionBuilder::new("head", numerics);
+    let x = b.param("x", Type::tensor(numerics.matrix, &[Dim::from(Symbol::Tokens), k.into()]));
+    let rows = b.step(StepInput::SampleRows);
+    let sampled = b.add(Op::Gather, &[x, rows]);
+    let logits = b.linear(sampled, "head", (k, columns), Bias::Absent);
+    let head = b.finish(&[logits]).expect("logits are well-typed");
+    let call = |function: &str, arguments: &[&str], result: &str| Call {
+        function: function.into(),
+        scope: String::new(),
+        arguments: arguments.iter().map(|name| Argument::Value((*name).into())).collect(),
+        results: vec![result.into()],
+    };
+    let calls = vec![call("embed", &[], "x"), call("head", &["x"], LOGITS)];
+    Module { name: "Head".into(), functions: vec![embed, head], calls }
+}
+
+/// A row of a kind: usual ones, some with few large elements as trained models have, and hard ones.
+fn row(random: &mut Random, kind: usize, k: usize) -> Vec<f64> {
+    let mut row: Vec<f64> = (0..k).map(|_| random.unit()).collect();
+    match kind {
+        3 => row.fill(0.0),
+        4 => row.iter_mut().for_each(|x| *x *= 1e-20),
+        5 => row.iter_mut().for_each(|x| *x *= 1e-39),
+        6 => row[k / 2] = f64::NAN,
+        7 => row[k - 1] = f64::INFINITY,
+        8 => row.iter_mut().for_each(|x| *x *= 1e30),
+        9 => row.iter_mut().for_each(|x| *x *= 3e38),
+        10 => row[0] = 40.0,
+        _ => row.iter_mut().step_by(7).for_each(|x| *x *= 20.0),
+    }
+    row
+}
+
+/// What weights are like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Weights {
+    /// As in trained models: most are small.
+    Usual,
+    /// Each column is there twice, or three times.
+    Repeated,
+    /// Columns that hardly differ.
+    Alike,
+    /// Columns of very different sizes, some of them zero.
+    Uneven,
+    /// All weights are as large, so that rounding them loses nothing, and only what rows lose counts.
+    Signs,
+    /// Rounding makes the largest column look like less than another, as far as it can: for the row that [`lost`] makes.
+    Hostile,
+}
+
+/// The column that [`Weights::Hostile`] hides, and the one before which it does.
+const HIDDEN: [usize; 2] = [555, 5];
+
+/// What rounding to multiples of 1/128 takes from weights that have 127/128 among them.
+fn lost(weights: &[f64]) -> Vec<f64> {
+    weights.iter().map(|w| w - (w * 128.0).round_ties_even() / 128.0).collect()
+}
+
+fn weights(random: &mut Random, kind: Weights, columns: usize, k: usize) -> Vec<f64> {
+    let base: Vec<f64> = (0..k).map(|_| random.unit()).collect();
+    let mut all = Vec::with_capacity(columns * k);
+    for column in 0..columns {
+        let own: Vec<f64> = match kind {
+            Weights::Repeated if column >= columns * 2 / 5 => {
+                let from = column % (columns * 2 / 5);
+                all[from * k..(from + 1) * k].to_vec()
+            }
+            Weights::Usual | Weights::Repeated => (0..k).map(|_| random.unit().powi(3)).collect(),
+            Weights::Alike => base.iter().map(|x| x * (1.0 + 1e-2 * random.unit())).collect(),
+            Weights::Signs => (0..k).map(|_| *random.choose(&[-1.0, 1.0])).collect(),
+            Weights::Hostile => vec![0.0; k],
+            Weights::Uneven => {
+                let scale = [0.0, 1e-39, 1e-10, 1.0, 1.01, 1e5][column % 6];
+                (0..k).map(|_| scale * random.unit()).collect()
+            }
+        };
+        all.extend(own);
+    }
+    if kind == Weights::Hostile {
+        let [hidden, other] = HIDDEN;
+        let mut own: Vec<f64> = (0..k).map(|_| DType::BF16.round(0.9 * random.unit())).collect();
+        own[0] = 127.0 / 128.0;
+        let lost = lost(&own);
+        let mut rounded: Vec<f64> = own.iter().zip(&lost).map(|(w, lost)| w - lost).collect();
+        let most = (1..k).max_by(|&a, &b| lost[a].total_cmp(&lost[b])).expect("columns have elements");
+        rounded[most] += 1.0 / 128.0;
+        all[hidden * k..(hidden + 1) * k].copy_from_slice(&own);
+        all[other * k..(other + 1) * k].copy_from_slice(&rounded);
+    }
+    all
+}
+
+fn tensor(dtype: DType, rows: usize, data: Vec<f64>) -> Tensor {
+    let columns = data.len() / rows;
+    let data = data.into_iter().map(|value| dtype.round(value)).collect();
+    Tensor::new(dtype, vec![rows, columns], data).expect("as many numbers as elements")
+}
+
+/// Runs greedy steps of several sizes for a head.
+fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize) {
+    let Target::Host(host) = target else { panic!("only CPUs search") };
+    let numerics = Numerics::new(dtype);
+    let mut random = Random::new((columns + k) as u64);
+    let mut table: Vec<f64> = (0..KINDS).flat_map(|kind| row(&mut random, kind, k)).collect();
+    let head = weights(&mut random, kind, columns, k);
+    if kind == Weights::Hostile {
+        table[(KINDS - 1) * k..].copy_from_slice(&lost(&head[HIDDEN[0] * k..][..k]));
+    }
+    let tensors = [("rows", tensor(dtype, KINDS, table)), ("head.weight", tensor(dtype, columns, head))];
+    let weights: BTreeMap<String, Tensor> = tensors.into_iter().map(|(name, it)| (name.to_owned(), it)).collect();
+    let limits = Limits { max_context: 64, max_batch: 24, prefill_chunk: 24 };
+    let build = Build { target: target.clone(), without: vec!["dequant".into()], epilogues: Epilogues::Separate };
+    let case = Case { module: module(numerics, columns, k), weights, limits, build };
+    let planned = case.plan(&case.usual_programs().unwrap()).unwrap();
+    let rounds = host.rounds() && dtype == DType::BF16;
+    let decodes = planned.plan.programs.iter().filter(|program| program.bounds.one_token_per_sequence);
+    for program in decodes {
+        let search = program.search.as_ref().unwrap_or_else(|| panic!("{} does not search", program.name));
+        assert_eq!(search.rounded.is_some(), rounds, "{}", program.name);
+    }
+    let compiled = Compiled::new(&case, planned, host).unwrap();
+    for rows in [1, 3, 8, 9, 20] {
+        for first in (0..KINDS).step_by(rows) {
+            let tokens: Vec<(u64, Vec<i32>)> =
+                (0..rows).map(|index| (index as u64, vec![((first + index) % KINDS) as i32])).collect();
+            let sequences: Vec<(u64, usize, &[i32])> = tokens.iter().map(|(id, ids)| (*id, 0, &ids[..])).collect();
+            let step = StepInputs::batch(&sequences);
+            let mut pool = Pool::new(compiled.plan.kv, rows + 1, 7);
+            let batch = pool.batch(&step);
+            for (index, program) in compiled.plan.programs.iter().enumerate() {
+                if program.search.is_none() || program.bounds.max.tokens < rows {
+                    continue;
+                }
+                for threads in [1, 2, 5] {
+                    compiled.run(index, &batch, &mut pool, threads).unwrap_or_else(|error| {
+                        let name = &program.name;
+                        panic!("{} {dtype} {kind:?} {columns} x {k}, {name}, {rows} rows: {error}", host.name)
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Every way to multiply: by vectors with and without rounded weights, by pairs, by tiles.
+fn all_targets() -> Vec<Target> {
+    let mut all = targets::runnable();
+    let vnni = |mut target: HostTarget| {
+        target.name += " with VNNI";
+        target.llvm_features = format!("{},+avx512vnni", target.llvm_features).trim_start_matches(',').to_owned();
+        target.cpu_features.push("avx512vnni".into());
+        target.cpu_features.sort();
+        Target::Host(target)
+    };
+    if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw") {
+        all.push(vnni(HostTarget::named("x86-64-v4").unwrap()));
+        if let Some(Target::Host(pairs)) = targets::pairs() {
+            all.push(vnni(pairs));
+        }
+    } else {
+        println!("NOTE: this CPU multiplies no 8-bit numbers: rounded weights are not tested");
+    }
+    all
+}
+
+/// Those that multiply rounded weights.
+fn rounding_targets() -> Vec<Target> {
+    let rounds = |target: &Target| matches!(target, Target::Host(host) if host.rounds());
+    all_targets().into_iter().filter(rounds).collect()
+}
+
+#[test]
+fn usual_heads() {
+    for target in all_targets() {
+        check(&target, DType::BF16, Weights::Usual, 1500, 96);
+        check(&target, DType::BF16, Weights::Usual, 33, 7);
+        check(&target, DType::F32, Weights::Usual, 200, 40);
+    }
+}
+
+#[test]
+fn the_first_of_equal_columns_wins() {
+    for target in all_targets() {
+        check(&target, DType::BF16, Weights::Repeated, 701, 33);
+    }
+}
+
+#[test]
+fn columns_that_hardly_differ_are_all_computed() {
+    for target in all_targets() {
+        check(&target, DType::BF16, Weights::Alike, 7000, 8);
+    }
+}
+
+#[test]
+fn of_columns_that_hardly_differ_the_noted_ones_are_computed() {
+    for target in rounding_targets() {
+        check(&target, DType::BF16, Weights::Alike, 600, 48);
+    }
+}
+
+#[test]
+fn a_column_that_rounding_hides_is_found() {
+    for target in rounding_targets() {
+        check(&target, DType::BF16, Weights::Hostile, 600, 48);
+    }
+}
+
+#[test]
+fn rows_are_rounded_in_two_parts() {
+    for target in rounding_targets() {
+        for k in [20, 33, 48, 77, 130] {
+            check(&target, DType::BF16, Weights::Signs, 3000, k);
+        }
+    }
+}
+
+#[test]
+fn columns_of_very_different_sizes() {
+    for target in all_targets() {
+        check(&target, DType::BF16, Weights::Uneven, 900, 64);
+    }
+}

@@ -149,13 +149,16 @@ struct Item {
     tokens: Value,
     unit: Value,
     kv_head: Value,
-    /// The thread's next item, if it is of the same sequence.
+    /// The thread's next item, if it is of the same sequence or of the one behind it.
     next: NextItem,
 }
 
 /// Whose keys are prefetched at the end of an item.
 struct NextItem {
     exists: Value,
+    /// A sequence of the step, whether or not the item exists, and its first row.
+    sequence: Value,
+    first_row: Value,
     unit: Value,
     kv_head: Value,
 }
@@ -182,14 +185,24 @@ impl Attend {
     /// Visits this thread's items: those whose number modulo the number of threads is its own.
     fn for_items(&self, f: &mut FunctionText, params: &KernelParams, mut body: impl FnMut(&mut FunctionText, &Item)) {
         let sequences = integer(f, &params.args, offset_of!(StepArgs, sequences));
+        let last_sequence = f.add(&sequences, &int(-1));
         let heads = int(self.attention.kv_heads as i64);
-        f.fold(&int(0), &sequences, 1, &[int(0)], |f, sequence, before| {
+        // First row of a sequence, how many it has, and how many items.
+        let of_sequence = |f: &mut FunctionText, sequence: &Value| {
             let next = f.add(sequence, &int(1));
             let first_row = load_index(f, &self.starts, sequence);
             let end_row = load_index(f, &self.starts, &next);
             let row_count = f.binary("sub nsw", &end_row, &first_row);
             let (units, tokens) = self.units(f, params, &first_row, &row_count);
             let count = f.binary("mul nsw", &units, &heads);
+            [first_row, row_count, count]
+        };
+        f.fold(&int(0), &sequences, 1, &[int(0)], |f, sequence, before| {
+            let [first_row, row_count, count] = of_sequence(f, sequence);
+            let behind = f.add(sequence, &int(1));
+            let behind = f.min(&behind, &last_sequence);
+            let [first_row_behind, _, count_behind] = of_sequence(f, &behind);
+            let is_followed = f.compare("icmp ne", &behind, sequence);
             // First local number that is this thread's, then every `threads`-th.
             let phase = f.binary("srem", &before[0], &params.threads);
             let first = f.binary("sub nsw", &params.thread, &phase);
@@ -206,8 +219,15 @@ impl Attend {
                 let unit = f.binary("sdiv", &local, &heads);
                 let kv_head = f.binary("srem", &local, &heads);
                 let next = f.add(&local, &params.threads);
+                let is_own = f.compare("icmp slt", &next, &count);
+                let next_behind = f.binary("sub nsw", &next, &count);
+                let is_behind = f.compare("icmp slt", &next_behind, &count_behind);
+                let is_behind = f.binary("and", &is_behind, &is_followed);
+                let next = f.select(&is_own, &next, &next_behind);
                 let next = NextItem {
-                    exists: f.compare("icmp slt", &next, &count),
+                    exists: f.binary("or", &is_own, &is_behind),
+                    sequence: f.select(&is_own, sequence, &behind),
+                    first_row: f.select(&is_own, &first_row, &first_row_behind),
                     unit: f.binary("sdiv", &next, &heads),
                     kv_head: f.binary("srem", &next, &heads),
                 };

@@ -128,18 +128,26 @@ impl Attend {
         let skipped = f.scale(block, KV_BLOCK_POSITIONS as i64);
         let first = f.add(&next, &skipped);
         let is_own = f.compare("icmp slt", &first, end);
+        let is_last = f.compare("icmp sge", &first, end);
+        let length = self.position_after(f, &item.next.first_row);
         let (start, length) = match self.attention.method {
-            AttendMethod::Whole => (int(0), end.clone()),
-            AttendMethod::Split => (f.scale(&item.next.unit, SPLIT as i64), self.position_after(f, &item.first_row)),
+            // A later item of the same sequence sees no less than this one.
+            AttendMethod::Whole => {
+                let is_same = f.compare("icmp eq", &item.next.sequence, &item.sequence);
+                (int(0), f.select(&is_same, end, &length))
+            }
+            AttendMethod::Split => (f.scale(&item.next.unit, SPLIT as i64), length),
         };
         let first_of_next = f.add(&start, &skipped);
         let is_next = f.compare("icmp slt", &first_of_next, &length);
         let is_next = f.binary("and", &is_next, &item.next.exists);
+        let is_next = f.binary("and", &is_next, &is_last);
         let exists = f.binary("or", &is_own, &is_next);
-        let kv_head = f.select(&is_own, &item.kv_head, &item.next.kv_head);
-        let next = f.select(&is_own, &next, &start);
+        let sequence = f.select(&is_next, &item.next.sequence, &item.sequence);
+        let kv_head = f.select(&is_next, &item.next.kv_head, &item.kv_head);
+        let next = f.select(&is_next, &start, &next);
         let next = f.select(&exists, &next, chunk);
-        let keys = self.block(f, context, (&item.sequence, &kv_head), &next, block);
+        let keys = self.block(f, context, (&sequence, &kv_head), &next, block);
         let [keys, values] = [&keys, values].map(|address| f.cast("ptrtoint", address, I64));
         let distance = f.binary("sub", &keys, &values);
         f.select(&exists, &distance, &int(0))

@@ -187,7 +187,7 @@ impl Attend {
         let sequences = integer(f, &params.args, offset_of!(StepArgs, sequences));
         let last_sequence = f.add(&sequences, &int(-1));
         let heads = int(self.attention.kv_heads as i64);
-        // First row of a sequence, how many it has, and how many items.
+        // First row of a sequence, how many it has, how many items, and how many tokens those have.
         let of_sequence = |f: &mut FunctionText, sequence: &Value| {
             let next = f.add(sequence, &int(1));
             let first_row = load_index(f, &self.starts, sequence);
@@ -195,13 +195,13 @@ impl Attend {
             let row_count = f.binary("sub nsw", &end_row, &first_row);
             let (units, tokens) = self.units(f, params, &first_row, &row_count);
             let count = f.binary("mul nsw", &units, &heads);
-            [first_row, row_count, count]
+            [first_row, row_count, count, tokens]
         };
         f.fold(&int(0), &sequences, 1, &[int(0)], |f, sequence, before| {
-            let [first_row, row_count, count] = of_sequence(f, sequence);
+            let [first_row, row_count, count, tokens] = of_sequence(f, sequence);
             let behind = f.add(sequence, &int(1));
             let behind = f.min(&behind, &last_sequence);
-            let [first_row_behind, _, count_behind] = of_sequence(f, &behind);
+            let [first_row_behind, _, count_behind, _] = of_sequence(f, &behind);
             let is_followed = f.compare("icmp ne", &behind, sequence);
             // First local number that is this thread's, then every `threads`-th.
             let phase = f.binary("srem", &before[0], &params.threads);

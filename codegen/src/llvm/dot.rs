@@ -5,81 +5,32 @@
 //! of them. Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
 //! block: f32, or bf16 where the CPU multiplies that faster, in tiles if it has a matrix unit ([`tiles`]).
 
+mod ahead;
 mod largest;
 mod left;
 pub mod search;
 mod split;
 mod tiles;
 mod widened;
+mod work;
 
 use super::expression::Tile;
 use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles, clear};
 use super::rows::{Columns, Outputs, emit_rows};
-use super::step_args::{share, size};
+use super::step_args::size;
 use super::text::{FunctionText, Value, int};
-use super::{KernelContext, KernelParams, MatrixUnit};
-use crate::kernel::domain::Domain;
-use crate::kernel::dot::{LeftOperand, LeftSource, PANEL, Product, Products, left_operand, products};
+use super::{KernelContext, KernelParams};
+use crate::kernel::dot::{LeftSource, PANEL, Product, left_operand};
 use largest::Largest;
 use left::{Left, LeftRows, Source};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
-use llmc_ir::region::Part;
+use work::{Blocking, Dot, Section, Work, padded};
 
-/// Left-operand bytes that a row block may take, so that it stays in the second-level cache.
-const ROW_BLOCK_BYTES: usize = 512 << 10;
-/// Rows of a block are a multiple of this: few, so that blocks are about equal.
-const ROW_UNIT: usize = 2;
+pub use ahead::emit as emit_ahead;
+
 /// Sums longer than this are cut, so that a panel's part stays in cache while all row groups use it.
 const LONGEST_SUM: usize = 1536;
-
-/// The sizes that all parts of a dot region share.
-struct Blocking {
-    k: usize,
-    /// Rows of a block at most, how many of them there can be, and what all blocks but the last are multiples of.
-    rows: usize,
-    most_rows: usize,
-    row_unit: usize,
-    a_stride: usize,
-    left: Left,
-    /// Where a part of a weight in bf16 is widened, unless the inner kernel does that.
-    widened: Option<Value>,
-}
-
-/// The length of rows of a packed weight.
-fn padded(k: usize, dtype: DType) -> usize {
-    if dtype == DType::BF16 { k.next_multiple_of(32) } else { k }
-}
-
-/// An independent part of a dot region: columns of its own.
-struct Section<'r> {
-    part: &'r Part,
-    domain: Domain,
-    products: Vec<Product>,
-    /// Columns of the part, of one of its blocks, and bytes between rows of a block's result.
-    n: usize,
-    columns: usize,
-    c_stride: usize,
-    /// A block's result per product.
-    tiles: Vec<Value>,
-    /// What is kept of the results, if not the results themselves.
-    largest: Option<Largest>,
-}
-
-impl Section<'_> {
-    fn blocks(&self) -> usize {
-        self.n.div_ceil(self.columns)
-    }
-
-    /// The first panel of a block, and how many it has.
-    fn panels(&self, f: &mut FunctionText, block: &Value) -> [Value; 2] {
-        let most = self.columns / PANEL;
-        let first = f.scale(block, most as i64);
-        let left = f.binary("sub nsw", &int(self.n.div_ceil(PANEL) as i64), &first);
-        let count = f.min(&left, &int(most as i64));
-        [first, count]
-    }
-}
 
 /// Emits the kernel's body.
 pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
@@ -108,39 +59,16 @@ fn emit_for(
     params: &KernelParams,
     largest: Option<&Largest>,
 ) -> Result<(), String> {
-    let kernel = context.kernel;
-    let region = &kernel.region;
-    let parts = region.parts();
-    let operand = left_operand(region)?;
-    let all = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
-    let narrow = are_narrow(&operand, &all);
-    let by_tiles = narrow && tiles::suit(context, &operand);
-    let least_columns = match context.method {
-        _ if by_tiles => tiles::columns(operand.k, &context.target.tuning),
-        DotMethod::Gemm => 2 * PANEL,
-        DotMethod::Gemv | DotMethod::SplitK => PANEL,
-    };
-    let widened = !by_tiles && widened::suit(context, &operand, &all);
-    let sections =
-        parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, (by_tiles, largest)));
-    let mut sections: Vec<Section<'_>> = sections.collect();
-    let mut blocking = match by_tiles {
-        true => tiles::blocking(context, &operand),
-        false => blocking(context, &operand, &sections, narrow && context.unit == MatrixUnit::Pairs),
-    };
-
-    let rows = size(f, &params.args, sections.first().ok_or("a region without outputs")?.domain.rows)?;
-    let column_blocks: usize = sections.iter().map(Section::blocks).sum();
-    let row_block = row_block(f, &blocking, &rows, context.bounds.max_of(operand.rows));
-    let row_blocks = f.div_ceil(&rows, &row_block);
-    let items = f.scale(&row_blocks, column_blocks as i64);
-    let (first, last) = share(f, &items, &params.thread, &params.threads);
+    let parts = context.kernel.region.parts();
+    let dot = Dot::of(context, &parts, largest)?;
+    let Work { rows, row_block, row_blocks, column_blocks, first, last } = dot.work(f, context, params)?;
+    let Dot { operand, mut sections, mut blocking, widens } = dot;
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
     let end_block = f.div_ceil(&last, &int(column_blocks as i64));
 
     let copy = context.scratch(blocking.rows * blocking.a_stride);
     let copy = f.offset(&params.scratch, &int(copy as i64));
-    if widened {
+    if widens {
         let memory = context.scratch(widened::bytes(blocking.k));
         blocking.widened = Some(f.offset(&params.scratch, &int(memory as i64)));
     }
@@ -196,60 +124,6 @@ fn emit_for(
         }
     });
     result
-}
-
-/// Rows of a block, so that blocks are about equal and threads can share them evenly.
-fn row_block(f: &mut FunctionText, blocking: &Blocking, rows: &Value, most_rows: usize) -> Value {
-    if most_rows <= blocking.rows {
-        return int(blocking.rows as i64);
-    }
-    let fewest = f.div_ceil(rows, &int(blocking.rows as i64));
-    let fewest = f.max(&fewest, &int(1));
-    let each = f.div_ceil(rows, &fewest);
-    let units = f.div_ceil(&each, &int(blocking.row_unit as i64));
-    let units = f.max(&units, &int(1));
-    f.scale(&units, blocking.row_unit as i64)
-}
-
-/// A part as a section with blocks of whole units of columns.
-fn section<'r>(
-    part: &'r Part,
-    products: Products,
-    least_columns: usize,
-    (by_tiles, largest): (bool, Option<&Largest>),
-) -> Section<'r> {
-    let Products { domain, products, n, unit } = products;
-    let columns = unit * least_columns.div_ceil(unit);
-    // Blocks of one panel take the room of two, so that the same functions multiply both.
-    let room = if by_tiles { columns } else { columns.next_multiple_of(2 * PANEL) };
-    let (c_stride, tiles, largest) = (room * 4 + 64, Vec::new(), largest.cloned());
-    Section { part, domain, products, n, columns, c_stride, tiles, largest }
-}
-
-/// Whether both sides of all products are bf16, so that multiplying them as they are rounds nothing.
-fn are_narrow(operand: &LeftOperand, products: &[Products]) -> bool {
-    let mut products = products.iter().flat_map(|products| &products.products);
-    operand.dtype == DType::BF16 && products.all(|product| product.dtype == DType::BF16)
-}
-
-fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Section<'_>], pairs: bool) -> Blocking {
-    let k = operand.k;
-    let products = sections.iter().flat_map(|section| &section.products);
-    let longest = products.map(|product| padded(k, product.dtype)).max().unwrap_or(k);
-    let left = match operand.dtype {
-        DType::F32 if longest == k => Left::InPlace,
-        DType::BF16 if pairs => Left::Pairs,
-        dtype => Left::Copied(dtype),
-    };
-    let a_stride = match left {
-        Left::InPlace => k * 4,
-        _ => k.next_multiple_of(32) * left.form().bytes() + 64,
-    };
-    let block = context.registers.rows[0];
-    let most = context.target.tuning.block_rows.next_multiple_of(block).max(2 * block);
-    let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, most);
-    let most_rows = context.bounds.max_of(operand.rows).min(rows);
-    Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, widened: None }
 }
 
 /// A weight of a dot, packed in panels.

@@ -95,9 +95,11 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
         }
         used.push((used_by_program, goals));
     }
-    for ((program, _), (used, goals)) in model.programs_on(Processor::Cpu).zip(used) {
+    for ((program, kernels), (used, goals)) in model.programs_on(Processor::Cpu).zip(used) {
+        let dots = kernels.iter().filter(|kernel| has_ahead(kernel, &program.bounds)).map(|kernel| &kernel.name[..]);
+        let dots = dots.collect();
         for goal in goals {
-            step::emit(&mut module, &model.plan, program, workspace, used, goal);
+            step::emit(&mut module, &model.plan, program, workspace, (used, &dots), goal);
         }
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
@@ -112,6 +114,16 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
 pub fn kernel_symbol(program: &str, kernel: &str) -> String {
     let safe = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
     format!("{}.{}", safe(program), safe(kernel))
+}
+
+/// Whether a kernel has a function that prefetches what it reads first: where few rows wait for weights.
+fn has_ahead(kernel: &Kernel, bounds: &Bounds) -> bool {
+    kernel.region.anchor == Anchor::Dot && bounds.one_token_per_sequence
+}
+
+/// The name of that function.
+fn ahead_symbol(kernel: &str) -> String {
+    format!("{kernel}.ahead")
 }
 
 /// The name of the function that does for another goal what a kernel does for logits.
@@ -229,7 +241,8 @@ const COMMON_PARAMS: [(text::Ty, &str); 6] =
 
 fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String> {
     let region = &context.kernel.region;
-    let (mut f, params) = begin_kernel(context, name, [region.inputs.len(), region.outputs.len()]);
+    let [inputs, outputs] = [region.inputs.len(), region.outputs.len()];
+    let (mut f, params) = begin_kernel(context, name, [inputs, outputs]);
     match region.anchor {
         Anchor::Rows => emit_rows_kernel(&mut f, context, &params)?,
         Anchor::Dot => dot::emit(&mut f, context, &params)?,
@@ -237,6 +250,11 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
         Anchor::Weights => return Err("what depends on weights alone is computed while compiling".into()),
     }
     context.module.add(f.finish());
+    if has_ahead(context.kernel, context.bounds) {
+        let (mut f, params) = begin_kernel(context, &ahead_symbol(name), [inputs, outputs]);
+        dot::emit_ahead(&mut f, context, &params)?;
+        context.module.add(f.finish());
+    }
     Ok(())
 }
 

@@ -5,15 +5,18 @@
 use super::memory::load_index;
 use super::step_args::{barrier, pointer, step_input, trace};
 use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
-use super::{MatrixUnit, amx, goal_symbol, kernel_symbol};
+use super::{MatrixUnit, ahead_symbol, amx, goal_symbol, kernel_symbol};
 use llmc_ir::abi::StepArgs;
 use llmc_ir::plan::{Goal, Launch, Operand, Plan, PlannedCall, Program};
+use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 /// What the launches of one call need.
 struct Frame<'a> {
     program: &'a Program,
     goal: Goal,
+    /// Kernels that have something prefetched before they begin.
+    dots: &'a BTreeSet<&'a str>,
     args: Value,
     thread: Value,
     threads: Value,
@@ -27,6 +30,28 @@ struct Frame<'a> {
     traced: Value,
 }
 
+impl<'a> Frame<'a> {
+    /// The address of the weight of a number.
+    fn weight(&self, f: &mut FunctionText, number: &Value) -> Value {
+        let address = f.element(&self.weights, number, 8);
+        f.load(PTR, &address, 8)
+    }
+
+    /// What a launch of a function is run for.
+    fn goal_of(&self, function: usize, launch: usize) -> Goal {
+        let head = self.program.search.as_ref().map(|search| (search.function, search.launch));
+        if head == Some((function, launch)) { self.goal } else { Goal::Logits }
+    }
+
+    /// The first launch of a function, from one of a number on, that has something prefetched. Rounded weights have not.
+    fn dot_of(&self, function: usize, from: usize) -> Option<&'a Launch> {
+        let launches = self.program.functions[function].launches.iter().enumerate().skip(from);
+        let mut dots = launches.filter(|(_, launch)| self.dots.contains(launch.kernel.as_str()));
+        let (number, launch) = dots.next()?;
+        (self.goal_of(function, number) != Goal::Search).then_some(launch)
+    }
+}
+
 /// Writes the entry point of a program for a goal, `llmc_<program>(args, thread, threads)` for logits. A thread whose kernels use tiles has them
 /// from here to the end of the step.
 pub fn emit(
@@ -34,7 +59,7 @@ pub fn emit(
     plan: &Plan,
     program: &Program,
     workspace_bytes: usize,
-    used: MatrixUnit,
+    (used, dots): (MatrixUnit, &BTreeSet<&str>),
     goal: Goal,
 ) {
     let params = [(PTR, "args"), (I32, "thread"), (I32, "threads")];
@@ -56,7 +81,7 @@ pub fn emit(
     let traced = f.compare("icmp ne", &trace, &nobody);
     let traced = f.cast("zext", &traced, I64);
     let frame =
-        Frame { program, goal, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
+        Frame { program, goal, dots, args, thread, threads, scratch, workspace, arena, weights, logits, trace, traced };
 
     if used == MatrixUnit::Tiles {
         amx::configure(&mut f);
@@ -66,6 +91,9 @@ pub fn emit(
         let count = rest.iter().take_while(|call| call.function == first.function).count();
         let (run, after) = rest.split_at(count);
         emit_run(&mut f, plan, &frame, &kv, run);
+        if let Some((call, launch)) = after.first().and_then(|call| Some((call, frame.dot_of(call.function, 0)?))) {
+            emit_ahead(&mut f, &frame, launch, &kv, &|f, slot| frame.weight(f, &int(call.weights[slot] as i64)));
+        }
         rest = after;
     }
     if used == MatrixUnit::Tiles {
@@ -87,13 +115,13 @@ fn emit_run(f: &mut FunctionText, plan: &Plan, frame: &Frame<'_>, kv: &Value, ru
     f.for_each(&int(0), &int(run.len() as i64), 1, |f, call| {
         let layer = load_index(f, &layer_table, call);
         let kv = f.element(kv, &layer, plan.kv.layer_bytes() as i64);
-        let first_slot = f.scale(call, slots as i64);
-        let weight = |f: &mut FunctionText, slot: usize| {
+        let weight = |f: &mut FunctionText, call: &Value, slot: usize| {
+            let first_slot = f.scale(call, slots as i64);
             let entry = f.add(&first_slot, &int(slot as i64));
-            let index = load_index(f, &weight_table, &entry);
-            let address = f.element(&frame.weights, &index, 8);
-            f.load(PTR, &address, 8)
+            let number = load_index(f, &weight_table, &entry);
+            frame.weight(f, &number)
         };
+        let next_call = f.add(call, &int(1));
         // Launches that no barrier separates deal out their items from alternating ends, so that the thread with
         // the larger share of one gets the smaller share of the next.
         let mut reversed = false;
@@ -102,9 +130,18 @@ fn emit_run(f: &mut FunctionText, plan: &Plan, frame: &Frame<'_>, kv: &Value, ru
                 barrier(f, &frame.args, &frame.thread);
             }
             reversed = !launch.barrier && !reversed;
-            let head = frame.program.search.as_ref().map(|search| (search.function, search.launch));
-            let goal = if head == Some((run[0].function, number)) { frame.goal } else { Goal::Logits };
-            emit_launch(f, frame, (launch, goal), &kv, reversed, &weight);
+            let goal = frame.goal_of(run[0].function, number);
+            emit_launch(f, frame, (launch, goal), &kv, reversed, &|f, slot| weight(f, call, slot));
+            if !frame.dots.contains(launch.kernel.as_str()) {
+                continue;
+            }
+            // While others are still busy, what this thread reads next comes closer.
+            if let Some(next) = frame.dot_of(run[0].function, number + 1) {
+                emit_ahead(f, frame, next, &kv, &|f, slot| weight(f, call, slot));
+            } else if let (Some(next), true) = (frame.dot_of(run[0].function, 0), run.len() > 1) {
+                let exists = f.compare("icmp slt", &next_call, &int(run.len() as i64));
+                f.when(&exists, |f| emit_ahead(f, frame, next, &kv, &|f, slot| weight(f, &next_call, slot)));
+            }
         }
     });
 }
@@ -123,11 +160,26 @@ fn emit_launch(
     } else {
         frame.thread.clone()
     };
+    let arguments = arguments(f, frame, (launch, goal), kv, &share, weight);
+    f.for_each(&int(0), &frame.traced, 1, |f, _| trace(f, &frame.args, &frame.trace, &frame.thread));
+    let kernel = kernel_symbol(&frame.program.name, &launch.kernel);
+    f.call_local(&goal_symbol(&kernel, goal), &arguments);
+}
+
+/// What the function of a launch is called with.
+fn arguments(
+    f: &mut FunctionText,
+    frame: &Frame<'_>,
+    (launch, goal): (&Launch, Goal),
+    kv: &Value,
+    share: &Value,
+    weight: &impl Fn(&mut FunctionText, usize) -> Value,
+) -> Vec<Value> {
     let mut arguments = vec![
         frame.args.clone(),
         frame.scratch.clone(),
         frame.workspace.clone(),
-        share,
+        share.clone(),
         frame.threads.clone(),
         frame.thread.clone(),
     ];
@@ -141,11 +193,21 @@ fn emit_launch(
     arguments.extend(launch.inputs.iter().map(|operand| address(f, operand)));
     let rounded = frame.program.search.as_ref().and_then(|search| search.rounded);
     if let Some(rounded) = rounded.filter(|_| goal == Goal::Search) {
-        let entry = f.element(&frame.weights, &int(rounded.weight as i64), 8);
-        arguments.push(f.load(PTR, &entry, 8));
+        arguments.push(frame.weight(f, &int(rounded.weight as i64)));
     }
     arguments.extend(launch.outputs.iter().map(|operand| address(f, operand)));
-    f.for_each(&int(0), &frame.traced, 1, |f, _| trace(f, &frame.args, &frame.trace, &frame.thread));
+    arguments
+}
+
+/// Prefetches what the thread reads first in a launch.
+fn emit_ahead(
+    f: &mut FunctionText,
+    frame: &Frame<'_>,
+    launch: &Launch,
+    kv: &Value,
+    weight: &impl Fn(&mut FunctionText, usize) -> Value,
+) {
+    let arguments = arguments(f, frame, (launch, Goal::Logits), kv, &frame.thread, weight);
     let kernel = kernel_symbol(&frame.program.name, &launch.kernel);
-    f.call_local(&goal_symbol(&kernel, goal), &arguments);
+    f.call_local(&ahead_symbol(&kernel), &arguments);
 }

@@ -47,6 +47,7 @@ fn manifest() -> Manifest {
                 functions: Vec::new(),
                 calls: Vec::new(),
                 work: Work::default(),
+                search: None,
             }],
         },
         targets: vec![HostCode {

@@ -126,6 +126,13 @@ pub struct PackedWeight {
     pub bytes: u64,
 }
 
+impl PackedWeight {
+    /// Whether code for a kind of processor reads it: only CPUs search by rounded weights.
+    pub fn is_read_by(&self, processor: Processor) -> bool {
+        processor == Processor::Cpu || self.layout != WeightLayout::Rounded
+    }
+}
+
 /// One specialisation: what a step of it runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Program {

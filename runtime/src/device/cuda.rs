@@ -34,7 +34,7 @@ use launches::{Kernel, Places};
 use likeliest::Likeliest;
 use llmc_artifact::{Artifact, CudaCode};
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::{Goal, KV_BLOCK_POSITIONS, Plan, WeightLayout};
+use llmc_ir::plan::{Goal, KV_BLOCK_POSITIONS, Plan};
 use memory::{DeviceMemory, Pinned};
 use std::sync::Arc;
 use step::{Layout, StepBuffer};
@@ -83,10 +83,9 @@ impl CudaModel {
         let kv_bytes = kv_blocks as u64 * plan.kv.block_bytes() as u64;
         progress(Preparation::Code);
         let loaded = Code::load(&gpu, &artifact, code)?;
-        // Only the host searches by rounded weights.
-        let is_rounded = artifact.manifest().plan.weights.iter().map(|weight| weight.layout == WeightLayout::Rounded);
+        let is_read = artifact.manifest().plan.weights.iter().map(|weight| weight.is_read_by(Processor::Gpu));
         let weights: Vec<&[u8]> =
-            artifact.weights().zip(is_rounded).map(|(bytes, rounded)| if rounded { &[] } else { bytes }).collect();
+            artifact.weights().zip(is_read).map(|(bytes, is_read)| if is_read { bytes } else { &[] }).collect();
         let weights = upload::upload(&gpu, &weights, progress)?;
         let reserve = |bytes, action| DeviceMemory::allocate(&gpu, bytes, action);
         let arena = reserve(needs.arena, "reserving memory for activations")?;
@@ -273,7 +272,7 @@ impl Needs {
     fn new(plan: &Plan, code: &CudaCode) -> Needs {
         let samples = plan.programs.iter().map(|program| program.bounds.max.samples).max().unwrap_or(0);
         Needs {
-            weights: plan.weights.iter().map(|weight| weight.bytes).sum(),
+            weights: plan.weights.iter().filter(|it| it.is_read_by(Processor::Gpu)).map(|weight| weight.bytes).sum(),
             arena: plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0),
             workspace: code.code.workspace_bytes,
             logits: (samples * plan.model.vocab * size_of::<f32>()) as u64,

@@ -22,9 +22,10 @@ use trace::TracedStep;
 
 /// Measure prefill and decode speed.
 ///
-/// Prefill reads that many random tokens into an empty context. Decode generates that many tokens
-/// after each depth and for each batch size; its rate counts the tokens of all sequences. Warm-up
-/// is not counted, and the repetitions of all tests take turns, so that a slow moment hits all.
+/// Prefill reads that many random tokens into an empty context. Decode takes that many greedy steps
+/// after each depth and for each batch size, on random tokens too; its rate counts the tokens of all
+/// sequences. Warm-up is not counted, and the repetitions of all tests take turns, so that a slow
+/// moment hits all.
 ///
 /// On the CPU each result stands beside its floor: what its steps must read (weights once, keys and values) and multiply,
 /// over what the machine reads from a buffer of that size and multiplies at most, measured in the same rounds.

@@ -103,11 +103,20 @@ fn run(subject: &Subject, per_kind: usize) -> Vec<Outcome> {
     outcomes
 }
 
-/// One kernel of a text, with what is declared in front of all.
+/// One kernel of a text, with what is declared outside of all.
 fn kernel_text(ptx: &str, symbol: &str) -> String {
     const ENTRY: &str = ".visible .entry ";
-    let head = ptx.split(ENTRY).next().unwrap();
-    let start = ptx.find(&format!("{ENTRY}{symbol}(")).unwrap_or_else(|| panic!("there is no kernel {symbol}"));
-    let end = start + ptx[start..].find("\n}").unwrap() + 2;
-    format!("{head}{}\n", &ptx[start..end])
+    let mut kernel = None;
+    let (mut declared, mut rest) = (String::new(), ptx);
+    while let Some(start) = rest.find(ENTRY) {
+        let (before, from) = rest.split_at(start);
+        let (text, behind) = from.split_at(from.find("\n}").unwrap() + 2);
+        declared += before;
+        rest = behind;
+        if text[ENTRY.len()..].starts_with(&format!("{symbol}(")) {
+            kernel = Some(text);
+        }
+    }
+    let kernel = kernel.unwrap_or_else(|| panic!("there is no kernel {symbol}"));
+    format!("{declared}{rest}{kernel}\n")
 }

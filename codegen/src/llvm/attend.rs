@@ -99,10 +99,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let score_stride = (chunk + LANES) * 4;
     let weights = if by_tiles { Weights::Halves } else { Weights::Wide };
     let form = (padded, context.registers.fma, weights);
-    let mut working = |f: &mut FunctionText, bytes: usize| {
-        let offset = context.scratch(bytes);
-        f.offset(&params.scratch, &int(offset as i64))
-    };
+    let mut working = |f: &mut FunctionText, bytes: usize| context.working(f, params, bytes);
     let attend = Attend {
         attention,
         group,

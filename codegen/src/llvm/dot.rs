@@ -66,11 +66,9 @@ fn emit_for(
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
     let end_block = f.div_ceil(&last, &int(column_blocks as i64));
 
-    let copy = context.scratch(blocking.rows * blocking.a_stride);
-    let copy = f.offset(&params.scratch, &int(copy as i64));
+    let copy = context.working(f, params, blocking.rows * blocking.a_stride);
     if widens {
-        let memory = context.scratch(widened::bytes(blocking.k));
-        blocking.widened = Some(f.offset(&params.scratch, &int(memory as i64)));
+        blocking.widened = Some(context.working(f, params, widened::bytes(blocking.k)));
     }
     // Sections take turns, so they share the memory for results.
     let results = sections.iter().map(|section| section.products.len() * blocking.rows * section.c_stride).max();
@@ -84,8 +82,8 @@ fn emit_for(
     let source = match &operand.source {
         LeftSource::Input(input) => Source::Memory(params.inputs[*input].clone()),
         LeftSource::Prologue(computed) => {
-            let offset = context.scratch(blocking.rows * blocking.k * operand.dtype.bytes());
-            Source::Computed(computed, f.offset(&params.scratch, &int(offset as i64)))
+            let bytes = blocking.rows * blocking.k * operand.dtype.bytes();
+            Source::Computed(computed, context.working(f, params, bytes))
         }
     };
     let left = LeftRows { blocking: &blocking, dtype: operand.dtype, source, copy, rows, row_block };

@@ -202,6 +202,12 @@ impl KernelContext<'_> {
         offset
     }
 
+    /// Reserves working memory of this kernel's thread; returns its address.
+    fn working(&mut self, f: &mut FunctionText, params: &KernelParams, bytes: usize) -> Value {
+        let offset = self.scratch(bytes);
+        f.offset(&params.scratch, &int(offset as i64))
+    }
+
     /// What expressions of the kernel refer to, without any products.
     fn scope<'s>(&'s self, params: &'s KernelParams) -> Scope<'s> {
         Scope {

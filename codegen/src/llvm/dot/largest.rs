@@ -41,11 +41,7 @@ impl Largest {
         let output = context.kernel.region.outputs[0];
         let ty = context.kernel.region.body.ty(output).as_tensor().ok_or("logits are a tensor")?;
         let columns = ty.shape.0[1].as_fixed().ok_or("a weight has fixed sizes")?;
-        let mut working = || {
-            let offset = context.scratch(most_rows * TILE * 4);
-            f.offset(&params.scratch, &int(offset as i64))
-        };
-        let (logits, tokens) = (working(), working());
+        let [logits, tokens] = [(); 2].map(|()| context.working(f, params, most_rows * TILE * 4));
         Ok(Largest { logits, tokens, columns, rows: rows.clone(), found: params.outputs[0].clone() })
     }
 

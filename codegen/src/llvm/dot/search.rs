@@ -93,10 +93,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let exact_stride = k.next_multiple_of(32) * form.bytes() + 64;
     let part_bytes = k.next_multiple_of(64);
     let noted_bytes = most_rows * (MOST_NOTED as usize + TILE) * 4;
-    let mut working = |bytes: usize| {
-        let offset = context.scratch(bytes);
-        f.offset(&params.scratch, &int(offset as i64))
-    };
+    let mut working = |bytes: usize| context.working(f, params, bytes);
     let search = Search {
         k,
         columns,

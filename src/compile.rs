@@ -1,5 +1,6 @@
 //! The whole compilation in one function, from a model to a file.
 
+use crate::census::Census;
 use crate::error::CompileError;
 use crate::explain::kept::Kept;
 use crate::model::{Definition, Model};
@@ -52,6 +53,8 @@ pub struct Request {
 /// What a compilation is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
+    /// Counting exponents: elements of weights done and in all.
+    Census(u64, u64),
     /// Running the pass pipeline.
     Passes,
     /// Measuring sizes of kernels: rounds done and in all, which may turn out fewer.
@@ -127,7 +130,6 @@ pub fn compile(
     progress: &mut dyn FnMut(Progress<'_>) -> bool,
 ) -> Result<Outcome, CompileError> {
     let mut going_on = |event: Progress<'_>| if progress(event) { Ok(()) } else { Err(CompileError::Interrupted) };
-    going_on(Progress::Passes)?;
     keep_checkpoint(model, output)?;
     check_machines(request)?;
     if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) {
@@ -141,7 +143,12 @@ pub fn compile(
             (invariant, costs)
         }
     };
-    let Lowered { state, passes, ir, mut kept } = run_passes(&model.definition(), request)?;
+    let census = match is_compressed(request) {
+        true => Census::of(model, &mut |done, all| going_on(Progress::Census(done, all)))?,
+        false => Census::default(),
+    };
+    going_on(Progress::Passes)?;
+    let Lowered { state, passes, ir, mut kept } = run_passes(&model.definition(), request, &census)?;
     let planned = match state {
         State::Planned(planned) if request.passes.stop_after.is_none_or(|phase| phase == Phase::Compiled) => planned,
         state => return Ok(Outcome::Stopped(state.text(), passes)),
@@ -173,7 +180,7 @@ pub fn compile(
     let parameters = planned.plan.model.parameters;
     let started = Instant::now();
     let PlannedModel { plan, recipes, .. } = *planned;
-    let package = Package { model, plan, recipes, codes, gpu_codes, ir, passes: kept.json() };
+    let package = Package { model, plan, census, recipes, codes, gpu_codes, ir, passes: kept.json() };
     let bytes = package.write(output, &mut |done, total| going_on(Progress::Weights(done, total)))?;
     let write_seconds = started.elapsed().as_secs_f64();
     let invariance = invariance.clone();
@@ -336,8 +343,19 @@ pub fn instruments(request: &Request) -> Vec<Box<dyn Instrument>> {
     std::iter::once(Box::new(Verify) as Box<dyn Instrument>).chain(dump).collect()
 }
 
-fn run_passes(model: &Definition<'_>, request: &Request) -> Result<Lowered, CompileError> {
-    let context = pass_context(model, request)?;
+/// Whether weights may be compressed: by a pass that runs, for CPUs that have the instructions, and for nothing else.
+fn is_compressed(request: &Request) -> bool {
+    let Options { without, stop_after, only, .. } = &request.passes;
+    let is_pass = |name: &String| name == "compress";
+    request.gpus.is_empty()
+        && request.targets.iter().all(HostTarget::decompresses)
+        && stop_after.is_none_or(|phase| phase >= Phase::Planned)
+        && !without.iter().any(is_pass)
+        && only.as_ref().is_none_or(|only| only.iter().any(is_pass))
+}
+
+fn run_passes(model: &Definition<'_>, request: &Request, census: &Census) -> Result<Lowered, CompileError> {
+    let context = Context { flagged: census.totals(), ..pass_context(model, request)? };
     let fused = Rc::new(RefCell::new(Vec::new()));
     let mut instruments = instruments(request);
     instruments.push(Box::new(KeepFused(Rc::clone(&fused))));

@@ -16,6 +16,7 @@
 //! The binary's commands (`src/commands`) only turn arguments into calls of these, and results into text.
 
 pub mod calibrate;
+mod census;
 pub mod compile;
 pub mod error;
 pub mod explain;

@@ -1,5 +1,6 @@
 //! Packaging: everything that was made of a model goes into one file.
 
+use crate::census::Census;
 use crate::error::CompileError;
 use crate::model::Model;
 use crate::weights::write_weights;
@@ -21,6 +22,8 @@ pub struct Package<'a> {
     pub model: &'a Model,
     /// Memory layout and programs.
     pub plan: Plan,
+    /// What is known of compressed weights.
+    pub census: Census,
     /// How the weights that the checkpoint lacks are computed.
     pub recipes: BTreeMap<String, Function>,
     /// Code by CPU level, the most demanding first.
@@ -85,7 +88,7 @@ impl Package<'_> {
         }
         let total = weights.iter().map(|weight| weight.bytes).sum();
         let mut done = 0;
-        write_weights(&mut writer, self.model, &self.recipes, &weights, &mut |bytes| {
+        write_weights(&mut writer, self.model, (&self.recipes, &self.census), &weights, &mut |bytes| {
             done += bytes;
             progress(done, total)
         })?;

@@ -88,7 +88,8 @@ impl Shapes {
         let mut report = watched
             .report(self.name.clone(), &context, &kept, &[])
             .map_err(|error| PipelineError::Pass { pass: "eqsat", message: error.to_string() })?;
-        report.notes.insert(0, "no weights were read, no code was made, no artifact was written".to_owned());
+        let note = "no weights were read, so none is compressed; no code was made, no artifact was written";
+        report.notes.insert(0, note.to_owned());
         Ok(Outcome::Planned(Box::new(Study { report, watched })))
     }
 }

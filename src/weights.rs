@@ -1,5 +1,6 @@
 //! Weights on their way into an artifact: all cores pack a batch of bytes while the previous one is hashed and written.
 
+use crate::census::Census;
 use crate::error::CompileError;
 use crate::model::Model;
 use crate::recipe::compute;
@@ -25,21 +26,22 @@ const BATCH_BYTES: usize = 8 << 20;
 pub fn write_weights(
     writer: &mut ArtifactWriter,
     model: &Model,
-    recipes: &BTreeMap<String, Function>,
+    (recipes, census): (&BTreeMap<String, Function>, &Census),
     weights: &[PackedWeight],
     progress: &mut dyn FnMut(u64) -> Result<(), CompileError>,
 ) -> Result<(), CompileError> {
     let mut written = Batch::default();
     let mut packed = Batch::default();
     for weight in weights {
-        let packing = Packing::of(weight)?;
+        let packing = Packing::of(weight, census.panels(&weight.name))?;
+        let mut behind = Vec::new();
         let source = Source::of(weight, model, recipes)?;
         let pieces_per_batch = (BATCH_BYTES / packing.piece_bytes()).max(1);
         for first in (0..packing.pieces()).step_by(pieces_per_batch) {
             let pieces = first..packing.pieces().min(first + pieces_per_batch);
             std::mem::swap(&mut written, &mut packed);
             let (write, pack) =
-                rayon::join(|| written.write(writer), || packed.pack(weight, &packing, &source, pieces));
+                rayon::join(|| written.write(writer), || packed.pack((weight, &packing), &source, pieces, &mut behind));
             progress(write?)?;
             pack?;
         }
@@ -56,29 +58,33 @@ struct Batch {
 }
 
 impl Batch {
-    /// Becomes some pieces of a weight.
+    /// Becomes some pieces of a weight. `behind` is what of it comes behind all pieces, as far as it is known.
     fn pack(
         &mut self,
-        weight: &PackedWeight,
-        packing: &Packing<'_>,
+        (weight, packing): (&PackedWeight, &Packing<'_>),
         source: &Source<'_>,
         pieces: Range<usize>,
+        behind: &mut Vec<u8>,
     ) -> Result<(), CompileError> {
         self.is_last = pieces.end == packing.pieces();
         self.bytes.resize(packing.bytes(pieces.clone()).len(), 0);
         let each = self.bytes.par_chunks_mut(packing.piece_bytes()).enumerate();
-        let failed = each.map_init(Vec::new, |values, (piece, bytes)| {
+        let packed = each.map_init(Vec::new, |values, (piece, bytes)| {
             let piece = pieces.start + piece;
             source.read(packing.elements(piece..piece + 1), values)?;
             check_range(weight, values)?;
-            packing.pack(values, bytes);
-            Ok(())
+            let mut behind = Vec::new();
+            packing.pack(piece, values, bytes, &mut behind);
+            Ok(behind)
         });
         // The first failure, whichever thread was faster.
-        if let Some(failure) = failed.find_first(Result::is_err) {
-            return failure;
+        for of_piece in packed.collect::<Vec<Result<Vec<u8>, CompileError>>>() {
+            behind.extend(of_piece?);
         }
         source.forget(packing.elements(pieces));
+        if self.is_last {
+            self.bytes.append(behind);
+        }
         Ok(())
     }
 

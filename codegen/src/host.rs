@@ -111,6 +111,12 @@ impl HostTarget {
         self.has("avx512vnni") && self.has("avx512bw")
     }
 
+    /// Whether code for this target reads compressed weights ([`llmc_ir::plan::WeightLayout::Compressed`]): with instructions that
+    /// look bytes up.
+    pub fn decompresses(&self) -> bool {
+        self.has("ssse3")
+    }
+
     /// Whether code for this target may use a feature.
     pub fn has(&self, feature: &str) -> bool {
         self.cpu_features.iter().any(|known| known == feature)

@@ -1,10 +1,12 @@
 //! Packs weights into the layouts that kernels read; one copy of each serves all programs and targets.
 
+pub mod compressed;
 pub mod rounded;
 
 use crate::error::CodegenError;
 use half::f16;
 use llmc_ir::dtype::DType;
+use llmc_ir::plan::compressed::HALF;
 use llmc_ir::plan::{PackedWeight, WeightLayout};
 use std::ops::Range;
 
@@ -12,11 +14,11 @@ use std::ops::Range;
 const RUN: usize = 1 << 16;
 
 /// Rows of a panel.
-const PANEL_ROWS: usize = 32;
+pub const PANEL_ROWS: usize = 32;
 
 /// How a weight is packed piece by piece, in any order and by several threads: a run of its elements, in row-major order,
-/// becomes a run of its bytes.
-#[derive(Clone, Copy, Debug)]
+/// becomes a run of its bytes. What a compressed weight has behind its panels comes last.
+#[derive(Clone, Debug)]
 pub struct Packing<'w> {
     weight: &'w PackedWeight,
     /// Elements in all.
@@ -24,20 +26,26 @@ pub struct Packing<'w> {
     /// Elements and bytes of a piece; the last one may be smaller.
     elements: usize,
     bytes: usize,
+    /// Of a compressed weight: how many quarters are flagged before each piece, and in all.
+    flagged_before: Vec<u64>,
 }
 
 impl Packing<'_> {
-    /// The pieces of a weight.
+    /// The pieces of a weight; `flagged` is how many quarters of each panel are ([`compressed::flagged`]), if it is compressed.
     ///
     /// # Errors
     /// [`CodegenError::Weight`] if its shape or type has no such layout.
-    pub fn of(weight: &PackedWeight) -> Result<Packing<'_>, CodegenError> {
+    pub fn of<'w>(weight: &'w PackedWeight, flagged: &[u32]) -> Result<Packing<'w>, CodegenError> {
         let unsupported = |reason| CodegenError::Weight { name: weight.name.clone(), reason };
         let total = weight.shape.iter().product();
         let (elements, bytes) = match (weight.layout, weight.dtype, &weight.shape[..]) {
             (WeightLayout::RowMajor, dtype, _) => (RUN, RUN * dtype.bytes()),
             (WeightLayout::Panels, DType::BF16, &[_, k]) => (PANEL_ROWS * k, k.div_ceil(32) * BLOCK_BYTES),
             (WeightLayout::Panels, DType::F32, &[_, k]) => (PANEL_ROWS * k, PANEL_ROWS * k * 4),
+            (WeightLayout::Compressed, DType::BF16, &[_, k]) => (PANEL_ROWS * k, llmc_ir::plan::compressed::panel(k)),
+            (WeightLayout::Compressed, _, _) => {
+                return Err(unsupported("only matrices of bf16 are compressed".to_owned()));
+            }
             (WeightLayout::Rounded, DType::BF16, &[_, k]) => (PANEL_ROWS * k, rounded::panel_bytes(k)),
             (WeightLayout::Rounded, _, _) => return Err(unsupported("only matrices of bf16 are rounded".to_owned())),
             (WeightLayout::Panels, other, &[_, _]) => return Err(unsupported(format!("{other} has no panel layout"))),
@@ -45,7 +53,9 @@ impl Packing<'_> {
                 return Err(unsupported(format!("only matrices are packed in panels, its shape is {shape:?}")));
             }
         };
-        Ok(Packing { weight, total, elements, bytes })
+        let mut flagged_before = vec![0];
+        flagged.iter().for_each(|&own| flagged_before.push(flagged_before[flagged_before.len() - 1] + u64::from(own)));
+        Ok(Packing { weight, total, elements, bytes, flagged_before })
     }
 
     /// Bytes of every piece but the last, which may have fewer.
@@ -70,12 +80,18 @@ impl Packing<'_> {
         start..end
     }
 
-    /// Packs one piece, of which `values` are the elements and `bytes` shall be the packed bytes.
+    /// Packs one piece, of which `values` are the elements and `bytes` shall be the packed bytes. `behind` gets what belongs
+    /// behind all pieces, in their order.
     ///
     /// # Panics
     /// If they are not as many as [`Packing::elements`] and [`Packing::bytes`] say.
-    pub fn pack(&self, values: &[f32], bytes: &mut [u8]) {
+    pub fn pack(&self, piece: usize, values: &[f32], bytes: &mut [u8], behind: &mut Vec<u8>) {
         match (self.weight.layout, self.weight.dtype) {
+            (WeightLayout::Compressed, _) => {
+                let panels = (self.pieces() - piece) * self.bytes;
+                let before = self.flagged_before[piece] as usize * HALF;
+                compressed::pack(values, self.weight.shape[1], bytes, panels + before, behind);
+            }
             (WeightLayout::RowMajor, dtype) => convert(dtype, values, bytes),
             (WeightLayout::Panels, DType::BF16) => panel_bf16(values, self.weight.shape[1], bytes),
             (WeightLayout::Rounded, _) => rounded::panel(values, self.weight.shape[1], bytes),
@@ -161,11 +177,11 @@ mod tests {
             _ => n.div_ceil(32) * k * 128,
         } as u64;
         let weight = PackedWeight { name: "w".into(), dtype, shape: vec![n, k], layout: WeightLayout::Panels, bytes };
-        let packing = Packing::of(&weight).unwrap();
+        let packing = Packing::of(&weight, &[]).unwrap();
         let mut out = vec![0xff; bytes as usize];
         for piece in 0..packing.pieces() {
             let values: Vec<f32> = packing.elements(piece..piece + 1).map(|i| (i % 251) as f32).collect();
-            packing.pack(&values, &mut out[packing.bytes(piece..piece + 1)]);
+            packing.pack(piece, &values, &mut out[packing.bytes(piece..piece + 1)], &mut Vec::new());
         }
         (weight, out)
     }

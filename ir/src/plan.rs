@@ -1,5 +1,7 @@
 //! The plan: what a compiled model consists of, as data. It is all that the runtime knows of a model.
 
+pub mod compressed;
+
 use crate::dim::Bounds;
 use crate::dtype::DType;
 use crate::machine::Processor;
@@ -105,6 +107,18 @@ pub enum WeightLayout {
     /// `bf16`: `[n/32][k/32][2 tiles of 16 rows][16 k pairs][16 rows][2]` (each tile is the second
     /// operand of a matrix unit); `f32`: `[n/32][k][32 rows]`.
     Panels,
+    /// The same in bf16 with three quarters of the bytes, and the same values. The upper byte of an element, a sign and seven bits of
+    /// exponent, is replaced by a code of 4 bits: one bit is the sign, and eight exponents are nearly all there are in a panel.
+    ///
+    /// A panel of 32 rows: `u8[16]` upper bytes by code, `u8[k/32]` flags, filled up with zeros to whole lines of 64 bytes;
+    /// then `[k/32][4 quarters][2 tiles of 16 rows]` of 192 bytes. A quarter of a tile is what [`WeightLayout::Panels`] has as four
+    /// lines of 64 bytes: `u8[2][64]` lower bytes, of two lines each, and `u8[64]` codes, in the lower half of a byte for an element of the first two
+    /// lines, in the upper half for one of the others. Of two lines, 16 bytes are the elements 8 i to 8 i + 7 of the first and then of
+    /// the second, for i from 0 to 3.
+    ///
+    /// A quarter with an upper byte that has no code is flagged, by bit `2 quarter + tile`. In place of codes it has an `i64`, the distance
+    /// in bytes from there to its upper bytes, in the order of the lower ones: `u8[2][64]`, behind all panels.
+    Compressed,
     /// A matrix `[n, k]` rounded to 8 bits: an element is about `scale (u - 128)`. Panels of 32 rows, padded to multiples
     /// of 32 rows and 4 k: `f32[32]` scales, `f32[32]` errors (how far a product with the row may be off, per length of the
     /// other factor; NaN for padding), then `u8[k/4][2 tiles of 16 rows][16 rows][4 k]`.

@@ -9,7 +9,7 @@
 //! | one module | imported, canonical | [`canonicalize`]: fold, identities, cse, dce. [`hoist`]: once per step what layers repeat |
 //! | a module per program | specialized, rewritten | [`specialize`]: programs from bounds. [`eqsat`]: the cheapest equal form of each |
 //! | fused programs | fused | [`fuse`]: functions become regions, each one kernel. [`mod@prologue`]: rows computed where they are multiplied |
-//! | a planned model | planned | [`mod@plan`]: weights get layouts ([`pack`]), values places ([`buffers`]), kernels an order. [`mod@search`]: the largest logits without all logits |
+//! | a planned model | planned | [`mod@plan`]: weights get layouts ([`pack`]), values places ([`buffers`]), kernels an order. [`mod@compress`]: weights in fewer bytes. [`mod@search`]: the largest logits without all logits |
 //!
 //! Two ideas decide where a rewrite belongs. Where one side is always better it is a destructive pass of
 //! [`canonicalize`]; where the winner depends on the program's bounds or the machine it is a rule of [`eqsat`], whose
@@ -23,6 +23,7 @@
 
 pub mod buffers;
 pub mod canonicalize;
+pub mod compress;
 pub mod eqsat;
 pub mod fuse;
 pub mod hoist;

@@ -7,7 +7,7 @@ use crate::plan::PlanError;
 use llmc_ir::dtype::DType;
 use llmc_ir::module::Module;
 use llmc_ir::op::Op;
-use llmc_ir::plan::{PackedWeight, WeightLayout};
+use llmc_ir::plan::{PackedWeight, WeightLayout, compressed};
 use llmc_ir::region::{FusedProgram, Region, Source};
 use llmc_ir::shape::{TensorType, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +95,7 @@ fn packed(key: String, ty: &TensorType, uses: &BTreeSet<Use>) -> Result<PackedWe
     Ok(PackedWeight { name: key, dtype: ty.dtype, shape, layout, bytes })
 }
 
-/// Bytes of a weight in memory, padding included.
+/// Bytes of a weight in memory, padding included; of a compressed one without what is behind its panels.
 pub fn weight_bytes(dtype: DType, shape: &[usize], layout: WeightLayout) -> Result<u64, String> {
     let too_large = || format!("{shape:?} has more bytes than there are addresses");
     let product = |sizes: &[u64]| sizes.iter().try_fold(1_u64, |product, &size| product.checked_mul(size));
@@ -110,6 +110,13 @@ pub fn weight_bytes(dtype: DType, shape: &[usize], layout: WeightLayout) -> Resu
                 other => return Err(format!("there are panels of bf16 and f32, found {other}; compile with --dtype")),
             };
             sizes = vec![n.div_ceil(PANEL) * PANEL, k, size];
+        }
+        (WeightLayout::Compressed, &[n, k]) if dtype == DType::BF16 => {
+            let panel = usize::try_from(k).ok().filter(|&k| k < usize::MAX / 4).map(compressed::panel);
+            sizes = vec![n.div_ceil(PANEL), panel.ok_or_else(too_large)? as u64];
+        }
+        (WeightLayout::Compressed, _) => {
+            return Err(format!("only matrices of bf16 are compressed, found {dtype} {shape:?}"));
         }
         // A byte per element, and two numbers in f32 per row.
         (WeightLayout::Rounded, &[n, k]) => sizes = vec![n.div_ceil(PANEL) * PANEL, k.div_ceil(4) * 4 + 8],

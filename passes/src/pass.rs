@@ -9,6 +9,7 @@ use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::{FusedProgram, PlannedModel};
 use llmc_ir::text::{self, Document};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// One step of the pipeline.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,9 @@ pub struct Context {
     pub invariance: Invariance,
     /// Whether code will be made that multiplies rounded weights: see [`mod@crate::search`].
     pub rounds: bool,
+    /// How many quarters of each weight are flagged if it is compressed, by checkpoint key: see [`mod@crate::compress`]. Weights that
+    /// it does not name stay as they are.
+    pub flagged: BTreeMap<String, u64>,
     /// What the running pass found that people should know, a sentence each; the pipeline takes it into its report.
     pub notes: RefCell<Vec<String>>,
 }
@@ -83,6 +87,7 @@ impl Context {
             numerics: Numerics::default(),
             invariance: Invariance::default(),
             rounds: false,
+            flagged: BTreeMap::new(),
             notes: RefCell::default(),
         }
     }

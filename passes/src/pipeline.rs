@@ -4,7 +4,7 @@ use crate::eqsat::rule::{Family, Invariance, Numerics};
 use crate::instrument::{Instrument, Moment, Report, Statistics, Stopwatch};
 use crate::pass::{Context, Necessity, Pass, State};
 use crate::phase::Phase;
-use crate::{canonicalize, eqsat, fuse, hoist, plan, prologue, search, specialize};
+use crate::{canonicalize, compress, eqsat, fuse, hoist, plan, prologue, search, specialize};
 
 /// Every pass in order: the compiler's table of contents.
 pub fn pipeline() -> Vec<Pass> {
@@ -34,6 +34,7 @@ pub fn pipeline() -> Vec<Pass> {
             "computes rows where they are multiplied, if that saves more",
         ),
         pass("plan", Planned, Required, plan::plan, "packs weights, places buffers, orders launches"),
+        pass("compress", Planned, Optional, compress::compress, "stores bf16 weights in fewer bytes, without loss"),
         pass("search", Planned, Optional, search::search, "finds the largest logits without computing all of them"),
     ]
 }

@@ -196,6 +196,11 @@ pub fn compile(arguments: &CompileArguments) -> Result<(), CliError> {
     let bar = output::progress(0, "{msg} {wide_bar} {bytes}/{total_bytes}");
     let outcome = llmc::compile::compile(&model, &request, &path, &mut |progress| {
         match progress {
+            Progress::Census(done, total) => {
+                bar.set_message("exponents");
+                bar.set_length(2 * total);
+                bar.set_position(2 * done);
+            }
             Progress::Passes => bar.set_message("passes"),
             Progress::Tuning(done, total) => bar.set_message(format!("measuring, round {done} of {total}")),
             Progress::Code(target) => bar.set_message(format!("code for {target}")),

@@ -10,6 +10,7 @@ use llmc_passes::eqsat::rule::{Invariance, Numerics};
 use llmc_passes::pass::Context;
 use llmc_passes::pipeline::Options;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What the passes were told, beside the model's facts, which the plan has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct Kept {
     pub only: Option<Vec<String>>,
     /// Whether there is code that multiplies rounded weights.
     pub rounds: bool,
+    /// How many quarters of each weight are flagged if it is compressed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flagged: BTreeMap<String, u64>,
     /// Sizes of kernels that are not the defaults, and how they were found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuning: Vec<Tuned>,
@@ -45,6 +49,7 @@ impl Kept {
             invariance: options.invariance.name().to_owned(),
             only: options.only.clone(),
             rounds: context.rounds,
+            flagged: context.flagged.clone(),
             tuning: Vec::new(),
         }
     }

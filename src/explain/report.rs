@@ -318,9 +318,9 @@ pub struct WeightGroup {
     pub shape: Vec<usize>,
     /// How the elements lie in memory.
     pub layout: &'static str,
-    /// Bytes of all of them, padding included.
+    /// Bytes of all of them, as they are packed.
     pub bytes: u64,
-    /// Bytes of the elements alone.
+    /// Bytes of the elements alone, before they were packed.
     pub element_bytes: u64,
 }
 

@@ -72,8 +72,9 @@ fn rerun(
     note: impl FnOnce(&PlannedModel) -> Option<String>,
 ) -> Result<Report, ExplainError> {
     let facts = artifact.manifest().plan.model.clone();
-    let Kept { prefill_chunk, rounds, .. } = *kept;
-    let context = Context { prefill_chunk, rounds, ..Context::new(facts, kept.machines.clone()) };
+    let Kept { prefill_chunk, rounds, ref flagged, .. } = *kept;
+    let flagged = flagged.clone();
+    let context = Context { prefill_chunk, rounds, flagged, ..Context::new(facts, kept.machines.clone()) };
     let watched = Watched::run(module, &context, &kept.options(), vec![Box::new(Verify)])?;
     let name = artifact.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut report = watched.report(name, &context, kept, code)?;
@@ -316,6 +317,7 @@ fn weight_groups(weights: &[PackedWeight]) -> Vec<WeightGroup> {
             layout: match weight.layout {
                 WeightLayout::RowMajor => "row-major",
                 WeightLayout::Panels => "panels",
+                WeightLayout::Compressed => "compressed",
                 WeightLayout::Rounded => "rounded",
             },
             bytes: weight.bytes,

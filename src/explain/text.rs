@@ -253,9 +253,9 @@ fn memory(out: &mut String, report: &Report) -> fmt::Result {
     let count: usize = report.weights.iter().map(|group| group.count).sum();
     writeln!(
         out,
-        "  {count} weights: {}, of which {} padding",
+        "  {count} weights: {}, where their elements alone are {}",
         quantity(bytes as f64, "B"),
-        quantity(bytes.saturating_sub(elements) as f64, "B")
+        quantity(elements as f64, "B")
     )?;
     for group in report.weights.iter().take(LISTED_WEIGHTS) {
         let shape: Vec<String> = group.shape.iter().map(ToString::to_string).collect();

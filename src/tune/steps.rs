@@ -44,7 +44,9 @@ impl Memory {
         let all: u64 = plan.weights.iter().map(|weight| padded(weight.bytes)).sum();
         let largest = plan.weights.iter().map(|weight| padded(weight.bytes)).max().unwrap_or(0);
         let room = all.min(WEIGHT_BYTES).max(largest);
-        let weight_memory = buffer(room, threads);
+        // Zeros are weights in any layout, and are multiplied as fast as others.
+        let mut weight_memory = buffer(room, threads);
+        weight_memory.fill(Line([0.0; 16]));
         let mut at = 0;
         let weights = plan.weights.iter().map(|weight| {
             if at + weight.bytes > room {

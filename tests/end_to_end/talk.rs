@@ -126,6 +126,8 @@ fn a_conversation_in_a_terminal() {
     assert!(cached >= KV_BLOCK_POSITIONS && cached + read == second && second > first, "{screen}");
     terminal.types("/help\r");
     terminal.shows("/reset  forget the conversation");
+    // What is typed before is drawn by the terminal too.
+    terminal.shows("> ");
     terminal.types("Write a very long story about a dragon.\r");
     // The line may be drawn several times before it is accepted, and only then Ctrl-C is a signal.
     terminal.shows("dragon.");

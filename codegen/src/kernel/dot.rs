@@ -55,6 +55,8 @@ pub struct Product {
     pub weight: usize,
     /// The weight's element type.
     pub dtype: DType,
+    /// Whether its panels are compressed.
+    pub is_compressed: bool,
 }
 
 /// The products of a part, which all have the same columns.
@@ -114,10 +116,12 @@ pub fn products(kernel: &Kernel, part: &Part) -> Result<Products, String> {
         let Op::Input { index: weight, .. } = *body.op(operand) else {
             return Err("the right operand of a dot must be a weight".into());
         };
-        if kernel.weight_layouts[weight] != Some(WeightLayout::Panels) {
-            return Err("the right operand of a dot must be packed in panels".into());
-        }
-        products.push(Product { node, weight, dtype: tensor(region, operand)?.dtype });
+        let is_compressed = match kernel.weight_layouts[weight] {
+            Some(WeightLayout::Panels) => false,
+            Some(WeightLayout::Compressed) => true,
+            _ => return Err("the right operand of a dot must be packed in panels".into()),
+        };
+        products.push(Product { node, weight, dtype: tensor(region, operand)?.dtype, is_compressed });
     }
     let Some(first) = products.first() else { return Err("a part of a dot region without a dot".into()) };
     if products.iter().any(|product| body.ty(product.node) != body.ty(first.node)) {

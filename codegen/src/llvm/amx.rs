@@ -60,8 +60,9 @@ pub struct Shape {
     pub c_row: usize,
     /// Where sums start.
     pub start: Start,
-    /// Lines that are brought closer per tile of k.
+    /// Lines that are brought closer per tile of k, and from those to the ones of the next k.
     pub ahead: usize,
+    pub ahead_depth: usize,
 }
 
 /// The functions of a module, each emitted once.
@@ -74,11 +75,11 @@ impl TileProducts {
     /// The name of a function `(a: ptr, b: ptr, c: ptr, ahead: ptr)` for `shape`, emitted on first use. Tiles must be
     /// configured when it is called.
     pub fn get(&mut self, module: &mut ModuleText, shape: &Shape) -> String {
-        let Shape { depth, row_tiles, a_row, a_depth, a_tile, b_depth, b_tile, c_row, ahead, .. } = shape;
+        let Shape { depth, row_tiles, a_row, a_depth, a_tile, b_depth, b_tile, c_row, ahead, ahead_depth, .. } = shape;
         let start = if shape.start == Start::Zero { "set" } else { "add" };
         let reuse = if shape.a_reuse == Reuse::Soon { "" } else { "_t1" };
         let name = format!(
-            "tiles_{start}_k{depth}_r{row_tiles}_a{a_row}_{a_depth}_{a_tile}{reuse}_b{b_depth}_{b_tile}_c{c_row}_p{ahead}"
+            "tiles_{start}_k{depth}_r{row_tiles}_a{a_row}_{a_depth}_{a_tile}{reuse}_b{b_depth}_{b_tile}_c{c_row}_p{ahead}_{ahead_depth}"
         );
         if self.emitted.insert(shape.clone()) {
             emit(module, shape, &name);
@@ -112,7 +113,7 @@ impl Shape {
             let left = LeftTiles { address: a, row: self.a_row, tile: self.a_tile, reuse: self.a_reuse };
             sums.multiply(f, &left, &b, self.b_tile);
             if self.ahead > 0 {
-                let ahead = f.element(ahead, k, self.b_depth as i64);
+                let ahead = f.element(ahead, k, self.ahead_depth as i64);
                 for line in 0..self.ahead {
                     let address = f.offset(&ahead, &int((line * ROW_BYTES) as i64));
                     f.prefetch_to_second_level(&address);

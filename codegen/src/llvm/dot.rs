@@ -15,7 +15,7 @@ mod widened;
 mod work;
 
 use super::expression::Tile;
-use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles, clear};
+use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles};
 use super::rows::{Columns, Outputs, emit_rows};
 use super::step_args::size;
 use super::text::{FunctionText, Value, int};
@@ -25,6 +25,7 @@ use largest::Largest;
 use left::{Left, LeftRows, Source};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
+use llmc_ir::plan::compressed;
 use work::{Blocking, Dot, Section, Work, padded};
 
 pub use ahead::emit as emit_ahead;
@@ -62,13 +63,20 @@ fn emit_for(
     let parts = context.kernel.region.parts();
     let dot = Dot::of(context, &parts, largest)?;
     let Work { rows, row_block, row_blocks, column_blocks, first, last } = dot.work(f, context, params)?;
-    let Dot { operand, mut sections, mut blocking, widens } = dot;
+    let Dot { operand, mut sections, mut blocking, unpacks } = dot;
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
     let end_block = f.div_ceil(&last, &int(column_blocks as i64));
 
     let copy = context.working(f, params, blocking.rows * blocking.a_stride);
-    if widens {
-        blocking.widened = Some(context.working(f, params, widened::bytes(blocking.k)));
+    if unpacks {
+        let bytes = match blocking.left {
+            Left::Tiles(parts) => parts.panel_bytes(),
+            _ if context.registers.are_few => widened::bytes(blocking.k),
+            Left::InPlace | Left::Copied(_) | Left::Pairs => {
+                context.registers.kept_bytes(longest_part(context, blocking.k), blocking.most_rows)
+            }
+        };
+        blocking.unpacked = Some(context.working(f, params, bytes));
     }
     // Sections take turns, so they share the memory for results.
     let results = sections.iter().map(|section| section.products.len() * blocking.rows * section.c_stride).max();
@@ -128,13 +136,33 @@ fn emit_for(
 struct Panels {
     address: Value,
     dtype: DType,
+    is_compressed: bool,
     /// Length of a row of it.
     k: usize,
 }
 
 fn panels(params: &KernelParams, blocking: &Blocking, product: &Product) -> Panels {
-    let k = padded(blocking.k, product.dtype);
-    Panels { address: params.inputs[product.weight].clone(), dtype: product.dtype, k }
+    let &Product { weight, dtype, is_compressed, .. } = product;
+    Panels { address: params.inputs[weight].clone(), dtype, is_compressed, k: padded(blocking.k, dtype) }
+}
+
+impl Panels {
+    /// The address of a panel.
+    fn panel(&self, f: &mut FunctionText, number: &Value) -> Value {
+        let bytes = if self.is_compressed { compressed::panel(self.k) } else { self.k * PANEL * self.dtype.bytes() };
+        f.element(&self.address, number, bytes as i64)
+    }
+
+    /// The address of a panel's block of 32 k.
+    fn block(&self, f: &mut FunctionText, panel: &Value, block: &Value) -> Value {
+        let panel = self.panel(f, panel);
+        let (head, bytes) = match self.is_compressed {
+            true => (compressed::head(self.k), compressed::BLOCK),
+            false => (0, 32 * PANEL * self.dtype.bytes()),
+        };
+        let blocks = f.offset(&panel, &int(head as i64));
+        f.element(&blocks, block, bytes as i64)
+    }
 }
 
 /// The products of one block of rows and columns, and the work behind them.
@@ -167,29 +195,29 @@ fn multiply_block(
     rows: &Value,
     column_block: &Value,
 ) {
-    let mut sums = start_sums(f, blocking, section, c, rows);
+    let mut sums = Start::Zero;
     let mut start = 0;
     for length in sum_parts(weight.k, context.method, context.target.tuning.sum_part) {
-        let part = SumPart { start: &int(start as i64), length, sums };
+        let part = SumPart { start: int(start as i64), length, sums };
         multiply_part(f, context, blocking, section, weight, [a, c], rows, (column_block, part));
         start += length;
         sums = Start::Memory;
     }
 }
 
-/// Where the first part of a block's sums starts them: at zeros in memory if parts are many that the code has once.
-fn start_sums(f: &mut FunctionText, blocking: &Blocking, section: &Section<'_>, c: &Value, rows: &Value) -> Start {
-    if blocking.widened.is_none() {
-        return Start::Zero;
-    }
-    clear(f, c, section.c_stride, section.columns, rows);
-    Start::Memory
+/// The length of the longest part of a sum over `k` of bf16.
+fn longest_part(context: &KernelContext<'_>, k: usize) -> usize {
+    let parts = match context.method {
+        DotMethod::SplitK => DotMethod::sum_parts(k),
+        method => sum_parts(k, method, context.target.tuning.sum_part),
+    };
+    parts.into_iter().max().unwrap_or(k).next_multiple_of(32)
 }
 
 /// Some k of a sum.
-struct SumPart<'v> {
+struct SumPart {
     /// The first one.
-    start: &'v Value,
+    start: Value,
     length: usize,
     /// Where they start the sums.
     sums: Start,
@@ -205,13 +233,12 @@ fn multiply_part(
     weight: &Panels,
     [a, c]: [&Value; 2],
     rows: &Value,
-    (column_block, part): (&Value, SumPart<'_>),
+    (column_block, part): (&Value, SumPart),
 ) {
-    let panel_bytes = weight.k * PANEL * weight.dtype.bytes();
-    // Bytes of a panel per k.
-    let (k_bytes, layout) = match weight.dtype {
-        DType::BF16 => (64, Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }),
-        _ => (128, Tiles::F32 { tile_stride: 64, k_stride: 128 }),
+    let layout = match weight.dtype {
+        DType::BF16 if weight.is_compressed => Tiles::Compressed { row: weight.k },
+        DType::BF16 => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
+        _ => Tiles::F32 { tile_stride: 64, k_stride: 128 },
     };
     let left = blocking.left.form();
     let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
@@ -222,18 +249,26 @@ fn multiply_part(
     let SumPart { start, length: k, sums } = part;
     let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start: sums, rows: rows_of_call, ahead, prefetch };
     let [first_panel, panels] = section.panels(f, column_block);
-    let a = f.element(a, start, left.bytes() as i64);
+    let a = f.element(a, &start, left.bytes() as i64);
+    // Whole blocks of 32 k, unless k are in f32 and all of them.
+    let block = f.binary("sdiv", &start, &int(32));
     f.for_each(&int(0), &panels, 1, |f, panel| {
         let number = f.add(&first_panel, panel);
-        let b = f.element(&weight.address, &number, panel_bytes as i64);
-        let b = f.element(&b, start, k_bytes);
         let c = f.element(c, panel, (PANEL * 4) as i64);
-        if let (Some(memory), DType::BF16) = (&blocking.widened, weight.dtype) {
-            widened::multiply_panel(f, context, memory, [&a, &b, &c], rows, &shape);
-            return;
+        if let (Some(memory), DType::BF16, true) = (&blocking.unpacked, weight.dtype, context.registers.are_few) {
+            let of = (weight, &number, &block);
+            return widened::multiply_panel(f, context, memory, of, [&a, &c], (rows, &shape));
         }
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        f.call_local(&multiply, &[a.clone(), b, c, rows.clone()]);
+        let b = match weight.is_compressed {
+            true => weight.panel(f, &number),
+            false => weight.block(f, &number, &block),
+        };
+        let first = weight.is_compressed.then(|| block.clone());
+        let kept =
+            blocking.unpacked.clone().filter(|_| weight.is_compressed && context.registers.keep(blocking.most_rows));
+        let arguments = [a.clone(), b, c, rows.clone()].into_iter().chain(first).chain(kept);
+        f.call_local(&multiply, &arguments.collect::<Vec<_>>());
     });
 }
 

@@ -23,6 +23,7 @@ pub fn load(
     match layout {
         WeightLayout::RowMajor => {}
         WeightLayout::Panels => return load_from_panels(f, base, ty, at, lanes),
+        WeightLayout::Compressed => return Err("compressed weights are only multiplied by".into()),
         WeightLayout::Rounded => return Err("rounded weights have no elements".into()),
     }
     let (position, varies) = linear(f, &ty.shape, at)?;

@@ -3,6 +3,7 @@
 mod amx;
 mod attend;
 pub mod compile;
+mod compressed;
 pub mod device;
 pub mod disassembler;
 mod dot;
@@ -22,6 +23,7 @@ use crate::host::HostTarget;
 use crate::kernel::domain::Domain;
 use crate::kernel::dot::method;
 use amx::TileProducts;
+use compressed::LookUp;
 use expression::Scope;
 use llmc_ir::dim::Bounds;
 use llmc_ir::machine::Processor;
@@ -137,12 +139,18 @@ fn goal_symbol(kernel: &str, goal: Goal) -> String {
 
 /// What the registers of a target allow; see [`multiply`].
 fn registers(target: &HostTarget) -> Registers {
+    let look_up = match ["avx512vbmi", "avx512bw", "avx2"].map(|feature| target.has(feature)) {
+        [true, true, _] => LookUp::Many,
+        [_, true, _] => LookUp::Few(64),
+        [_, false, true] => LookUp::Few(32),
+        [_, false, false] => LookUp::Few(16),
+    };
     if target.has("avx512f") {
-        Registers { rows: [24, 12, 5], are_few: false, fma: Fma::Fused }
+        Registers { rows: [24, 12, 5], are_few: false, fma: Fma::Fused, look_up }
     } else if target.has("fma") {
-        Registers { rows: [6, 2, 0], are_few: true, fma: Fma::Fused }
+        Registers { rows: [6, 2, 0], are_few: true, fma: Fma::Fused, look_up }
     } else {
-        Registers { rows: [2, 1, 0], are_few: true, fma: Fma::Separate }
+        Registers { rows: [2, 1, 0], are_few: true, fma: Fma::Separate, look_up }
     }
 }
 

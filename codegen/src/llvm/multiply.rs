@@ -9,9 +9,11 @@
 mod block;
 mod call;
 
+use super::compressed::LookUp;
 use super::math::{Fma, bf16_to_f32, floats};
 use super::text::{FunctionText, I16, ModuleText, Value, float_of, int_of};
 use llmc_ir::dtype::DType;
+use llmc_ir::plan::compressed;
 use std::collections::BTreeSet;
 
 pub use block::{Block, Order};
@@ -46,6 +48,11 @@ pub enum Tiles {
         /// Bytes from one k to the next.
         k_stride: usize,
     },
+    /// bf16, a panel of compressed weights: [`super::compressed`]. Calls say from which block of 32 k on.
+    Compressed {
+        /// Length of the panel's rows, of which the sums may be a part.
+        row: usize,
+    },
     /// f32, `[k][2 tiles][16 columns]`, made of bf16 for this call. What lies `ahead` of it is made f32 for the next one, and
     /// takes half the bytes: the turns of the call prefetch it evenly.
     Widened,
@@ -54,14 +61,27 @@ pub enum Tiles {
 impl Tiles {
     /// Bytes of `k` of a tile.
     fn tile_bytes(self, k: usize) -> i64 {
-        let bytes = if let Tiles::Bf16 { .. } = self { 2 } else { 4 };
-        (k * TILE * bytes) as i64
+        match self {
+            Tiles::Bf16 { .. } => (k * TILE * 2) as i64,
+            Tiles::Compressed { .. } => (k / 32 * compressed::BLOCK / compressed::TILES) as i64,
+            Tiles::F32 { .. } | Tiles::Widened => (k * TILE * 4) as i64,
+        }
+    }
+
+    /// Bytes of 32 k of all tiles, in bf16.
+    fn block_bytes(self) -> i64 {
+        match self {
+            Tiles::Bf16 { block_stride, .. } => block_stride as i64,
+            Tiles::Compressed { .. } => compressed::BLOCK as i64,
+            Tiles::F32 { .. } | Tiles::Widened => panic!("blocks are of bf16"),
+        }
     }
 
     /// Bytes from a tile to the next one of the same k.
     fn tile_stride(self) -> usize {
         match self {
             Tiles::Bf16 { tile_stride, .. } | Tiles::F32 { tile_stride, .. } => tile_stride,
+            Tiles::Compressed { .. } => compressed::QUARTER,
             Tiles::Widened => TILE * 4,
         }
     }
@@ -168,14 +188,43 @@ pub struct Registers {
     pub are_few: bool,
     /// Fused multiply-add or not.
     pub fma: Fma,
+    /// What looks up codes of compressed weights.
+    pub look_up: LookUp,
 }
 
 impl Registers {
     /// Rows of the largest register block that a call has. One that takes the tiles of B one after the other is for what
     /// is read from memory: where B fits the first-level cache, it is read again instead.
     fn tallest(&self, shape: &Shape) -> usize {
+        let [in_turn, beside] = self.heights(shape.layout);
         let stays = shape.tiles as i64 * shape.layout.tile_bytes(shape.k) <= FIRST_LEVEL;
-        if stays && !self.are_few { self.rows[1] } else { self.rows[0] }
+        if stays && !self.are_few { beside } else { in_turn }
+    }
+
+    /// Rows of the largest block that reads B once, and of the largest one with two tiles.
+    fn heights(&self, layout: Tiles) -> [usize; 2] {
+        let [in_turn, beside, _] = self.rows;
+        match layout {
+            Tiles::Compressed { .. } if self.are_few => [beside; 2],
+            // Others than VPERMB take a register for a mask as well.
+            Tiles::Compressed { .. } if self.look_up != LookUp::Many => [2 * (beside - 1), beside - 1],
+            Tiles::Compressed { .. } => [in_turn, beside],
+            Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Widened => [in_turn, beside],
+        }
+    }
+
+    /// Whether functions for so many rows have memory to keep what they look up in compressed panels: some rows do that for
+    /// others. Those for a few rows are those for more, and so have it too.
+    pub fn keep(&self, most_rows: usize) -> bool {
+        !self.are_few && most_rows > 1
+    }
+
+    /// Bytes that it takes for that, of panels with parts of so many `k` and calls with so many rows at most.
+    pub fn kept_bytes(&self, k: usize, most_rows: usize) -> usize {
+        let [in_turn, _] = self.heights(Tiles::Compressed { row: k });
+        // Halves keep some blocks, and what is so short that it has no halves has no more than two times as many.
+        let kept = if most_rows > in_turn { k } else { k.min(2 * call::BLOCKS_OF_HALVES * 32) };
+        kept * 2 * TILE * 2
     }
 
     /// Tiles of the widest register block for so many rows, of which a call with `tiles` takes a whole number.
@@ -198,11 +247,14 @@ impl Multiplies {
     }
 
     /// The name of a function `(a: ptr, b: ptr, c: ptr, rows: i64)` for `shape`, emitted on first use; where calls say the
-    /// distance ahead, it has a fifth parameter `ahead: i64`.
+    /// distance ahead, it has another parameter `ahead: i64`, for compressed panels one `first: i64`, a block's number,
+    /// and if they keep what they look up
+    /// ([`Registers::keep`]) one `plain: ptr`, working memory.
     pub fn get(&mut self, module: &mut ModuleText, registers: &Registers, shape: &Shape) -> String {
         let layout = match shape.layout {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
             Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
+            Tiles::Compressed { row } => format!("compressed_{row}"),
             Tiles::Widened => "widened".to_owned(),
         };
         let tallest = registers.tallest(shape);

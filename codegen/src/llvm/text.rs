@@ -359,6 +359,13 @@ impl FunctionText {
         Value { text: format!("<{}>", list.join(", ")), ty }
     }
 
+    /// Lanes of two vectors of one type, those of the second one behind those of the first.
+    pub fn shuffle(&mut self, a: &Value, b: &Value, lanes: impl Iterator<Item = usize>) -> Value {
+        let list: Vec<_> = lanes.map(|lane| format!("i32 {lane}")).collect();
+        let mask = format!("<{} x i32> <{}>", list.len(), list.join(", "));
+        self.define(a.ty.with_lanes(list.len()), &format!("shufflevector {a}, {b}, {mask}"))
+    }
+
     /// The lower (0) or upper (1) half of a vector's lanes.
     pub fn half(&mut self, vector: &Value, upper: usize) -> Value {
         let lanes = vector.ty.lanes / 2;

@@ -6,7 +6,7 @@ use crate::buffers::ALIGNMENT;
 use crate::pack::weight_bytes;
 use llmc_ir::dtype::DType;
 use llmc_ir::infer::step_type;
-use llmc_ir::plan::{Launch, Operand, Plan, Program, Rounded, WeightLayout};
+use llmc_ir::plan::{Launch, Operand, Plan, Program, Rounded, WeightLayout, compressed};
 use llmc_ir::region::{Kernel, PlannedModel};
 use llmc_ir::shape::Type;
 use std::collections::BTreeMap;
@@ -18,6 +18,11 @@ pub fn check_plan(model: &PlannedModel) -> Vec<String> {
     for weight in &plan.weights {
         match weight_bytes(weight.dtype, &weight.shape, weight.layout) {
             Ok(bytes) if bytes == weight.bytes => {}
+            // Upper bytes of flagged quarters are behind the panels.
+            Ok(panels)
+                if weight.layout == WeightLayout::Compressed
+                    && weight.bytes > panels
+                    && (weight.bytes - panels).is_multiple_of(compressed::HALF as u64) => {}
             Ok(bytes) => errors.push(format!("weight `{}`: {} bytes, expected {bytes}", weight.name, weight.bytes)),
             Err(reason) => errors.push(format!("weight `{}`: {reason}", weight.name)),
         }

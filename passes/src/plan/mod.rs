@@ -23,7 +23,7 @@ mod simulate;
 #[cfg(test)]
 mod tests;
 mod values;
-mod work;
+pub(crate) mod work;
 
 pub use check::check_plan;
 pub use print::print_plan;

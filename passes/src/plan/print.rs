@@ -36,6 +36,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         let layout = match layout {
             WeightLayout::RowMajor => "row-major",
             WeightLayout::Panels => "panels",
+            WeightLayout::Compressed => "compressed",
             WeightLayout::Rounded => "rounded",
         };
         writeln!(out, "  {index}: {name:width$} {dtype}{} {layout} {bytes}", Shape::of(shape))?;

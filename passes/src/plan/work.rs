@@ -10,7 +10,7 @@ use llmc_ir::shape::{TensorType, Type};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Of a program's calls.
-pub(super) fn work(
+pub(crate) fn work(
     calls: &[PlannedCall],
     functions: &[PlannedFunction],
     kernels: &[Kernel],

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// The version of the file's format, of the plan and of the calling convention together. It changes
 /// whenever any of them changes its meaning.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 
 /// What an artifact says of itself. Stored as JSON under `llmc.manifest` in `__metadata__`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

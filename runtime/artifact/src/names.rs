@@ -54,7 +54,7 @@ pub fn stored_type(weight: &PackedWeight) -> (Dtype, Vec<usize>) {
             vec![n.div_ceil(PANEL), k.div_ceil(PANEL), 2, PANEL / 2, PANEL / 2, 2]
         }
         (WeightLayout::Panels, _, &[n, k]) => vec![n.div_ceil(PANEL), k.next_multiple_of(PANEL), PANEL],
-        (WeightLayout::Panels | WeightLayout::Rounded, _, _) => Vec::new(),
+        (WeightLayout::Panels | WeightLayout::Compressed | WeightLayout::Rounded, _, _) => Vec::new(),
     };
     let elements = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
     let bytes = elements.and_then(|elements| elements.checked_mul(weight.dtype.bytes()));

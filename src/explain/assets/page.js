@@ -265,11 +265,11 @@ function kernelsSection() {
 
 function weightsSection() {
   const bytes = sum(report.weights, (group) => group.bytes);
-  const layouts = { panels: "var(--dot)", "row-major": "var(--weight)" };
-  byId("weights-lead").textContent = `${sum(report.weights, (group) => group.count)} weights, ${quantity(bytes, "B")}, one packed copy each for all programs: ${Object.keys(layouts).map((layout) => `${quantity(sum(report.weights.filter((group) => group.layout === layout), (group) => group.bytes), "B")} in ${layout}`).join(", ")}; ${quantity(bytes - sum(report.weights, (group) => group.element_bytes), "B")} of it is padding.`;
+  const layouts = { panels: "var(--dot)", compressed: "var(--attend)", rounded: "var(--reduce)", "row-major": "var(--weight)" };
+  byId("weights-lead").textContent = `${sum(report.weights, (group) => group.count)} weights, ${quantity(bytes, "B")}, one packed copy each for all programs: ${Object.keys(layouts).map((layout) => [layout, sum(report.weights.filter((group) => group.layout === layout), (group) => group.bytes)]).filter(([, bytes]) => bytes > 0).map(([layout, bytes]) => `${quantity(bytes, "B")} in ${layout}`).join(", ")}; their elements alone are ${quantity(sum(report.weights, (group) => group.element_bytes), "B")}.`;
   bars("weights", report.weights.map((group) => ({
     name: group.name, remark: `${group.count} × ${group.dtype}[${group.shape.join(", ")}] ${group.layout}`, text: quantity(group.bytes, "B"),
-    parts: [{ value: group.element_bytes, colour: layouts[group.layout] }, { value: group.bytes - group.element_bytes, colour: "var(--accent)" }],
+    parts: [{ value: group.bytes, colour: layouts[group.layout] }],
   })));
 }
 

@@ -1,5 +1,6 @@
 //! A module, its weights, and how it is compiled.
 
+use crate::compiled::flagged_panels;
 use llmc_codegen::gpu::GpuTarget;
 use llmc_codegen::host::HostTarget;
 use llmc_ir::dim::Bounds;
@@ -12,6 +13,7 @@ use llmc_ir::plan::ModelFacts;
 use llmc_ir::region::PlannedModel;
 use llmc_ir::shape::{TensorType, Type};
 use llmc_ir::testing::Random;
+use llmc_passes::compress::compress_weights;
 use llmc_passes::fuse::{Epilogues, fuse_program};
 use llmc_passes::instrument::{Instrument, Verify};
 use llmc_passes::pass::{Context, State};
@@ -170,9 +172,20 @@ impl Case {
             }
         }
         let mut model = plan_programs(fused, &self.context()?.facts).map_err(|e| e.to_string())?;
+        if matches!(&self.build.target, Target::Host(target) if target.decompresses()) {
+            compress_weights(&mut model, &self.flagged())?;
+        }
         add_searches(&mut model, matches!(&self.build.target, Target::Host(target) if target.rounds()))?;
         assert_eq!(check_plan(&model), Vec::<String>::new());
         Ok(model)
+    }
+
+    /// How many quarters of its matrices in bf16 are flagged if they are compressed, of most of the cases.
+    fn flagged(&self) -> BTreeMap<String, u64> {
+        let is_counted = *Random::new(self.weights.len() as u64 + 1).choose(&[true, true, true, false]);
+        let matrices = self.weights.iter().filter(|(_, tensor)| is_counted && tensor.dtype() == DType::BF16);
+        let flagged = |tensor| flagged_panels(tensor).into_iter().map(u64::from).sum();
+        matrices.map(|(name, tensor)| (name.clone(), flagged(tensor))).collect()
     }
 
     fn context(&self) -> Result<Context, String> {

@@ -7,7 +7,7 @@ use crate::pool::{Batch, Pool};
 use libloading::Library;
 use llmc_codegen::error::CodegenError;
 use llmc_codegen::host::HostTarget;
-use llmc_codegen::pack::Packing;
+use llmc_codegen::pack::{PANEL_ROWS, Packing, compressed};
 use llmc_codegen::{HostCode, compile_host};
 use llmc_ir::abi::{Found, StepArgs, StepFunction};
 use llmc_ir::dtype::DType;
@@ -197,6 +197,16 @@ fn computed(case: &Case, recipe: &Function) -> Option<Tensor> {
     results.pop()?.as_tensor().cloned()
 }
 
+/// How many quarters of each panel of a matrix are flagged if it is compressed.
+pub fn flagged_panels(tensor: &Tensor) -> Vec<u32> {
+    let &[_, k] = tensor.sizes() else { return Vec::new() };
+    let panel = |values: &[f64]| {
+        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+        compressed::flagged(&values, k, &mut Vec::new())
+    };
+    tensor.data().chunks(PANEL_ROWS * k.max(1)).map(panel).collect()
+}
+
 /// A weight of a case as the plan lays it out: one of the case's, or what a recipe makes of them.
 ///
 /// # Errors
@@ -211,12 +221,15 @@ pub fn packed(case: &Case, model: &PlannedModel, weight: &PackedWeight) -> Resul
     };
     let tensor = tensor.unwrap_or_else(|| panic!("there is no weight `{}`", weight.name));
     let mut memory = Guarded::new(weight.bytes as usize, 64, UNWRITTEN);
-    let packing = Packing::of(weight)?;
+    let packing = Packing::of(weight, &flagged_panels(&tensor))?;
+    let mut behind = Vec::new();
     for piece in 0..packing.pieces() {
         let values: Vec<f32> =
             tensor.data()[packing.elements(piece..piece + 1)].iter().map(|&value| value as f32).collect();
-        packing.pack(&values, &mut memory.bytes_mut()[packing.bytes(piece..piece + 1)]);
+        packing.pack(piece, &values, &mut memory.bytes_mut()[packing.bytes(piece..piece + 1)], &mut behind);
     }
+    let panels = memory.bytes().len() - behind.len();
+    memory.bytes_mut()[panels..].copy_from_slice(&behind);
     Ok(memory)
 }
 

@@ -216,6 +216,7 @@ impl Attend {
                         c_row: self.score_stride,
                         start: Start::Zero,
                         ahead: 0,
+                        ahead_depth: 0,
                     };
                     shape.emit(f, [&queries, &keys, &scores, &keys], |f, k| {
                         let step = f.add(&before, k);

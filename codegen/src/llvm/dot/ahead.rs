@@ -4,8 +4,8 @@
 use super::super::step_args::share;
 use super::super::text::{FunctionText, Value, int};
 use super::super::{KernelContext, KernelParams};
+use super::panels;
 use super::work::{Dot, Section};
-use super::{PANEL, panels};
 use llmc_ir::op::DotMethod;
 
 /// Bytes of a cache line.
@@ -55,14 +55,15 @@ fn first_part(f: &mut FunctionText, params: &KernelParams, dot: &Dot<'_>) -> Res
     let (item, _) = share(f, &items, &params.thread, &params.threads);
     let block = f.binary("sdiv", &item, &parts);
     let part = f.binary("srem", &item, &parts);
-    let panel = panel(f, params, dot, section, &block);
-    let bytes = lengths[0] * PANEL * section.products[0].dtype.bytes();
-    Ok(f.element(&panel, &part, bytes as i64))
+    let weight = panels(params, &dot.blocking, &section.products[0]);
+    let [panel, _] = section.panels(f, &block);
+    let before = f.scale(&part, lengths[0] as i64 / 32);
+    Ok(weight.block(f, &panel, &before))
 }
 
 /// The address of the first panel of a section's column block.
 fn panel(f: &mut FunctionText, params: &KernelParams, dot: &Dot<'_>, section: &Section<'_>, block: &Value) -> Value {
     let weight = panels(params, &dot.blocking, &section.products[0]);
     let [panel, _] = section.panels(f, block);
-    f.element(&weight.address, &panel, (weight.k * PANEL * weight.dtype.bytes()) as i64)
+    weight.panel(f, &panel)
 }

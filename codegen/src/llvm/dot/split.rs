@@ -6,10 +6,11 @@
 use super::super::KernelContext;
 use super::super::KernelParams;
 use super::super::math::floats;
+use super::super::multiply::Start;
 use super::super::rows::LANES;
 use super::super::step_args::{barrier, share};
 use super::super::text::{FunctionText, Value, int};
-use super::{LeftRows, RowSpan, Section, SumPart, emit_epilogue, multiply_part, panels, start_sums};
+use super::{LeftRows, RowSpan, Section, SumPart, emit_epilogue, multiply_part, panels};
 use llmc_ir::op::DotMethod;
 
 /// Emits the kernel's body behind the choice of blocks.
@@ -108,13 +109,12 @@ fn emit_parts(
     for (number, product) in section.products.iter().enumerate() {
         let weight = panels(params, left.blocking, product);
         let c = f.offset(to, &int((number * left.blocking.rows * section.c_stride) as i64));
-        let sums = start_sums(f, left.blocking, section, &c, count);
         // Rows of a packed weight may be longer than the sum: zeros to the end of a block of k.
         let last = weight.k - (parts - 1) * lengths[0];
         for (condition, length) in [(&is_inner, lengths[0]), (&is_last, last)] {
             f.when(condition, |f| {
                 let blocking = left.blocking;
-                let part = SumPart { start: &start, length, sums };
+                let part = SumPart { start: start.clone(), length, sums: Start::Zero };
                 multiply_part(f, context, blocking, section, &weight, [a, &c], count, (&column_block, part));
             });
         }

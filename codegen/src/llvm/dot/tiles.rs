@@ -3,10 +3,11 @@
 //!
 //! Rows are brought into tiles once per row block. A panel of a weight then stays in the first-level cache while all rows
 //! of the block pass by, and the next panel is brought closer meanwhile. Long sums are cut, so that what passes by stays
-//! in the second-level cache; between the cuts sums wait in memory as f32. The work behind a group of rows is done beside the
+//! in the second-level cache; between the cuts sums wait in memory as f32. A compressed panel is unpacked once for all rows of the block. The work behind a group of rows is done beside the
 //! products of the next group: tiles take 16 cycles for a product, in which vector instructions can run.
 
 use super::super::amx::{BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, TILE_BYTES, by_row_tiles, for_groups};
+use super::super::compressed::{Plain, unpack};
 use super::super::math::ints;
 use super::super::multiply::Start;
 use super::super::text::{FunctionText, I16, Value, int, int_of};
@@ -15,11 +16,10 @@ use super::{Blocking, Left, RowSpan, Section, emit_epilogue};
 use crate::kernel::dot::{LeftOperand, PANEL, Product};
 use crate::tuning::Tuning;
 use llmc_ir::op::DotMethod;
+use llmc_ir::plan::compressed;
 
 /// Rows of a program at least: vector instructions read weights as fast for fewer, and need no tiles.
 const FEWEST_ROWS: usize = 4;
-/// Lines of a panel per tile of k.
-const LINES: usize = BLOCK * ROWS;
 /// From a tile of a panel to the one of the next k.
 const B_DEPTH: usize = BLOCK * TILE_BYTES;
 
@@ -43,7 +43,7 @@ pub fn blocking(context: &KernelContext<'_>, operand: &LeftOperand) -> Blocking 
     let rows = most_rows.next_multiple_of(GROUP);
     let parts = Parts::of(operand.k, tuning);
     let a_stride = (parts.whole + 1) * parts.depth() * ROW_BYTES;
-    Blocking { k: operand.k, rows, most_rows, row_unit: GROUP, a_stride, left: Left::Tiles(parts), widened: None }
+    Blocking { k: operand.k, rows, most_rows, row_unit: GROUP, a_stride, left: Left::Tiles(parts), unpacked: None }
 }
 
 /// Copies rows of bf16 into tiles, with zeros to the end of a tile of k. Rows to the end of the last tile are left as
@@ -122,6 +122,12 @@ struct Panels {
     count: Value,
 }
 
+/// A weight, and the first panel of it that a block has.
+struct Right {
+    weight: super::Panels,
+    first: Value,
+}
+
 /// A block of rows and columns.
 #[derive(Clone, Copy)]
 pub struct Block<'a> {
@@ -159,6 +165,11 @@ impl Parts {
         self.depth() * TILE_BYTES
     }
 
+    /// Bytes of a part of a panel in tiles.
+    pub fn panel_bytes(self) -> usize {
+        self.depth() * B_DEPTH
+    }
+
     /// Bytes of a part of a block's rows.
     fn bytes(self, blocking: &Blocking) -> usize {
         blocking.rows / ROWS * self.row_tile_bytes()
@@ -187,8 +198,8 @@ impl Part<'_> {
         products: usize,
     ) {
         for (product, tile) in self.block.section.products.iter().zip(&self.block.section.tiles).take(products) {
-            let weight = self.weight(f, params, product, panels);
-            self.multiply_panels(f, context, [a, &weight, tile], count, &panels.count);
+            let right = self.right(params, product, panels);
+            self.multiply_panels(f, context, ([a, tile], &right), count, &panels.count);
         }
     }
 
@@ -207,9 +218,9 @@ impl Part<'_> {
         let mut products = self.block.section.products.iter().zip(&self.block.section.tiles);
         let (product, tile) = products.next_back().ok_or("a part of a dot region without a dot")?;
         self.multiply_all(f, context, params, (a, count), panels, self.block.section.products.len() - 1);
-        let weight = self.weight(f, params, product, panels);
-        let operands = [a, &weight, tile];
-        self.multiply_panels(f, context, operands, count, &last_panel);
+        let right = self.right(params, product, panels);
+        self.multiply_panels(f, context, ([a, tile], &right), count, &last_panel);
+        let operands = self.operands(f, context, ([a, tile], &right), &last_panel);
         let mut result = Ok(());
         let groups = f.div_ceil(count, &int(GROUP as i64));
         // The rows whose sums are complete.
@@ -219,7 +230,7 @@ impl Part<'_> {
             let own = f.min(&left, &int(GROUP as i64));
             let end = f.add(&first, &own);
             by_row_tiles(f, self.block.blocking.most_rows, &left, |f, row_tiles| {
-                let arguments = self.arguments(f, operands, &last_panel, group);
+                let arguments = self.arguments(f, &operands, group);
                 // So few rows are the last ones, and leave those before them for later.
                 if row_tiles < BLOCK {
                     return self.call(f, context, row_tiles, &arguments);
@@ -244,34 +255,24 @@ impl Part<'_> {
         &self,
         f: &mut FunctionText,
         context: &mut KernelContext<'_>,
-        operands: [&Value; 3],
+        (rows_and_sums, right): ([&Value; 2], &Right),
         count: &Value,
         panels: &Value,
     ) {
         f.for_each(&int(0), panels, 1, |f, panel| {
-            for_groups(f, count, |f, group, rows| self.multiply(f, context, operands, panel, group, rows));
+            let operands = self.operands(f, context, (rows_and_sums, right), panel);
+            for_groups(f, count, |f, group, rows| {
+                let arguments = self.arguments(f, &operands, group);
+                by_row_tiles(f, self.block.blocking.most_rows, rows, |f, row_tiles| {
+                    self.call(f, context, row_tiles, &arguments);
+                });
+            });
         });
     }
 
-    /// The address of the first panel of a weight.
-    fn weight(&self, f: &mut FunctionText, params: &KernelParams, product: &Product, panels: &Panels) -> Value {
-        f.element(&params.inputs[product.weight], &panels.first, panel_bytes(self.block.blocking))
-    }
-
-    /// One group of rows with one panel.
-    fn multiply(
-        &self,
-        f: &mut FunctionText,
-        context: &mut KernelContext<'_>,
-        operands: [&Value; 3],
-        panel: &Value,
-        group: &Value,
-        rows: &Value,
-    ) {
-        let arguments = self.arguments(f, operands, panel, group);
-        by_row_tiles(f, self.block.blocking.most_rows, rows, |f, row_tiles| {
-            self.call(f, context, row_tiles, &arguments)
-        });
+    /// The weight of a product.
+    fn right(&self, params: &KernelParams, product: &Product, panels: &Panels) -> Right {
+        Right { weight: super::panels(params, self.block.blocking, product), first: panels.first.clone() }
     }
 
     fn call(&self, f: &mut FunctionText, context: &mut KernelContext<'_>, row_tiles: usize, arguments: &[Value; 4]) {
@@ -292,6 +293,7 @@ impl Part<'_> {
             c_row: self.block.section.c_stride,
             start: self.start,
             ahead: self.ahead(),
+            ahead_depth: self.panel_depth(),
         }
     }
 
@@ -303,24 +305,51 @@ impl Part<'_> {
     /// Lines of the next panel that each group brings closer per tile of k: its share. So few rows bring what they need
     /// themselves.
     fn ahead(&self) -> usize {
-        if self.block.blocking.most_rows <= ROWS { 0 } else { LINES / self.groups() }
+        let lines = self.panel_depth() / ROW_BYTES;
+        if self.block.blocking.most_rows <= ROWS { 0 } else { lines.div_ceil(self.groups()) }
     }
 
-    /// What a group of rows and a panel are multiplied from: rows, panel, sums, and what is brought closer.
-    fn arguments(&self, f: &mut FunctionText, [a, weight, c]: [&Value; 3], panel: &Value, group: &Value) -> [Value; 4] {
+    /// Bytes of panels per tile of k.
+    fn panel_depth(&self) -> usize {
+        let is_compressed = self.block.section.products.iter().any(|product| product.is_compressed);
+        if is_compressed { compressed::BLOCK } else { B_DEPTH }
+    }
+
+    /// What all rows and a panel are multiplied from: rows, tiles of the panel, sums, and what is brought closer.
+    fn operands(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        ([a, c], right): ([&Value; 2], &Right),
+        panel: &Value,
+    ) -> [Value; 4] {
         let Block { blocking, parts, .. } = self.block;
+        let Right { weight, first } = right;
         let a = f.element(a, &self.number, parts.bytes(blocking) as i64);
-        let a = f.element(&a, group, (BLOCK * parts.row_tile_bytes()) as i64);
-        let b = f.element(weight, panel, panel_bytes(blocking));
-        let b = f.element(&b, &self.number, (parts.depth() * B_DEPTH) as i64);
-        let c = f.element(c, group, (GROUP * self.block.section.c_stride) as i64);
-        let c = f.element(&c, panel, (PANEL * 4) as i64);
-        let next = f.offset(&b, &int(panel_bytes(blocking)));
-        let next = f.element(&next, group, (self.ahead() * ROW_BYTES) as i64);
+        let c = f.element(c, panel, (PANEL * 4) as i64);
+        let panel = f.add(first, panel);
+        let next = f.add(&panel, &int(1));
+        let block = f.scale(&self.number, parts.depth() as i64);
+        let next = weight.block(f, &next, &block);
+        let b = match &blocking.unpacked {
+            Some(memory) if weight.is_compressed => {
+                let ahead = context.target.tuning.prefetch_bytes;
+                let what = (weight.k, Plain::Bf16, ahead);
+                let unpack = unpack(context.multiplies, context.module, context.registers, what);
+                let panel = weight.panel(f, &panel);
+                f.call_local(&unpack, &[panel, block, int(self.depth as i64), memory.clone()]);
+                memory.clone()
+            }
+            _ => weight.block(f, &panel, &block),
+        };
         [a, b, c, next]
     }
-}
 
-fn panel_bytes(blocking: &Blocking) -> i64 {
-    (blocking.k.div_ceil(DEPTH) * B_DEPTH) as i64
+    /// Those of one group of rows.
+    fn arguments(&self, f: &mut FunctionText, [a, b, c, next]: &[Value; 4], group: &Value) -> [Value; 4] {
+        let a = f.element(a, group, (BLOCK * self.block.parts.row_tile_bytes()) as i64);
+        let c = f.element(c, group, (GROUP * self.block.section.c_stride) as i64);
+        let next = f.element(next, group, (self.ahead() * ROW_BYTES) as i64);
+        [a, b.clone(), c, next]
+    }
 }

@@ -25,8 +25,8 @@ pub struct Blocking {
     pub row_unit: usize,
     pub a_stride: usize,
     pub left: Left,
-    /// Where a part of a weight in bf16 is widened, unless the inner kernel does that.
-    pub widened: Option<Value>,
+    /// Where a part of a weight is made plain, if it is: f32 where registers are few, or else bf16.
+    pub unpacked: Option<Value>,
 }
 
 /// The length of rows of a packed weight.
@@ -69,8 +69,8 @@ pub struct Dot<'r> {
     pub operand: LeftOperand,
     pub sections: Vec<Section<'r>>,
     pub blocking: Blocking,
-    /// Whether weights in bf16 are widened before they are multiplied.
-    pub widens: bool,
+    /// Whether weights are made plain before they are multiplied.
+    pub unpacks: bool,
 }
 
 impl<'r> Dot<'r> {
@@ -86,7 +86,11 @@ impl<'r> Dot<'r> {
             DotMethod::Gemm => 2 * PANEL,
             DotMethod::Gemv | DotMethod::SplitK => PANEL,
         };
-        let widens = !by_tiles && widened::suit(context, &operand, &all);
+        let unpacks = match by_tiles {
+            true => are_compressed(&all),
+            false if context.registers.are_few => widened::suit(context, &operand, &all),
+            false => are_compressed(&all) && context.registers.keep(context.bounds.max_of(operand.rows)),
+        };
         let sections =
             parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, (by_tiles, largest)));
         let sections: Vec<Section<'r>> = sections.collect();
@@ -94,7 +98,7 @@ impl<'r> Dot<'r> {
             true => tiles::blocking(context, &operand),
             false => blocking(context, &operand, &sections, narrow && context.unit == MatrixUnit::Pairs),
         };
-        Ok(Dot { operand, sections, blocking, widens })
+        Ok(Dot { operand, sections, blocking, unpacks })
     }
 
     /// What a thread does of it in a step.
@@ -152,6 +156,11 @@ fn section<'r>(
     Section { part, domain, products, n, columns, c_stride, tiles, largest }
 }
 
+/// Whether any weights are compressed.
+fn are_compressed(products: &[Products]) -> bool {
+    products.iter().flat_map(|products| &products.products).any(|product| product.is_compressed)
+}
+
 /// Whether both sides of all products are bf16, so that multiplying them as they are rounds nothing.
 fn are_narrow(operand: &LeftOperand, products: &[Products]) -> bool {
     let mut products = products.iter().flat_map(|products| &products.products);
@@ -175,5 +184,5 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
     let most = context.target.tuning.block_rows.next_multiple_of(block).max(2 * block);
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, most);
     let most_rows = context.bounds.max_of(operand.rows).min(rows);
-    Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, widened: None }
+    Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, unpacked: None }
 }

@@ -1,8 +1,10 @@
 //! A register block: some rows and tiles whose sums stay in registers while all k pass by.
 
+use super::super::compressed::{LINES, LINES_READ, Panel, Quarter};
 use super::super::math::{bf16_pairs_to_f32, floats, fma, ints};
 use super::super::text::{F32, FunctionText, I32, Scalar, Ty, Value, float_of, int};
 use super::{LINE, LeftForm, Level, Registers, Shape, Start, TILE, Tiles};
+use llmc_ir::plan::compressed;
 use std::ops::Range;
 
 /// Rows that have what is prefetched brought to the first level. More of them take longer, and it can wait for more lines at
@@ -33,6 +35,12 @@ pub struct Ahead {
 }
 
 impl Ahead {
+    /// Half as many lines, for one of two blocks that share them.
+    pub fn in_halves(self) -> Ahead {
+        let lines = self.lines / 2;
+        Ahead { step: int(lines as i64 * LINE), lines, ..self }
+    }
+
     /// Prefetches the lines of a turn.
     fn fetch(&self, f: &mut FunctionText, turn: &Value) {
         let before = f.binary("mul nsw", turn, &self.step);
@@ -61,23 +69,7 @@ pub struct Block<'s> {
 impl Block<'_> {
     /// Emits it, for addresses of A, B and C.
     pub fn emit(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], ahead: &Ahead) {
-        let c_at = |f: &mut FunctionText, row: usize, tile: usize| {
-            f.offset(c, &int((row * self.shape.c_stride + tile * TILE * 4) as i64))
-        };
-        let mut sums = Vec::new();
-        for row in 0..self.rows {
-            for tile in 0..self.tiles {
-                let start = match self.shape.start {
-                    Start::Zero => float_of(floats(TILE), 0.0),
-                    Start::Memory => {
-                        let at = c_at(f, row, tile);
-                        // Not kept from an earlier block: registers are for the sums of one.
-                        f.load_anew(floats(TILE), &at, 64)
-                    }
-                };
-                sums.push(start);
-            }
-        }
+        let sums = self.start(f, c);
         let sums = match self.shape.layout {
             Tiles::Bf16 { tile_stride, block_stride } => {
                 let all = 0..self.tiles;
@@ -96,6 +88,7 @@ impl Block<'_> {
                     }),
                 }
             }
+            Tiles::Compressed { .. } => panic!("compressed panels have blocks of their own"),
             Tiles::F32 { .. } | Tiles::Widened => {
                 let (tile_stride, k_stride) = match self.shape.layout {
                     Tiles::F32 { tile_stride, k_stride } => (tile_stride, k_stride),
@@ -113,12 +106,86 @@ impl Block<'_> {
                 })
             }
         };
+        self.store(f, c, &sums);
+    }
+
+    /// The same with a compressed panel, for addresses of A and C, and of where to keep it as [`Tiles::Bf16`].
+    pub fn emit_compressed(
+        &self,
+        f: &mut FunctionText,
+        [a, c]: [&Value; 2],
+        (panel, kept): (&Panel, Option<&Value>),
+        ahead: &Ahead,
+    ) {
+        let sums = self.start(f, c);
+        let bytes = self.shape.left.bytes() as i64;
+        let sums = f.fold(&int(0), &self.blocks, 1, &sums, |f, block, sums| {
+            let a = f.element(a, block, 32 * bytes);
+            let b = f.element(&panel.blocks, block, compressed::BLOCK as i64);
+            let flags = panel.flags(f, block);
+            let kept = kept.map(|kept| f.element(kept, block, 2048));
+            let before = f.scale(block, compressed::QUARTERS as i64);
+            f.fold(&int(0), &int(compressed::QUARTERS as i64), 1, sums, |f, quarter, sums| {
+                let a = f.element(&a, quarter, 8 * bytes);
+                let b = f.element(&b, quarter, (compressed::TILES * compressed::QUARTER) as i64);
+                let turn = f.add(&before, quarter);
+                ahead.fetch(f, &turn);
+                let bit = f.scale(quarter, compressed::TILES as i64);
+                let flags = f.binary("lshr", &flags, &bit);
+                let mut sums = sums.to_vec();
+                let of_tile = |tile: usize| {
+                    let b = f.offset(&b, &int((tile * compressed::QUARTER) as i64));
+                    let flags = f.binary("lshr", &flags, &int(tile as i64));
+                    panel.quarter(f, &b, &flags)
+                };
+                let quarters: Vec<Quarter> = (0..self.tiles).map(of_tile).collect();
+                for pair in 0..LINES {
+                    let lines: Vec<Value> = quarters.iter().map(|quarter| quarter.line(f, pair)).collect();
+                    if let Some(kept) = &kept {
+                        let kept = f.element(kept, quarter, LINES as i64 * LINE);
+                        for (tile, line) in lines.iter().enumerate() {
+                            let at = f.offset(&kept, &int((tile * 1024 + pair * 64) as i64));
+                            f.store(line, &at, 64);
+                        }
+                    }
+                    self.pair_of_lines(f, (&a, pair), &(0..self.tiles), &lines, &mut sums);
+                }
+                sums
+            })
+        });
+        self.store(f, c, &sums);
+    }
+
+    /// What sums start with.
+    fn start(&self, f: &mut FunctionText, c: &Value) -> Vec<Value> {
+        let mut sums = Vec::new();
+        for row in 0..self.rows {
+            for tile in 0..self.tiles {
+                sums.push(match self.shape.start {
+                    Start::Zero => float_of(floats(TILE), 0.0),
+                    Start::Memory => {
+                        let at = self.sum_at(f, c, row, tile);
+                        // Not kept from an earlier block: registers are for the sums of one.
+                        f.load_anew(floats(TILE), &at, 64)
+                    }
+                });
+            }
+        }
+        sums
+    }
+
+    /// Writes the sums to C.
+    fn store(&self, f: &mut FunctionText, c: &Value, sums: &[Value]) {
         for (row, row_sums) in sums.chunks(self.tiles).enumerate() {
             for (tile, sum) in row_sums.iter().enumerate() {
-                let at = c_at(f, row, tile);
+                let at = self.sum_at(f, c, row, tile);
                 f.store(sum, &at, 64);
             }
         }
+    }
+
+    fn sum_at(&self, f: &mut FunctionText, c: &Value, row: usize, tile: usize) -> Value {
+        f.offset(c, &int((row * self.shape.c_stride + tile * TILE * 4) as i64))
     }
 
     /// A line of B, `offset` bytes behind `b`.
@@ -130,8 +197,18 @@ impl Block<'_> {
     /// Prefetches as many lines as are loaded, from an address on.
     pub fn lines_ahead(&self, from: Value) -> Ahead {
         let lines = if self.order == Order::Beside { self.tiles } else { 1 };
-        let level = if self.rows <= MOST_TO_FIRST { self.shape.prefetch } else { Level::Second };
-        Ahead { from, step: int(lines as i64 * LINE), lines, level }
+        Ahead { from, step: int(lines as i64 * LINE), lines, level: self.level() }
+    }
+
+    /// Prefetches as many bytes as quarters of all tiles have, from an address on.
+    pub fn quarters_ahead(&self, from: Value) -> Ahead {
+        let lines = self.tiles * LINES_READ;
+        Ahead { from, step: int(lines as i64 * LINE), lines, level: self.level() }
+    }
+
+    /// Where it brings what it prefetches.
+    fn level(&self) -> Level {
+        if self.rows <= MOST_TO_FIRST { self.shape.prefetch } else { Level::Second }
     }
 
     /// All k of B in bf16: for every 32 of them some tiles together, then the next ones. `turns` came before.

@@ -1,10 +1,11 @@
 //! What a multiply function does with the rows of a call: register blocks of some rows and tiles, and the order in which they take B.
 
+use super::super::compressed::Panel;
 use super::super::math::floats;
 use super::super::step_args::share;
 use super::super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, float_of, int};
 use super::block::{Ahead, Block, Order};
-use super::{LINE, Level, Multiplies, NARROW_LINE, Registers, Rows, Shape, Start, TILE, Tiles};
+use super::{Level, Multiplies, NARROW_LINE, Registers, Rows, Shape, Start, TILE, Tiles};
 
 /// Rows that read tiles in turn at most, while registers hold sums of all tiles: an element of A is loaded for each tile
 /// then, and more rows would wait for that.
@@ -12,26 +13,37 @@ pub const MOST_IN_TURN: usize = 8;
 
 /// Blocks of 32 k for which one half of the rows waits for the other: of two tiles as many as the first-level cache holds until
 /// then, beside A and C.
-const BLOCKS_OF_HALVES: usize = 4;
+pub const BLOCKS_OF_HALVES: usize = 4;
 
 /// As many rows as the tallest register block has are one block of exactly that many, so that B is read once for them, in
 /// the order of memory. More are blocks of two tiles, of which the first brings B into cache.
 pub fn emit(multiplies: &mut Multiplies, module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
-    let params = [(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows"), (I64, "ahead")];
-    let params = &params[..if shape.ahead.is_none() { 5 } else { 4 }];
-    let (mut f, values) = FunctionText::new(Role::Kernel, name, params);
+    let mut params = vec![(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows")];
+    params.extend(shape.ahead.is_none().then_some((I64, "ahead")));
+    let is_compressed = matches!(shape.layout, Tiles::Compressed { .. });
+    params.extend(is_compressed.then_some((I64, "first")));
+    let panel_params = params.len();
+    let keeps = is_compressed && registers.keep(shape.rows.most);
+    params.extend(keeps.then_some((PTR, "plain")));
+    let (mut f, values) = FunctionText::new(Role::Kernel, name, &params);
     let [a, b, c, rows] = values[..4].to_vec().try_into().expect("four parameters");
     let ahead = match shape.ahead {
         Some(bytes) => int(bytes as i64),
         None => values[4].clone(),
     };
+    let panel = match shape.layout {
+        Tiles::Compressed { row } => Some(Panel::at(&mut f, registers, &b, row, &values[panel_params - 1])),
+        Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Widened => None,
+    };
     let tallest = registers.tallest(shape);
-    let call = Call { registers, shape, a, b, c };
+    let [_, beside] = registers.heights(shape.layout);
+    let plain = values.get(panel_params).cloned();
+    let call = Call { registers, shape, a, b, c, panel, plain };
     let Rows { unit, most } = shape.rows;
     let counts = |unit: usize, most: usize| (unit..=most).step_by(unit).collect::<Vec<usize>>();
     if most <= tallest {
         call.one(&mut f, &counts(unit, most), [&int(0), &rows], &Share::whole(&ahead));
-    } else if registers.are_few || tallest == registers.rows[1] {
+    } else if registers.are_few || tallest == beside {
         call.deal_out(&mut f, tallest, &rows, &ahead);
     } else {
         let fit = f.compare("icmp sle", &rows, &int(tallest as i64));
@@ -39,18 +51,23 @@ pub fn emit(multiplies: &mut Multiplies, module: &mut ModuleText, registers: &Re
         let few = multiplies.get(module, registers, &few);
         f.when(&fit, |f| f.call_local(&few, &values));
         let exceed = f.compare("icmp sgt", &rows, &int(tallest as i64));
-        f.when(&exceed, |f| call.deal_out(f, registers.rows[1], &rows, &ahead));
+        f.when(&exceed, |f| call.deal_out(f, beside, &rows, &ahead));
     }
     module.add(f.finish());
 }
 
 /// A function while it is written.
+#[derive(Clone)]
 struct Call<'s> {
     registers: &'s Registers,
     shape: &'s Shape,
     a: Value,
     b: Value,
     c: Value,
+    /// B, if it is compressed.
+    panel: Option<Panel>,
+    /// Where a compressed panel is kept in bf16, if it is.
+    plain: Option<Value>,
 }
 
 /// What a register block prefetches of what a call does.
@@ -61,11 +78,13 @@ struct Share {
     blocks: Value,
     /// How the block reads B.
     order: Order,
+    /// Whether it keeps what it looked up.
+    keeps: bool,
 }
 
 impl Share {
     fn whole(ahead: &Value) -> Share {
-        Share { ahead: ahead.clone(), number: int(0), blocks: int(1), order: Order::InTurn }
+        Share { ahead: ahead.clone(), number: int(0), blocks: int(1), order: Order::InTurn, keeps: false }
     }
 }
 
@@ -87,8 +106,15 @@ impl Call<'_> {
                 }
             };
             let (number, blocks) = (number.clone(), blocks.clone());
-            let share = Share { ahead, number, blocks, order: Order::Beside };
-            self.one(f, &counts, [&start, &count], &share);
+            let is_first = f.compare("icmp eq", &number, &int(0));
+            let share = Share { ahead, number, blocks, order: Order::Beside, keeps: self.plain.is_some() };
+            let Some(plain) = &self.plain else { return self.one(f, &counts, [&start, &count], &share) };
+            // The first block keeps what it looked up for the others.
+            f.when(&is_first, |f| self.one(f, &counts, [&start, &count], &share));
+            let is_later = f.compare("icmp ne", &share.number, &int(0));
+            let shape = &self.plain_shape();
+            let later = Call { shape, b: plain.clone(), panel: None, plain: None, ..self.clone() };
+            f.when(&is_later, |f| later.one(f, &counts, [&start, &count], &share));
         });
     }
 
@@ -108,10 +134,22 @@ impl Call<'_> {
     /// `rows` rows from `row` on, with as many tiles at a time as registers hold.
     fn block(&self, f: &mut FunctionText, rows: usize, row: &Value, share: &Share) {
         let shape = self.shape;
-        let tiles = self.registers.tiles(rows, shape.tiles);
+        let [_, beside] = self.registers.heights(shape.layout);
         let tile_stride = shape.layout.tile_stride();
         let a = f.element(&self.a, row, shape.a_stride as i64);
         let c = f.element(&self.c, row, shape.c_stride as i64);
+        let from = f.offset(&self.b, &share.ahead);
+        if let Some(panel) = &self.panel {
+            let from = f.offset(&panel.blocks, &share.ahead);
+            if rows > beside {
+                return self.halves(f, rows, [&a, &c, &from]);
+            }
+            let (order, blocks) = (Order::InTurn, int((shape.k / 32) as i64));
+            let block = Block { registers: self.registers, shape, rows, tiles: shape.tiles, order, blocks };
+            let kept = self.plain.as_ref().filter(|_| share.keeps);
+            return block.emit_compressed(f, [&a, &c], (panel, kept), &block.quarters_ahead(from));
+        }
+        let tiles = self.registers.tiles(rows, shape.tiles);
         let order = if rows <= MOST_IN_TURN || tiles < shape.tiles { share.order } else { Order::Beside };
         let emit_tiles = |f: &mut FunctionText, shape: &Shape, [a, b]: [&Value; 2], from: &Value| {
             f.for_each(&int(0), &int(shape.tiles as i64), tiles as i64, |f, tile| {
@@ -129,40 +167,59 @@ impl Call<'_> {
                 block.emit(f, [a, &b, &c], &ahead);
             });
         };
-        let from = f.offset(&self.b, &share.ahead);
         match shape.layout {
             Tiles::Bf16 { block_stride, .. }
                 if order == Order::InTurn && tiles < shape.tiles && tile_stride < block_stride =>
             {
-                self.halves(f, rows, [&a, &c, &from], block_stride);
+                self.halves(f, rows, [&a, &c, &from]);
             }
             _ => emit_tiles(f, shape, [&a, &self.b], &from),
         }
     }
 
+    /// The shape of B as it is kept.
+    fn plain_shape(&self) -> Shape {
+        Shape { layout: Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }, ..self.shape.clone() }
+    }
+
     /// Rows that have no registers for sums of all tiles, in two halves that have: one waits for some k of the other, so that B
     /// is read from memory once. Each prefetches half of what follows.
-    fn halves(&self, f: &mut FunctionText, rows: usize, [a, c, from]: [&Value; 3], block_stride: usize) {
+    fn halves(&self, f: &mut FunctionText, rows: usize, [a, c, from]: [&Value; 3]) {
         if self.shape.start == Start::Zero {
             clear(f, c, self.shape.c_stride, self.shape.tiles * TILE, &int(rows as i64));
         }
         let shape = &Shape { start: Start::Memory, ..self.shape.clone() };
         let all = int((shape.k / 32) as i64);
+        let block_stride = shape.layout.block_bytes();
+        let plain_shape = Shape { start: Start::Memory, ..self.plain_shape() };
         f.for_each(&int(0), &all, BLOCKS_OF_HALVES as i64, |f, k32| {
             let left = f.binary("sub nsw", &all, k32);
             let blocks = f.min(&left, &int(BLOCKS_OF_HALVES as i64));
             let a = f.element(a, k32, (32 * shape.left.bytes()) as i64);
-            let b = f.element(&self.b, k32, block_stride as i64);
-            let from = f.element(from, k32, block_stride as i64);
-            let behind = f.element(&from, &blocks, block_stride as i64 / 2);
-            let lines = shape.tiles / 2;
+            let from = f.element(from, k32, block_stride);
+            let behind = f.element(&from, &blocks, block_stride / 2);
             for (first, rows, from) in [(0, rows.div_ceil(2), from), (rows.div_ceil(2), rows / 2, behind)] {
                 let a = f.offset(&a, &int((first * shape.a_stride) as i64));
                 let c = f.offset(c, &int((first * shape.c_stride) as i64));
-                let ahead = Ahead { from, step: int(lines as i64 * LINE), lines, level: Level::Second };
                 let (registers, tiles, blocks) = (self.registers, shape.tiles, blocks.clone());
                 let block = Block { registers, shape, rows, tiles, order: Order::Beside, blocks };
-                block.emit(f, [&a, &b, &c], &ahead);
+                match (&self.panel, &self.plain) {
+                    (Some(panel), Some(plain)) if first == 0 => {
+                        let panel = panel.from_block(f, k32);
+                        let ahead = block.quarters_ahead(from).in_halves();
+                        block.emit_compressed(f, [&a, &c], (&panel, Some(plain)), &ahead);
+                    }
+                    (Some(_), Some(plain)) => {
+                        let block = Block { shape: &plain_shape, ..block };
+                        // As many bytes as the first half has prefetched, in other turns.
+                        let ahead = Ahead { step: int(block_stride / 32), ..block.lines_ahead(from).in_halves() };
+                        block.emit(f, [&a, plain, &c], &ahead);
+                    }
+                    _ => {
+                        let b = f.element(&self.b, k32, block_stride);
+                        block.emit(f, [&a, &b, &c], &block.lines_ahead(from).in_halves());
+                    }
+                }
             }
         });
     }

@@ -82,6 +82,32 @@ impl FunctionText {
         self.start_block(&after);
     }
 
+    /// `if condition { then } else { otherwise }` with values of the same types.
+    pub fn choose(
+        &mut self,
+        condition: &Value,
+        then: impl FnOnce(&mut Self) -> Vec<Value>,
+        otherwise: impl FnOnce(&mut Self) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let [yes, no, after] = ["then", "else", "after"].map(|kind| self.label(kind));
+        self.line(&format!("br {condition}, label %{yes}, label %{no}"));
+        self.start_block(&yes);
+        let first = then(self);
+        let from_first = self.block.clone();
+        self.line(&format!("br label %{after}"));
+        self.start_block(&no);
+        let second = otherwise(self);
+        let from_second = self.block.clone();
+        self.line(&format!("br label %{after}"));
+        self.start_block(&after);
+        assert_eq!(first.len(), second.len(), "both sides must have as many values");
+        let phi = |(first, second): (&Value, &Value)| {
+            let (ty, a, b) = (first.ty, &first.text, &second.text);
+            self.define(ty, &format!("phi {ty} [ {a}, %{from_first} ], [ {b}, %{from_second} ]"))
+        };
+        first.iter().zip(&second).map(phi).collect()
+    }
+
     /// A loop that carries values and runs at least once: `body` gets the current values and returns the next ones, and
     /// whether it runs again.
     pub fn repeat(

@@ -38,6 +38,8 @@ pub struct Ty {
     pub lanes: usize,
 }
 
+/// Scalar `i1`.
+pub const I1: Ty = Ty { scalar: Scalar::I1, lanes: 1 };
 /// Scalar `i32`.
 pub const I32: Ty = Ty { scalar: Scalar::I32, lanes: 1 };
 /// Scalar `i64`.

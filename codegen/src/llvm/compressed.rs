@@ -1,0 +1,237 @@
+//! Reading of compressed weights ([`llmc_ir::plan::WeightLayout::Compressed`]): four bits of an element are looked up and give its
+//! upper byte, which is put beside the lower one. 128 elements take three loads and ten instructions between registers.
+
+use super::math::{bf16_pairs_to_f32, ints};
+use super::multiply::{Multiplies, Registers};
+use super::text::{FunctionText, I1, I8, I16, I64, ModuleText, PTR, Role, Value, int, int_of};
+use llmc_ir::plan::compressed::{BLOCK, CODES, CODES_AT, QUARTER, QUARTERS, TILES, head};
+
+/// Bytes of a line: a vector.
+const LINE: usize = 64;
+
+/// Lines of a quarter of a tile, and those of them whose codes lie in one half of their bytes.
+pub const LINES: usize = 4;
+const LINES_OF_HALF: usize = 2;
+
+/// What looks up 8-bit numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookUp {
+    /// VPERMB, among 64, and bits beyond six do not matter.
+    Many,
+    /// PSHUFB, among 16 and so many bytes at once.
+    Few(usize),
+}
+
+/// Lines that are read of a quarter.
+pub const LINES_READ: usize = QUARTER / LINE;
+
+/// From a tile to the next one, in bf16 as it was before.
+const PLAIN_TILE: usize = QUARTERS * LINES * LINE;
+
+/// A panel, or its part from some k on.
+#[derive(Clone, Debug)]
+pub struct Panel {
+    /// `u8[64]`: upper bytes by code, four times.
+    codes: Value,
+    /// The address of the flags of the first block.
+    flags: Value,
+    /// The address of the first block.
+    pub blocks: Value,
+    look_up: LookUp,
+}
+
+impl Panel {
+    /// Of rows of `k` elements, from block number `first` on.
+    pub fn at(f: &mut FunctionText, registers: &Registers, panel: &Value, k: usize, first: &Value) -> Panel {
+        let codes = f.load(I8.with_lanes(CODES), panel, LINE);
+        let codes = f.shuffle(&codes, &codes, (0..LINE).map(|lane| lane % CODES));
+        let flags = f.offset(panel, &int(CODES as i64));
+        let flags = f.offset(&flags, first);
+        let blocks = f.offset(panel, &int(head(k) as i64));
+        let blocks = f.element(&blocks, first, BLOCK as i64);
+        Panel { codes, flags, blocks, look_up: registers.look_up }
+    }
+
+    /// The same from a later block on.
+    pub fn from_block(&self, f: &mut FunctionText, block: &Value) -> Panel {
+        let flags = f.offset(&self.flags, block);
+        let blocks = f.element(&self.blocks, block, BLOCK as i64);
+        Panel { flags, blocks, ..self.clone() }
+    }
+
+    /// The flags of a block.
+    pub fn flags(&self, f: &mut FunctionText, block: &Value) -> Value {
+        let flags = f.offset(&self.flags, block);
+        let flags = f.load(I8, &flags, 1);
+        f.cast("zext", &flags, I64)
+    }
+
+    /// The quarter of a tile at an address, whose flag is the lowest bit of `flags`.
+    pub fn quarter(&self, f: &mut FunctionText, quarter: &Value, flags: &Value) -> Quarter {
+        let coded = f.offset(quarter, &int(CODES_AT as i64));
+        let is_flagged = f.cast("trunc", flags, I1);
+        let is_flagged = f.call("llvm.expect.i1", Some(I1), &[is_flagged, int_of(I1, 0)]).expect("it has a result");
+        let upper = f.choose(
+            &is_flagged,
+            |f| {
+                let distance = f.load(I64, &coded, 8);
+                let upper = f.offset(&coded, &distance);
+                [0, 1].map(|number| load_bytes(f, &upper, number)).into()
+            },
+            |f| {
+                let both = load_bytes(f, &coded, 0);
+                self.upper(f, &both)
+            },
+        );
+        Quarter { address: quarter.clone(), upper }
+    }
+
+    /// The upper bytes of the codes in the lower halves of 64 bytes, and of those in the upper halves.
+    fn upper(&self, f: &mut FunctionText, both: &Value) -> Vec<Value> {
+        let LookUp::Few(bytes) = self.look_up else {
+            // It takes no notice of other bits than six, and finds the same by any of the upper two of them.
+            let words = f.cast("bitcast", both, I16.with_lanes(LINE / 2));
+            let high = f.binary("lshr", &words, &int_of(words.ty, 4));
+            let high = f.cast("bitcast", &high, both.ty);
+            let name = "llvm.x86.avx512.permvar.qi.512";
+            let found = |codes| f.call(name, Some(both.ty), &[self.codes.clone(), codes]).expect("it has a result");
+            return [both.clone(), high].map(found).into();
+        };
+        let name = match bytes {
+            64 => "llvm.x86.avx512.pshuf.b.512",
+            32 => "llvm.x86.avx2.pshuf.b",
+            _ => "llvm.x86.ssse3.pshuf.b.128",
+        };
+        let low = f.binary("and", both, &int_of(both.ty, 15));
+        let high = f.binary("lshr", both, &int_of(both.ty, 4));
+        let table = f.shuffle(&self.codes, &self.codes, 0..bytes);
+        let found = |codes: Value| {
+            let part = |part: usize| {
+                let codes = f.shuffle(&codes, &codes, part * bytes..(part + 1) * bytes);
+                f.call(name, Some(codes.ty), &[table.clone(), codes]).expect("it has a result")
+            };
+            let mut found: Vec<Value> = (0..LINE / bytes).map(part).collect();
+            while found.len() > 1 {
+                let lanes = 2 * found[0].ty.lanes;
+                found = found.chunks(2).map(|pair| f.shuffle(&pair[0], &pair[1], 0..lanes)).collect();
+            }
+            found.remove(0)
+        };
+        [low, high].map(found).into()
+    }
+
+    /// Visits all quarters of `blocks` blocks in the order of memory, with the numbers of block, tile and quarter.
+    fn for_quarters(
+        &self,
+        f: &mut FunctionText,
+        blocks: &Value,
+        ahead: i64,
+        body: impl FnOnce(&mut FunctionText, [&Value; 3], &Quarter),
+    ) {
+        f.for_each(&int(0), blocks, 1, |f, block| {
+            let flags = self.flags(f, block);
+            let address = f.element(&self.blocks, block, BLOCK as i64);
+            f.for_each(&int(0), &int((QUARTERS * TILES) as i64), 1, |f, number| {
+                let address = f.element(&address, number, QUARTER as i64);
+                for line in 0..LINES_READ {
+                    let at = f.offset(&address, &int(ahead + (line * LINE) as i64));
+                    f.prefetch_to_second_level(&at);
+                }
+                let flags = f.binary("lshr", &flags, number);
+                let lines = self.quarter(f, &address, &flags);
+                let tile = f.binary("and", number, &int(TILES as i64 - 1));
+                let quarter = f.binary("lshr", number, &int(i64::from(TILES.ilog2())));
+                body(f, [block, &tile, &quarter], &lines);
+            });
+        });
+    }
+}
+
+/// A quarter of a tile whose upper bytes are there.
+pub struct Quarter {
+    address: Value,
+    upper: Vec<Value>,
+}
+
+impl Quarter {
+    /// A line of pairs of bf16, one of four.
+    pub fn line(&self, f: &mut FunctionText, number: usize) -> Value {
+        let (of, half) = (number / LINES_OF_HALF, number % LINES_OF_HALF);
+        let lower = load_bytes(f, &self.address, of);
+        // Of 16 bytes of each, 8 of both in turn.
+        let places = (0..LINE).map(|byte| byte / 16 * 16 + half * 8 + byte % 16 / 2 + byte % 2 * LINE);
+        let bytes = f.shuffle(&lower, &self.upper[of], places);
+        f.cast("bitcast", &bytes, ints(LINE / 4))
+    }
+}
+
+/// 64 bytes, of which so many times 64 lie before them.
+fn load_bytes(f: &mut FunctionText, base: &Value, number: usize) -> Value {
+    let at = f.offset(base, &int((number * LINE) as i64));
+    f.load(I8.with_lanes(LINE), &at, LINE)
+}
+
+/// What a part of a panel becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// As it is in [`llmc_ir::plan::WeightLayout::Panels`].
+    Bf16,
+    /// `[k][32 rows]` in f32.
+    F32,
+}
+
+impl Plain {
+    /// Bytes of a panel per k.
+    pub fn bytes(self) -> usize {
+        match self {
+            Plain::Bf16 => 64,
+            Plain::F32 => 128,
+        }
+    }
+}
+
+/// The name of a function `(panel: ptr, first: i64, blocks: i64, to: ptr)` that makes plain numbers of so many blocks of a
+/// panel of rows of `k` elements, from block `first` on. What it reads it prefetches `ahead` bytes before. Emitted on first use.
+pub fn unpack(
+    multiplies: &mut Multiplies,
+    module: &mut ModuleText,
+    registers: &Registers,
+    (k, plain, ahead): (usize, Plain, usize),
+) -> String {
+    let kind = if plain == Plain::F32 { "widen" } else { "unpack" };
+    let name = format!("{kind}_compressed_k{k}_p{ahead}");
+    if !multiplies.is_new(&name) {
+        return name;
+    }
+    let params = [(PTR, "panel"), (I64, "first"), (I64, "blocks"), (PTR, "to")];
+    let (mut f, values) = FunctionText::new(Role::Kernel, &name, &params);
+    let [panel, first, blocks, to] = values.try_into().expect("four parameters");
+    let panel = Panel::at(&mut f, registers, &panel, k, &first);
+    panel.for_quarters(&mut f, &blocks, ahead as i64, |f, [block, tile, quarter], lines| {
+        let to = f.element(&to, block, 32 * plain.bytes() as i64);
+        match plain {
+            Plain::Bf16 => {
+                let to = f.element(&to, tile, PLAIN_TILE as i64);
+                let to = f.element(&to, quarter, (LINES * LINE) as i64);
+                for number in 0..LINES {
+                    let line = lines.line(f, number);
+                    let to = f.offset(&to, &int((number * LINE) as i64));
+                    f.store(&line, &to, LINE);
+                }
+            }
+            Plain::F32 => {
+                let to = f.element(&to, tile, LINE as i64);
+                let to = f.element(&to, quarter, (LINES * 2 * plain.bytes()) as i64);
+                for number in 0..LINES {
+                    let line = lines.line(f, number);
+                    for (odd, value) in bf16_pairs_to_f32(f, &line).iter().enumerate() {
+                        let to = f.offset(&to, &int(((2 * number + odd) * plain.bytes()) as i64));
+                        f.store(value, &to, LINE);
+                    }
+                }
+            }
+        }
+    });
+    module.add(f.finish());
+    name
+}

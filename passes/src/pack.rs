@@ -119,7 +119,7 @@ pub fn weight_bytes(dtype: DType, shape: &[usize], layout: WeightLayout) -> Resu
             return Err(format!("only matrices of bf16 are compressed, found {dtype} {shape:?}"));
         }
         // A byte per element, and two numbers in f32 per row.
-        (WeightLayout::Rounded, &[n, k]) => sizes = vec![n.div_ceil(PANEL) * PANEL, k.div_ceil(4) * 4 + 8],
+        (WeightLayout::Rounded, &[n, k]) => sizes = vec![n.div_ceil(PANEL) * PANEL, k.div_ceil(4) * 4 + 12],
         (WeightLayout::Panels | WeightLayout::Rounded, _) => {
             return Err(format!("panels are of matrices, found the shape {shape:?}"));
         }

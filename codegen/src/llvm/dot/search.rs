@@ -1,10 +1,11 @@
 //! The largest of a product's columns, without all of them ([`llmc_ir::plan::Search`]).
 //!
-//! Each thread multiplies the rows with its panels of rounded weights, in 8-bit numbers: a weight is one, an element of a
-//! row is the sum `128 high + low` of two. That bounds each logit from both sides. Columns whose upper bound reaches the
-//! best lower bound so far are noted; when all threads are through, each computes those of its columns that still reach
-//! the best lower bound of all, as the product's own kernel would, and keeps the largest. Which columns are looked at
-//! differs with the number of threads, the largest logit does not.
+//! Each thread multiplies the rows with its panels of rounded weights, in 8-bit numbers: a weight is one, and so is an element
+//! of a row, except for a few large ones, which are the sum `128 high + low` of two. Trained models have rows with some elements
+//! that are ten times as large as the others; steps that let one number hold those would lose the others. That bounds each logit
+//! from both sides. Columns whose upper bound reaches the best lower bound so far are noted; when all threads are through, each
+//! computes those of its columns that still reach the best lower bound of all, as the product's own kernel would, and keeps the
+//! largest. Which columns are looked at differs with the number of threads, the largest logit does not.
 //!
 //! A row whose bounds say nothing (it is not finite, or nearly zero, or too many columns are close) is computed whole.
 
@@ -14,13 +15,13 @@ mod note;
 use super::super::math::{bf16_to_f32, floats, fma, ints, larger, max_lanes, sum_lanes};
 use super::super::multiply::{LeftForm, TILE};
 use super::super::step_args::{barrier, size};
-use super::super::text::{F32, FunctionText, I8, I16, I32, Value, float_of, int, int_of};
+use super::super::text::{F32, FunctionText, I8, I16, I32, I64, Value, float_of, int, int_of};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
 use super::largest::{Largest, tell_bound};
 use super::left::{Left, LeftRows, Source};
 use super::{Blocking, PANEL, tiles};
 use crate::kernel::dot::left_operand;
-use crate::pack::rounded::{LARGEST, LEAST_LENGTH, STEPS, ZERO};
+use crate::pack::rounded::{LARGEST, LEAST_LENGTH, MOST_LOST, STEPS, ZERO, rounding};
 use llmc_ir::dtype::DType;
 
 /// Columns of a row that are noted at most.
@@ -30,17 +31,28 @@ const MOST_NOTED: i64 = 1024;
 /// threads soon know a large lower bound.
 const RUN: i64 = 4;
 
-/// Bits of the lower part of an element.
+/// Bits of the lower part of a large element.
 const LOW_BITS: i64 = 7;
 
-/// What is kept of a row, in this order: `f32` a step of its rounded elements, `f32` its length or a little more, `i32` what the
-/// sign that weights have not adds to sums, `f32` the best lower bound when a column was last noted, `i64` how many are noted.
+/// Elements are large if they exceed the mean of all by this factor. In text some 20 of a row are, of SmolLM2 and of Qwen2.5-0.5B;
+/// with twice the factor there are half as many, and twice as many columns must be computed.
+const LARGE: i64 = 4;
+
+/// What bounds are multiplied with: more than rounding errors can have taken away.
+const ROUNDED_UP: f64 = 1.001;
+
+/// What is kept of a row, in this order: `f32` a step of its rounded elements; `f32` what the three parts of a bound are multiples
+/// of ([`crate::pack::rounded::RoundedRow`]); `i32` what the sign that weights have not adds to sums; `f32` the best lower bound when a
+/// column was last noted; `i64` how many are noted; `i64` how many groups of 4 k have large elements.
 const ROW_BYTES: i64 = 64;
 const STEP: i64 = 0;
-const LENGTH: i64 = 4;
-const EXCESS: i64 = 8;
-const BOUND: i64 = 12;
-const NOTED: i64 = 16;
+const LARGE_SUM: i64 = 4;
+const OTHER_LENGTH: i64 = 8;
+const LOST_LENGTH: i64 = 12;
+const EXCESS: i64 = 16;
+const BOUND: i64 = 20;
+const NOTED: i64 = 24;
+const GROUPS: i64 = 32;
 
 /// Whether the kernel's products are taken in a way that single columns can be computed in.
 pub fn suits(context: &KernelContext<'_>) -> Result<bool, String> {
@@ -58,13 +70,11 @@ struct Search {
     /// The rows as the product's kernel reads them.
     exact: Value,
     exact_stride: usize,
-    /// Their elements' higher parts, then the lower ones.
+    /// Of each row: its elements' lower parts, the higher ones, and `i32` which groups of 4 k have any of these.
     parts: Value,
     part_bytes: usize,
     /// What is kept of each row.
     facts: Value,
-    /// `f32[rows][16]`: the largest lower bounds.
-    best: Value,
     /// `i32[rows][32]`: products with a panel.
     sums: Value,
     /// `i32[rows][MOST_NOTED + 16]`, and as many `f32`: columns that are noted, and their upper bounds.
@@ -102,10 +112,9 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         form,
         exact: working(most_rows * exact_stride),
         exact_stride,
-        parts: working(most_rows * 2 * part_bytes),
+        parts: working(most_rows * parts_stride(part_bytes)),
         part_bytes,
         facts: working(most_rows * ROW_BYTES as usize),
-        best: working(most_rows * TILE * 4),
         sums: working(most_rows * PANEL * 4),
         noted: working(noted_bytes),
         uppers: working(noted_bytes),
@@ -135,6 +144,18 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     Ok(())
 }
 
+/// Bytes between the parts of two rows, which do not all lie in the same places of a cache.
+fn parts_stride(part_bytes: usize) -> usize {
+    3 * part_bytes + 64
+}
+
+/// The root of a sum of squares, or a little more.
+fn length_of(f: &mut FunctionText, squares: &Value) -> Value {
+    let squares = sum_lanes(f, squares);
+    let length = f.intrinsic("sqrt", &[squares]);
+    f.binary("fmul", &length, &float_of(F32, ROUNDED_UP))
+}
+
 impl Search {
     fn fact(&self, f: &mut FunctionText, row: &Value, offset: i64) -> Value {
         let facts = f.element(&self.facts, row, ROW_BYTES);
@@ -153,80 +174,116 @@ impl Search {
         }
     }
 
+    /// The parts of a row: lower ones, higher ones, groups.
+    fn parts_of(&self, f: &mut FunctionText, row: &Value) -> [Value; 3] {
+        let low = f.element(&self.parts, row, parts_stride(self.part_bytes) as i64);
+        let [high, groups] = [1, 2].map(|number| f.offset(&low, &int((number * self.part_bytes) as i64)));
+        [low, high, groups]
+    }
+
     /// Rounds the elements of all rows, and begins what is kept of them.
     fn round_rows(&self, f: &mut FunctionText, context: &KernelContext<'_>) {
         let padded = int(self.k.next_multiple_of(32) as i64);
         let lanes = floats(TILE);
+        let zero = float_of(lanes, 0.0);
+        let fused = context.registers.fma;
         f.for_each(&int(0), &self.rows, 1, |f, row| {
             let exact = f.element(&self.exact, row, self.exact_stride as i64);
-            let zero = float_of(lanes, 0.0);
             let totals = vec![zero.clone(); 3];
             let totals = f.fold(&int(0), &padded, TILE as i64, &totals, |f, k, totals| {
                 let x = self.elements(f, &exact, k);
                 let size = f.intrinsic("fabs", std::slice::from_ref(&x));
-                let squares = fma(f, context.registers.fma, &x, &x, &totals[0]);
+                let squares = fma(f, fused, &x, &x, &totals[0]);
                 vec![squares, f.binary("fadd", &totals[1], &size), larger(f, &size, &totals[2])]
             });
-            let squares = sum_lanes(f, &totals[0]);
-            let length = f.intrinsic("sqrt", &[squares]);
-            // More than rounding errors can have taken away.
-            let length = f.binary("fmul", &length, &float_of(F32, 1.001));
+            let length = length_of(f, &totals[0]);
             let large = f.compare("fcmp oge", &length, &float_of(F32, LEAST_LENGTH));
             let finite = f.compare("fcmp olt", &length, &float_of(F32, f64::INFINITY));
             let is_bounded = f.binary("and", &large, &finite);
-            let largest = max_lanes(f, &totals[2]);
-            let step = f.binary("fmul", &largest, &float_of(F32, 1.0 / STEPS as f64));
-            // So long that sums of products stay within 32 bits.
+            // Sums of products with numbers of such steps stay within 32 bits.
             let all = sum_lanes(f, &totals[1]);
-            let least = f.binary("fmul", &all, &float_of(F32, 1.1 * LARGEST as f64 / 2f64.powi(31)));
+            let step = f.binary("fmul", &all, &float_of(F32, LARGE as f64 / (LARGEST as usize * self.k) as f64));
+            let largest = max_lanes(f, &totals[2]);
+            let least = f.binary("fmul", &largest, &float_of(F32, 1.0 / STEPS as f64));
             let step = larger(f, &step, &least);
             let per_step = f.binary("fdiv", &float_of(F32, 1.0), &step);
             let nothing = float_of(F32, 0.0);
-            let [step, length, per_step] =
-                [&step, &length, &per_step].map(|value| f.select(&is_bounded, value, &nothing));
-            let parts = f.element(&self.parts, row, 2 * self.part_bytes as i64);
-            let per_step = f.splat(&per_step, TILE);
+            let [step, per_step] = [&step, &per_step].map(|value| f.select(&is_bounded, value, &nothing));
+            let [low_at, high_at, groups_at] = self.parts_of(f, row);
+            let [steps, per_step] = [&step, &per_step].map(|value| f.splat(value, TILE));
             let bounded = f.splat(&is_bounded, TILE);
             let none = int_of(ints(TILE), 0);
-            let sum = f.fold(&int(0), &padded, TILE as i64, &[none], |f, k, sum| {
+            let totals = [none.clone(), zero.clone(), zero.clone(), zero.clone()];
+            let totals = f.fold(&int(0), &padded, TILE as i64, &totals, |f, k, totals| {
                 let x = self.elements(f, &exact, k);
                 let x = f.select(&bounded, &x, &zero);
-                let steps = f.binary("fmul", &x, &per_step);
-                let steps = f.intrinsic("rint", &[steps]);
-                let steps = f.cast("fptosi", &steps, ints(TILE));
-                let above = f.binary("add", &steps, &int_of(ints(TILE), 1 << (LOW_BITS - 1)));
+                let number = f.binary("fmul", &x, &per_step);
+                let number = f.intrinsic("rint", &[number]);
+                let negative = f.negate(&number);
+                let lost = fma(f, fused, &negative, &steps, &x);
+                let [size, magnitude] = [&x, &number].map(|value| f.intrinsic("fabs", std::slice::from_ref(value)));
+                let is_large = f.compare("fcmp ogt", &magnitude, &float_of(lanes, LARGEST as f64));
+                let number = f.cast("fptosi", &number, ints(TILE));
+                let above = f.binary("add", &number, &int_of(ints(TILE), 1 << (LOW_BITS - 1)));
                 let high = f.binary("ashr", &above, &int_of(ints(TILE), LOW_BITS));
+                let high = f.select(&is_large, &high, &none);
                 let of_high = f.binary("shl", &high, &int_of(ints(TILE), LOW_BITS));
-                let low = f.binary("sub", &steps, &of_high);
-                let to = f.offset(&parts, k);
-                for (part, offset) in [(high, 0), (low, self.part_bytes)] {
+                let low = f.binary("sub", &number, &of_high);
+                for (part, to) in [(low, &low_at), (high, &high_at)] {
                     let part = f.cast("trunc", &part, I8.with_lanes(TILE));
-                    let to = f.offset(&to, &int(offset as i64));
+                    let to = f.offset(to, k);
                     f.store(&part, &to, TILE);
                 }
-                vec![f.binary("add", &sum[0], &steps)]
+                let [large, other] = [(&size, &zero), (&zero, &x)].map(|(yes, no)| f.select(&is_large, yes, no));
+                vec![
+                    f.binary("add", &totals[0], &number),
+                    f.binary("fadd", &totals[1], &large),
+                    fma(f, fused, &other, &other, &totals[2]),
+                    fma(f, fused, &lost, &lost, &totals[3]),
+                ]
             });
-            let sum = f.call("llvm.vector.reduce.add.v16i32", Some(I32), &sum).expect("it has a result");
+            let sum = f.call("llvm.vector.reduce.add.v16i32", Some(I32), &totals[..1]).expect("it has a result");
             let excess = f.binary("mul", &sum, &int_of(I32, i64::from(ZERO)));
-            let minimum = float_of(F32, f64::NEG_INFINITY);
+            let large_sum = sum_lanes(f, &totals[1]);
+            let large_sum = f.binary("fmul", &large_sum, &float_of(F32, MOST_LOST * ROUNDED_UP));
+            let [other_length, lost_length] = [2, 3].map(|number| length_of(f, &totals[number]));
+            let always_lost = f.binary("fmul", &length, &float_of(F32, rounding(self.k)));
+            let lost_length = f.binary("fadd", &lost_length, &always_lost);
+            let groups = int(self.k.div_ceil(4) as i64);
+            let groups = f.fold(&int(0), &groups, 1, &[int(0)], |f, group, count| {
+                let high = f.element(&high_at, group, 4);
+                let high = f.load(I32, &high, 4);
+                let to = f.element(&groups_at, &count[0], 4);
+                let short = f.cast("trunc", group, I32);
+                f.store(&short, &to, 4);
+                let is_one = f.compare("icmp ne", &high, &int_of(I32, 0));
+                let one = f.cast("zext", &is_one, I64);
+                vec![f.add(&count[0], &one)]
+            });
+            let [nothing, all] = [f64::NEG_INFINITY, f64::INFINITY].map(|bound| float_of(F32, bound));
+            let bound = f.select(&is_bounded, &nothing, &all);
             let noted = f.select(&is_bounded, &int(0), &int(MOST_NOTED + 1));
-            for (offset, value) in
-                [(STEP, &step), (LENGTH, &length), (EXCESS, &excess), (BOUND, &minimum), (NOTED, &noted)]
-            {
+            for (offset, value) in [
+                (STEP, &step),
+                (LARGE_SUM, &large_sum),
+                (OTHER_LENGTH, &other_length),
+                (LOST_LENGTH, &lost_length),
+                (EXCESS, &excess),
+                (BOUND, &bound),
+                (NOTED, &noted),
+                (GROUPS, &groups[0]),
+            ] {
                 let at = self.fact(f, row, offset);
                 f.store(value, &at, 4);
             }
-            let best = f.element(&self.best, row, TILE as i64 * 4);
-            f.store(&float_of(lanes, f64::NEG_INFINITY), &best, 64);
         });
     }
 
     /// Tells the other threads the thread's best lower bounds.
     fn tell_bounds(&self, f: &mut FunctionText, params: &KernelParams) {
         f.for_each(&int(0), &self.rows, 1, |f, row| {
-            let best = f.element(&self.best, row, TILE as i64 * 4);
-            let best = f.load(floats(TILE), &best, 64);
-            let bound = max_lanes(f, &best);
+            let bound = self.fact(f, row, BOUND);
+            let bound = f.load(F32, &bound, 4);
             let found = self.largest.found(f, &params.thread, row);
             tell_bound(f, &found, &bound);
         });
@@ -245,14 +302,18 @@ impl Search {
         });
     }
 
-    /// Visits the thread's panels in ascending order.
-    fn for_panels(&self, f: &mut FunctionText, body: impl FnOnce(&mut FunctionText, &Value)) {
+    /// Visits the thread's panels in ascending order, and says which are the last of a run.
+    fn for_panels(&self, f: &mut FunctionText, body: impl FnOnce(&mut FunctionText, &Value, &Value)) {
         let panels = int(self.columns.div_ceil(PANEL) as i64);
         self.for_runs(f, |f, run| {
             let start = f.scale(run, RUN);
             let end = f.add(&start, &int(RUN));
+            let last = f.add(&end, &int(-1));
             let end = f.min(&end, &panels);
-            f.for_each(&start, &end, 1, body);
+            f.for_each(&start, &end, 1, |f, panel| {
+                let is_last = f.compare("icmp eq", panel, &last);
+                body(f, panel, &is_last);
+            });
         });
     }
 }

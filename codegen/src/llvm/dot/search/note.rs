@@ -1,127 +1,187 @@
 //! Which columns may be the largest: products with rounded weights, and the bounds that they give.
 
 use super::super::super::KernelContext;
-use super::super::super::math::{floats, ints, larger, max_lanes};
+use super::super::super::math::{Fma, floats, fma, ints, larger, max_lanes};
+use super::super::super::memory::load_index;
 use super::super::super::multiply::{Level, TILE};
 use super::super::super::step_args::share;
-use super::super::super::text::{F32, FunctionText, I16, I32, I64, Value, int, int_of};
+use super::super::super::text::{F32, FunctionText, I16, I32, I64, Value, float_of, int, int_of};
 use super::super::PANEL;
 use super::super::largest::column_numbers;
-use super::{BOUND, EXCESS, LENGTH, LOW_BITS, MOST_NOTED, NOTED, STEP, Search};
+use super::{
+    BOUND, EXCESS, GROUPS, LARGE_SUM, LOST_LENGTH, LOW_BITS, MOST_NOTED, NOTED, OTHER_LENGTH, RUN, STEP, Search,
+    parts_stride,
+};
 use crate::pack::rounded::{HEAD_BYTES, panel_bytes};
 
-/// Rows that meet a panel at a time: each has two tiles of sums for either part, and they all lie in registers.
-const ROWS: usize = 6;
+/// Rows that meet a panel at a time: each has two tiles of sums, and they all lie in registers.
+const ROWS: usize = 12;
+
+/// Rows that have what is prefetched brought to the first level of cache; more of them take longer, and it can wait for more lines
+/// at once in the second.
+const MOST_TO_FIRST: usize = 3;
+
+/// Bytes of 4 k of a panel.
+const GROUP: i64 = 128;
+
+/// A panel's rounded numbers, and what is prefetched while they are read.
+struct Numbers {
+    first: Value,
+    /// How far ahead, and how much further where that lies behind the panel.
+    distance: Value,
+    skipped: Value,
+}
 
 impl Search {
     /// Multiplies all rows with the thread's rounded panels and notes columns.
     pub(super) fn note(&self, f: &mut FunctionText, context: &KernelContext<'_>) {
         let most = ROWS.min(self.most_rows);
         let counts: Vec<usize> = (1..=most).collect();
-        let prefetch = int(context.target.tuning.prefetch_bytes as i64);
-        self.for_panels(f, |f, panel| {
-            let base = f.element(&self.rounded, panel, panel_bytes(self.k) as i64);
+        let bytes = panel_bytes(self.k) as i64;
+        let others = f.add(&self.threads, &int(-1));
+        let others = f.scale(&others, RUN * bytes);
+        self.for_panels(f, |f, panel, is_last| {
+            let base = f.element(&self.rounded, panel, bytes);
+            let numbers = f.offset(&base, &int(HEAD_BYTES as i64));
+            let skipped = f.select(is_last, &others, &int(0));
             let blocks = f.div_ceil(&self.rows, &int(most as i64));
             f.for_each(&int(0), &blocks, 1, |f, block| {
                 let (start, end) = share(f, &self.rows, block, &blocks);
                 let count = f.binary("sub nsw", &end, &start);
+                // The first one fetches for all.
                 let is_first = f.compare("icmp eq", block, &int(0));
-                let ahead = f.select(&is_first, &prefetch, &int(0));
-                self.multiply_some(f, &counts, [&start, &count], [&base, &ahead]);
+                let [distance, skipped] = [&int(context.target.tuning.prefetch_bytes as i64), &skipped]
+                    .map(|bytes| f.select(&is_first, bytes, &int(0)));
+                let panel = Numbers { first: numbers.clone(), distance, skipped };
+                self.multiply_some(f, context, &counts, [&start, &count], &panel);
             });
-            f.for_each(&int(0), &self.rows, 1, |f, row| self.note_columns(f, row, panel, &base));
+            f.for_each(&int(0), &self.rows, 1, |f, row| {
+                let sums = self.whole_sums(f, row, &numbers);
+                self.note_columns(f, context.registers.fma, row, panel, (&base, &sums));
+            });
         });
     }
 
-    /// Multiplies `rows` rows, which are one of `counts`, with a panel.
-    fn multiply_some(&self, f: &mut FunctionText, counts: &[usize], [row, rows]: [&Value; 2], panel: [&Value; 2]) {
+    /// Multiplies the lower parts of `rows` rows, which are one of `counts`, with a panel.
+    fn multiply_some(
+        &self,
+        f: &mut FunctionText,
+        context: &KernelContext<'_>,
+        counts: &[usize],
+        [row, rows]: [&Value; 2],
+        panel: &Numbers,
+    ) {
         if let &[count] = counts {
-            self.multiply(f, count, row, panel);
+            self.multiply(f, context, count, row, panel);
             return;
         }
         let (fewer, more) = counts.split_at(counts.len() / 2);
         let is_more = f.compare("icmp sge", rows, &int(more[0] as i64));
         let is_fewer = f.compare("icmp slt", rows, &int(more[0] as i64));
-        f.when(&is_fewer, |f| self.multiply_some(f, fewer, [row, rows], panel));
-        f.when(&is_more, |f| self.multiply_some(f, more, [row, rows], panel));
+        f.when(&is_fewer, |f| self.multiply_some(f, context, fewer, [row, rows], panel));
+        f.when(&is_more, |f| self.multiply_some(f, context, more, [row, rows], panel));
     }
 
-    fn multiply(&self, f: &mut FunctionText, rows: usize, row: &Value, [base, ahead]: [&Value; 2]) {
-        let numbers = f.offset(base, &int(HEAD_BYTES as i64));
-        let parts = f.element(&self.parts, row, 2 * self.part_bytes as i64);
-        let level = if self.most_rows <= 8 { Level::First } else { Level::Second };
-        let none = vec![int_of(ints(TILE), 0); rows * 4];
-        let sums = f.fold(&int(0), &int(self.k.div_ceil(4) as i64), 1, &none, |f, k4, sums| {
-            let lines = f.element(&numbers, k4, 128);
-            let x = f.element(&parts, k4, 4);
-            let lines: Vec<Value> = (0..2)
-                .map(|tile| {
-                    let line = f.offset(&lines, &int(tile * 64));
-                    let next = f.offset(&line, ahead);
+    fn multiply(&self, f: &mut FunctionText, context: &KernelContext<'_>, rows: usize, row: &Value, panel: &Numbers) {
+        let [low, ..] = self.parts_of(f, row);
+        let level = if rows <= MOST_TO_FIRST { Level::First } else { Level::Second };
+        let none = vec![int_of(ints(TILE), 0); rows * 2];
+        // What is so far ahead of the last lines lies behind the panel.
+        let all = self.k.div_ceil(4) as i64;
+        let last = all.min(context.target.tuning.prefetch_bytes as i64 / GROUP);
+        let sums = f.fold(&int(0), &int(2), 1, &none, |f, part, sums| {
+            let start = f.scale(part, all - last);
+            let length = f.scale(part, last - (all - last));
+            let end = f.add(&start, &length);
+            let end = f.add(&end, &int(all - last));
+            let skipped = f.binary("mul nsw", part, &panel.skipped);
+            let distance = f.add(&panel.distance, &skipped);
+            f.fold(&start, &end, 1, sums, |f, group, sums| {
+                let lines = f.element(&panel.first, group, GROUP);
+                let x = f.element(&low, group, 4);
+                let next = f.offset(&lines, &distance);
+                for line in [0, 64] {
+                    let next = f.offset(&next, &int(line));
                     match level {
                         Level::First => f.prefetch(&next),
                         Level::Second => f.prefetch_to_second_level(&next),
                     }
-                    f.load(ints(TILE), &line, 64)
-                })
-                .collect();
-            let mut next = Vec::new();
-            for (number, sum) in sums.chunks(2).enumerate() {
-                let at = f.offset(&x, &int((number * self.part_bytes) as i64));
-                let x = f.load(I32, &at, 4);
-                let x = f.splat(&x, TILE);
-                for (sum, line) in sum.iter().zip(&lines) {
-                    let operands = [sum.clone(), line.clone(), x.clone()];
-                    let product = f.call("llvm.x86.avx512.vpdpbusd.512", Some(ints(TILE)), &operands);
-                    next.push(product.expect("it has a result"));
                 }
-            }
-            next
+                let lines = load_lines(f, &lines);
+                let rows = sums.chunks(2).zip(0..);
+                let rows = rows.flat_map(|(sums, number)| {
+                    let x = f.offset(&x, &int(number * parts_stride(self.part_bytes) as i64));
+                    add_products(f, &x, &lines, sums)
+                });
+                rows.collect()
+            })
         });
-        for (number, of_row) in sums.chunks(4).enumerate() {
-            for tile in 0..2 {
-                let high = f.binary("shl", &of_row[tile], &int_of(ints(TILE), LOW_BITS));
-                let sum = f.binary("add", &high, &of_row[2 + tile]);
-                let to = f.element(&self.sums, row, PANEL as i64 * 4);
-                let to = f.offset(&to, &int((number * PANEL + tile * TILE) as i64 * 4));
-                f.store(&sum, &to, 64);
-            }
+        let to = f.element(&self.sums, row, PANEL as i64 * 4);
+        for (sum, number) in sums.iter().zip(0..) {
+            let to = f.offset(&to, &int(number * TILE as i64 * 4));
+            f.store(sum, &to, 64);
         }
     }
 
-    /// Notes the columns of a panel that may be the largest of a row.
-    fn note_columns(&self, f: &mut FunctionText, row: &Value, panel: &Value, base: &Value) {
+    /// A row's sums with a panel: those of its lower parts, and of what higher parts it has.
+    fn whole_sums(&self, f: &mut FunctionText, row: &Value, numbers: &Value) -> Vec<Value> {
+        let [_, high, groups] = self.parts_of(f, row);
+        let count = self.fact(f, row, GROUPS);
+        let count = f.load(I64, &count, 8);
+        let none = vec![int_of(ints(TILE), 0); 2];
+        let highs = f.fold(&int(0), &count, 1, &none, |f, number, sums| {
+            let group = load_index(f, &groups, number);
+            let lines = f.element(numbers, &group, GROUP);
+            let lines = load_lines(f, &lines);
+            let x = f.element(&high, &group, 4);
+            add_products(f, &x, &lines, sums)
+        });
+        let lows = f.element(&self.sums, row, PANEL as i64 * 4);
+        let whole = highs.iter().zip(0..).map(|(high, tile)| {
+            let low = f.offset(&lows, &int(tile * TILE as i64 * 4));
+            let low = f.load(ints(TILE), &low, 64);
+            let high = f.binary("shl", high, &int_of(ints(TILE), LOW_BITS));
+            f.binary("add", &low, &high)
+        });
+        whole.collect()
+    }
+
+    /// Notes the columns of a panel that may be the largest of a row, given its sums.
+    fn note_columns(
+        &self,
+        f: &mut FunctionText,
+        fused: Fma,
+        row: &Value,
+        panel: &Value,
+        (base, sums): (&Value, &[Value]),
+    ) {
         let fact = |f: &mut FunctionText, offset, ty| {
             let at = self.fact(f, row, offset);
             let value = f.load(ty, &at, 4);
             f.splat(&value, TILE)
         };
-        let [step, length] = [STEP, LENGTH].map(|offset| fact(f, offset, F32));
+        let [step, large, other, lost] =
+            [STEP, LARGE_SUM, OTHER_LENGTH, LOST_LENGTH].map(|offset| fact(f, offset, F32));
         let excess = fact(f, EXCESS, I32);
-        let sums = f.element(&self.sums, row, PANEL as i64 * 4);
-        let best_at = f.element(&self.best, row, TILE as i64 * 4);
-        for tile in 0..2 {
-            let offset = int(tile * TILE as i64 * 4);
-            let at = f.offset(&sums, &offset);
-            let sum = f.load(ints(TILE), &at, 64);
-            let sum = f.binary("sub", &sum, &excess);
+        for (sum, tile) in sums.iter().zip(0..) {
+            let sum = f.binary("sub", sum, &excess);
             let sum = f.cast("sitofp", &sum, floats(TILE));
-            let at = f.offset(base, &offset);
-            let scale = f.load(floats(TILE), &at, 64);
-            let scale = f.binary("fmul", &scale, &step);
-            let about = f.binary("fmul", &sum, &scale);
-            let at = f.offset(&at, &int(HEAD_BYTES as i64 / 2));
-            let error = f.load(floats(TILE), &at, 64);
-            let error = f.binary("fmul", &error, &length);
-            let lower = f.binary("fsub", &about, &error);
-            let upper = f.binary("fadd", &about, &error);
-            let best = f.load(floats(TILE), &best_at, 64);
-            let best = larger(f, &lower, &best);
-            f.store(&best, &best_at, 64);
+            let at = f.offset(base, &int(tile * TILE as i64 * 4));
+            let [scale, error, size] = [0, 1, 2].map(|part| {
+                let at = f.offset(&at, &int(part * PANEL as i64 * 4));
+                f.load(floats(TILE), &at, 64)
+            });
+            let about = f.binary("fmul", &sum, &step);
+            let about = f.binary("fmul", &about, &scale);
+            let off = f.binary("fmul", &size, &lost);
+            let off = fma(f, fused, &error, &other, &off);
+            let off = fma(f, fused, &scale, &large, &off);
+            let upper = f.binary("fadd", &about, &off);
             let bound_at = self.fact(f, row, BOUND);
             let bound = f.load(F32, &bound_at, 4);
             let bounds = f.splat(&bound, TILE);
-            let near = f.compare("fcmp oge", &upper, &bounds);
+            // One that is no number says nothing.
+            let near = f.compare("fcmp uge", &upper, &bounds);
             let bits = f.cast("bitcast", &near, I16);
             let some = f.compare("icmp ne", &bits, &int_of(I16, 0));
             f.when(&some, |f| {
@@ -136,17 +196,43 @@ impl Search {
                     let place = f.add(&place, &noted);
                     for (list, values) in [(&self.noted, &columns), (&self.uppers, &upper)] {
                         let to = f.element(list, &place, 4);
-                        let name = format!("llvm.masked.compressstore.{}", values.ty.suffix());
-                        f.call(&name, None, &[values.clone(), to, near.clone()]);
+                        // A store under such a mask takes some CPUs a hundred cycles; there is room for what comes behind.
+                        let name = format!("llvm.x86.avx512.mask.compress.{}", values.ty.suffix());
+                        let operands = [values.clone(), values.clone(), near.clone()];
+                        let together = f.call(&name, Some(values.ty), &operands).expect("it has a result");
+                        f.store(&together, &to, 4);
                     }
                     let count = f.intrinsic("ctpop", std::slice::from_ref(&bits));
                     let count = f.cast("zext", &count, I64);
                     let noted = f.add(&noted, &count);
                     f.store(&noted, &noted_at, 8);
-                    let bound = max_lanes(f, &best);
+                    let lower = f.binary("fsub", &about, &off);
+                    let exists = f.compare("fcmp olt", &lower, &float_of(floats(TILE), f64::INFINITY));
+                    let lower = f.select(&exists, &lower, &bounds);
+                    let lower = larger(f, &lower, &bounds);
+                    let bound = max_lanes(f, &lower);
                     f.store(&bound, &bound_at, 4);
                 });
             });
         }
     }
+}
+
+/// The two lines of a panel that hold 4 k.
+fn load_lines(f: &mut FunctionText, at: &Value) -> [Value; 2] {
+    [0, 64].map(|offset| {
+        let at = f.offset(at, &int(offset));
+        f.load(ints(TILE), &at, 64)
+    })
+}
+
+/// Adds the products of 4 k of a row, which lie at `x`, with either line to its sums.
+fn add_products(f: &mut FunctionText, x: &Value, lines: &[Value; 2], sums: &[Value]) -> Vec<Value> {
+    let x = f.load(I32, x, 4);
+    let x = f.splat(&x, TILE);
+    let products = sums.iter().zip(lines).map(|(sum, line)| {
+        let operands = [sum.clone(), line.clone(), x.clone()];
+        f.call("llvm.x86.avx512.vpdpbusd.512", Some(ints(TILE)), &operands).expect("it has a result")
+    });
+    products.collect()
 }

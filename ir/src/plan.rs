@@ -120,8 +120,8 @@ pub enum WeightLayout {
     /// in bytes from there to its upper bytes, in the order of the lower ones: `u8[2][64]`, behind all panels.
     Compressed,
     /// A matrix `[n, k]` rounded to 8 bits: an element is about `scale (u - 128)`. Panels of 32 rows, padded to multiples
-    /// of 32 rows and 4 k: `f32[32]` scales, `f32[32]` errors (how far a product with the row may be off, per length of the
-    /// other factor; NaN for padding), then `u8[k/4][2 tiles of 16 rows][16 rows][4 k]`.
+    /// of 32 rows and 4 k: `f32[32]` scales, `f32[32]` lengths of what rounding takes from a row, `f32[32]` lengths of rows (negative
+    /// infinity for padding), of which both are rounded up, then `u8[k/4][2 tiles of 16 rows][16 rows][4 k]`.
     Rounded,
 }
 
@@ -187,14 +187,13 @@ pub struct Search {
 pub struct Rounded {
     /// An index into [`Plan::weights`].
     pub weight: usize,
+    /// Rows of logits up to which they are used: with more of them computing columns costs more than they save.
+    pub rows: usize,
     /// [`Work::weight_bytes`] of a step that reads rounded weights.
     pub weight_bytes: u64,
-}
-
-impl Search {
-    /// Rows of logits up to which rounded weights are used: each takes as many multiplications in 8 bits as in bf16, and columns
-    /// of its own. On Zen 4 steps of SmolLM2 gain 9 % with one row, 3 % with four, and lose 3 % with eight.
-    pub const MOST_ROUNDED: usize = 4;
+    /// [`Work::flops_per_token`] of such a step. An operation in 8 bits counts as a quarter: vectors hold four times as many
+    /// numbers as in f32, and no CPU does less in bf16.
+    pub flops_per_token: u64,
 }
 
 /// What a step is run for.
@@ -270,10 +269,11 @@ impl Program {
 
     /// What no step can do without that is run for a goal.
     pub fn work_for(&self, goal: Goal) -> Work {
-        let rounded = self.search.as_ref().and_then(|search| search.rounded).filter(|_| goal == Goal::Search);
-        Work {
-            weight_bytes: rounded.map_or(self.work.weight_bytes, |rounded| rounded.weight_bytes),
-            ..self.work.clone()
+        match self.search.as_ref().and_then(|search| search.rounded).filter(|_| goal == Goal::Search) {
+            Some(Rounded { weight_bytes, flops_per_token, .. }) => {
+                Work { weight_bytes, flops_per_token, ..self.work.clone() }
+            }
+            None => self.work.clone(),
         }
     }
 

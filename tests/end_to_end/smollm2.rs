@@ -2,13 +2,17 @@
 
 use super::support::binaries::{ids, json, llmrt};
 use super::support::golden::{self, Prompt, assert_continues, floats};
-use super::support::logits::{executor, logits, relative_error};
+use super::support::logits::{executor, logits, part, relative_error};
 use super::support::models::{artifact, fixtures, smollm2};
+use super::support::tiles::has_amx;
 use llmc_artifact::Vocabulary;
-use llmrt::executor::Executor;
+use llmc_ir::dim::Bindings;
+use llmc_ir::plan::Goal;
+use llmrt::executor::{Executor, SampleRows, Step};
 use llmrt::sampler::argmax;
 use llmrt::tokenizer::{AddSpecial, Tokenizer};
 use serde_json::Value;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// How far float32 logits may be from the reference's.
@@ -172,5 +176,35 @@ fn a_vocabulary_in_parts_gives_the_same_tokens() {
     let long = ["=".repeat(500), "supercalifragilisticexpialidocious".repeat(3), " ".repeat(31), " ".repeat(200)];
     for text in long.iter().map(String::as_str).chain([odd, "", " ", "a"]) {
         same(&parts(), text);
+    }
+}
+
+/// Greedy steps of any number of sequences find the first of the largest logits, and on CPUs that multiply 8-bit numbers they do
+/// so by rounded weights.
+#[test]
+fn greedy_steps_find_what_all_logits_say() {
+    let mut executor = executor(&bf16_artifact(), 2);
+    let text: Vec<u32> = prompts().into_iter().flat_map(|prompt| [prompt.ids, prompt.greedy].concat()).collect();
+    for sequences in [1, 2, 5, 12, 13, 16, 17, 40, 64] {
+        let tokens =
+            |sequence: usize| -> Vec<u32> { text.iter().cycle().skip(5 * sequence).take(4).copied().collect() };
+        let parts = |range: Range<usize>, sample: SampleRows| Step {
+            sequences: (0..sequences)
+                .map(|sequence| part(&tokens(sequence)[range.clone()], range.start, sequence, sample))
+                .collect(),
+        };
+        executor.run(&parts(0..3, SampleRows::None)).unwrap();
+        let step = parts(3..4, SampleRows::Last);
+        let found = executor.likeliest(&step).unwrap();
+        let logits = executor.run(&step).unwrap();
+        let expected: Vec<u32> = (0..logits.rows()).map(|row| argmax(logits.row(row))).collect();
+        assert_eq!(found, expected, "{sequences} sequences");
+        let sizes = Bindings { tokens: sequences, samples: sequences, sequences, context: 4 };
+        let program = executor.program_for(&sizes).unwrap().name.clone();
+        let program = executor.plan().programs.iter().position(|other| other.name == program).unwrap();
+        // Tiles multiply the heads of programs for several rows, and round none.
+        let rounds = is_x86_feature_detected!("avx512vnni") && (sequences == 1 || !has_amx());
+        let goal = executor.greedy_goal(program, sequences);
+        assert_eq!(goal == Goal::Search, rounds, "{sequences} sequences: {goal:?}");
     }
 }

@@ -59,9 +59,14 @@ fn check_program(plan: &Plan, program: &Program, kernels: &[Kernel], errors: &mu
     if let Some(search) = &program.search {
         let launches = program.functions.get(search.function).map(|function| &function.launches);
         let is_head = launches.and_then(|all| all.get(search.launch)).map(|launch| launch.outputs == [Operand::Logits]);
-        let layout = |rounded: Rounded| plan.weights.get(rounded.weight).map(|weight| weight.layout);
-        if is_head != Some(true) || search.rounded.is_some_and(|it| layout(it) != Some(WeightLayout::Rounded)) {
-            errors.push("it does not search the launch that makes the logits, or not by a rounded weight".into());
+        let may_be = |Rounded { weight, rows, .. }: Rounded| {
+            let layout = plan.weights.get(weight).map(|weight| weight.layout);
+            layout == Some(WeightLayout::Rounded) && (1..=program.bounds.max.samples).contains(&rows)
+        };
+        if is_head != Some(true) || !search.rounded.is_none_or(may_be) {
+            errors.push(
+                "it does not search the launch that makes the logits, or not some rows by a rounded weight".into(),
+            );
         }
     }
     for (index, call) in program.calls.iter().enumerate() {

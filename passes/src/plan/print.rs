@@ -75,7 +75,7 @@ fn write_program(out: &mut String, plan: &Plan, program: &Program) -> fmt::Resul
         }
         if let Some(search) = program.search.as_ref().filter(|search| search.function == call.function) {
             match search.rounded {
-                Some(Rounded { weight, .. }) => write!(out, ", searches by {weight}")?,
+                Some(Rounded { weight, rows, .. }) => write!(out, ", searches up to {rows} rows by {weight}")?,
                 None => write!(out, ", searches")?,
             }
         }

@@ -15,7 +15,7 @@ use code::Code;
 use llmc_artifact::Artifact;
 use llmc_ir::abi::{Found, StepArgs, StepFunction};
 use llmc_ir::machine::Processor;
-use llmc_ir::plan::{Goal, Plan, Program, Search};
+use llmc_ir::plan::{Goal, Plan, Program};
 pub use memory::give_back_freed;
 use memory::{Memory, Pages};
 use std::io;
@@ -176,20 +176,23 @@ impl HostModel {
 struct Entries {
     logits: StepFunction,
     largest: Option<StepFunction>,
-    search: Option<StepFunction>,
+    /// And up to how many rows it is for.
+    search: Option<(StepFunction, usize)>,
 }
 
 impl Entries {
     fn of(code: &Code, program: &Program) -> Result<Entries, HostError> {
         let other = |goal| program.search.as_ref().and_then(|_| code.entry(&program.entry_symbol(goal)).ok());
         let logits = code.entry(&program.entry_symbol(Goal::Logits))?;
-        Ok(Entries { logits, largest: other(Goal::Largest), search: other(Goal::Search) })
+        let rounded = program.search.as_ref().and_then(|search| search.rounded);
+        let search = rounded.and_then(|rounded| Some((other(Goal::Search)?, rounded.rows)));
+        Ok(Entries { logits, largest: other(Goal::Largest), search })
     }
 
     /// What finds the largest logits of so many rows.
     fn greedy(&self, rows: usize) -> (Goal, StepFunction) {
         match (self.search, self.largest) {
-            (Some(function), _) if rows <= Search::MOST_ROUNDED => (Goal::Search, function),
+            (Some((function, most)), _) if rows <= most => (Goal::Search, function),
             (_, Some(function)) => (Goal::Largest, function),
             (_, None) => (Goal::Logits, self.logits),
         }

@@ -22,7 +22,7 @@ use llmc_passes::pipeline::{Options, run_pipeline};
 use llmc_passes::plan::{check_plan, plan_programs};
 use llmc_passes::prologue::take_rows;
 use llmc_passes::rebuild::rebuild;
-use llmc_passes::search::add_searches;
+use llmc_passes::search::{Rounding, add_searches};
 use std::collections::BTreeMap;
 
 /// What is compiled and run.
@@ -175,7 +175,8 @@ impl Case {
         if matches!(&self.build.target, Target::Host(target) if target.decompresses()) {
             compress_weights(&mut model, &self.flagged())?;
         }
-        add_searches(&mut model, matches!(&self.build.target, Target::Host(target) if target.rounds()))?;
+        let rounds = matches!(&self.build.target, Target::Host(target) if target.rounds());
+        add_searches(&mut model, if rounds { Rounding::Always } else { Rounding::No })?;
         assert_eq!(check_plan(&model), Vec::<String>::new());
         Ok(model)
     }

@@ -79,10 +79,24 @@ enum Weights {
     Signs,
     /// Rounding makes the largest column look like less than another, as far as it can: for the row that [`lost`] makes.
     Hostile,
+    /// The same by one weight alone, that of the large element of [`uneven_row`].
+    HostileToLarge,
 }
 
-/// The column that [`Weights::Hostile`] hides, and the one before which it does.
+/// The column that hostile weights hide, and the one before which they do.
 const HIDDEN: [usize; 2] = [555, 5];
+
+/// Elements of [`uneven_row`]: the large one, and one that hostile weights use.
+const LARGE: usize = 7;
+const OTHER: usize = 9;
+const UNEVEN_K: usize = 48;
+
+/// Ones and one large element, which are all whole steps, so that rounding the row loses nothing.
+fn uneven_row() -> Vec<f64> {
+    let mut row = vec![1.0; UNEVEN_K];
+    row[LARGE] = 80.0;
+    row
+}
 
 /// What rounding to multiples of 1/128 takes from weights that have 127/128 among them.
 fn lost(weights: &[f64]) -> Vec<f64> {
@@ -101,7 +115,7 @@ fn weights(random: &mut Random, kind: Weights, columns: usize, k: usize) -> Vec<
             Weights::Usual | Weights::Repeated => (0..k).map(|_| random.unit().powi(3)).collect(),
             Weights::Alike => base.iter().map(|x| x * (1.0 + 1e-2 * random.unit())).collect(),
             Weights::Signs => (0..k).map(|_| *random.choose(&[-1.0, 1.0])).collect(),
-            Weights::Hostile => vec![0.0; k],
+            Weights::Hostile | Weights::HostileToLarge => vec![0.0; k],
             Weights::Uneven => {
                 let scale = [0.0, 1e-39, 1e-10, 1.0, 1.01, 1e5][column % 6];
                 (0..k).map(|_| scale * random.unit()).collect()
@@ -109,8 +123,17 @@ fn weights(random: &mut Random, kind: Weights, columns: usize, k: usize) -> Vec<
         };
         all.extend(own);
     }
+    let [hidden, other] = HIDDEN;
+    if kind == Weights::HostileToLarge {
+        let mut own: Vec<f64> = (0..k).map(|_| (60.0 * random.unit()).round() / 128.0).collect();
+        own[0] = 127.0 / 128.0;
+        let mut seeming = own.clone();
+        seeming[OTHER] += 26.0 / 128.0;
+        [own[LARGE], seeming[LARGE]] = [0.5 / 128.0, 0.0];
+        all[hidden * k..(hidden + 1) * k].copy_from_slice(&own);
+        all[other * k..(other + 1) * k].copy_from_slice(&seeming);
+    }
     if kind == Weights::Hostile {
-        let [hidden, other] = HIDDEN;
         let mut own: Vec<f64> = (0..k).map(|_| DType::BF16.round(0.9 * random.unit())).collect();
         own[0] = 127.0 / 128.0;
         let lost = lost(&own);
@@ -136,12 +159,17 @@ fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize)
     let mut random = Random::new((columns + k) as u64);
     let mut table: Vec<f64> = (0..KINDS).flat_map(|kind| row(&mut random, kind, k)).collect();
     let head = weights(&mut random, kind, columns, k);
-    if kind == Weights::Hostile {
-        table[(KINDS - 1) * k..].copy_from_slice(&lost(&head[HIDDEN[0] * k..][..k]));
+    let hostile = match kind {
+        Weights::Hostile => Some(lost(&head[HIDDEN[0] * k..][..k])),
+        Weights::HostileToLarge => Some(uneven_row()),
+        _ => None,
+    };
+    if let Some(row) = hostile {
+        table[(KINDS - 1) * k..].copy_from_slice(&row);
     }
     let tensors = [("rows", tensor(dtype, KINDS, table)), ("head.weight", tensor(dtype, columns, head))];
     let weights: BTreeMap<String, Tensor> = tensors.into_iter().map(|(name, it)| (name.to_owned(), it)).collect();
-    let limits = Limits { max_context: 64, max_batch: 24, prefill_chunk: 24 };
+    let limits = Limits { max_context: 64, max_batch: 30, prefill_chunk: 30 };
     let build = Build { target: target.clone(), without: vec!["dequant".into()], epilogues: Epilogues::Separate };
     let case = Case { module: module(numerics, columns, k), weights, limits, build };
     let planned = case.plan(&case.usual_programs().unwrap()).unwrap();
@@ -149,10 +177,12 @@ fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize)
     let decodes = planned.plan.programs.iter().filter(|program| program.bounds.one_token_per_sequence);
     for program in decodes {
         let search = program.search.as_ref().unwrap_or_else(|| panic!("{} does not search", program.name));
-        assert_eq!(search.rounded.is_some(), rounds, "{}", program.name);
+        let rows = rounds.then_some(program.bounds.max.samples);
+        assert_eq!(search.rounded.map(|rounded| rounded.rows), rows, "{}", program.name);
     }
     let compiled = Compiled::new(&case, planned, host).unwrap();
-    for rows in [1, 3, 8, 9, 20] {
+    // One block of registers, two, and three.
+    for rows in [1, 3, 8, 12, 13, 16, 20, 30] {
         for first in (0..KINDS).step_by(rows) {
             let tokens: Vec<(u64, Vec<i32>)> =
                 (0..rows).map(|index| (index as u64, vec![((first + index) % KINDS) as i32])).collect();
@@ -240,7 +270,14 @@ fn a_column_that_rounding_hides_is_found() {
 }
 
 #[test]
-fn rows_are_rounded_in_two_parts() {
+fn a_column_that_rounding_the_weight_of_a_large_element_hides_is_found() {
+    for target in rounding_targets() {
+        check(&target, DType::BF16, Weights::HostileToLarge, 600, UNEVEN_K);
+    }
+}
+
+#[test]
+fn what_rounding_rows_loses_counts() {
     for target in rounding_targets() {
         for k in [20, 33, 48, 77, 130] {
             check(&target, DType::BF16, Weights::Signs, 3000, k);

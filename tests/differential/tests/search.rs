@@ -77,30 +77,55 @@ enum Weights {
     Uneven,
     /// All weights are as large, so that rounding them loses nothing, and only what rows lose counts.
     Signs,
-    /// Rounding makes the largest column look like less than another, as far as it can: for the row that [`lost`] makes.
-    Hostile,
-    /// The same by one weight alone, that of the large element of [`uneven_row`].
-    HostileToLarge,
+    /// Rounding makes the largest column look like less than another, in one way alone.
+    Hostile(Loss),
+}
+
+/// What rounding loses, which bounds have a part each for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Loss {
+    /// Parts of weights that meet large elements of a row.
+    AtLarge,
+    /// Parts of weights that meet others.
+    AtOthers,
+    /// Parts of a row's elements.
+    OfRow,
 }
 
 /// The column that hostile weights hide, and the one before which they do.
 const HIDDEN: [usize; 2] = [555, 5];
 
-/// Elements of [`uneven_row`]: the large one, and one that hostile weights use.
-const LARGE: usize = 7;
-const OTHER: usize = 9;
-const UNEVEN_K: usize = 48;
+/// Length of rows that hostile weights are for.
+const HOSTILE_K: usize = 48;
 
-/// Ones and one large element, which are all whole steps, so that rounding the row loses nothing.
-fn uneven_row() -> Vec<f64> {
-    let mut row = vec![1.0; UNEVEN_K];
-    row[LARGE] = 80.0;
-    row
-}
-
-/// What rounding to multiples of 1/128 takes from weights that have 127/128 among them.
-fn lost(weights: &[f64]) -> Vec<f64> {
-    weights.iter().map(|w| w - (w * 128.0).round_ties_even() / 128.0).collect()
+/// A row, and the columns that [`HIDDEN`] names. Steps of weights are 1/128. Those of rows are four times the mean size of their
+/// elements over 127, so that nothing is lost but what is said.
+fn hostile(loss: Loss) -> [Vec<f64>; 3] {
+    let each = |of: &dyn Fn(usize) -> f64| (0..HOSTILE_K).map(of).collect::<Vec<f64>>();
+    // Half a step more than an even number, which is what it is rounded to.
+    let even = |at: usize| (at * 22 % 60) as f64 - 30.0;
+    let of_steps = |half: &dyn Fn(usize) -> bool, more: (usize, f64)| {
+        let hidden = each(&|at| if at == 0 { 127.0 } else { even(at) + if half(at) { 0.5 } else { 0.0 } } / 128.0);
+        let seeming =
+            each(&|at| if at == 0 { 127.0 } else { even(at) + if at == more.0 { more.1 } else { 0.0 } } / 128.0);
+        [hidden, seeming]
+    };
+    match loss {
+        Loss::AtLarge => {
+            let [hidden, seeming] = of_steps(&|at| at == 7, (9, 26.0));
+            [each(&|at| if at == 7 { 80.0 } else { 1.0 }), hidden, seeming]
+        }
+        Loss::AtOthers => {
+            let [hidden, seeming] = of_steps(&|at| at % 4 == 1, (1, 5.0));
+            [each(&|at| if at % 4 == 1 { 1.0 } else { 0.0 }), hidden, seeming]
+        }
+        Loss::OfRow => {
+            let is_rounded_down = |at: usize| at < HOSTILE_K / 2;
+            let of_halves = |one: f64, other: f64| each(&|at| if is_rounded_down(at) { one } else { other });
+            // 20.42 steps, and 43.08.
+            [of_halves(1.0, 135.0 / 64.0), of_halves(127.0 / 128.0, 0.0), of_halves(0.0, 239.0 / 512.0)]
+        }
+    }
 }
 
 fn weights(random: &mut Random, kind: Weights, columns: usize, k: usize) -> Vec<f64> {
@@ -115,7 +140,7 @@ fn weights(random: &mut Random, kind: Weights, columns: usize, k: usize) -> Vec<
             Weights::Usual | Weights::Repeated => (0..k).map(|_| random.unit().powi(3)).collect(),
             Weights::Alike => base.iter().map(|x| x * (1.0 + 1e-2 * random.unit())).collect(),
             Weights::Signs => (0..k).map(|_| *random.choose(&[-1.0, 1.0])).collect(),
-            Weights::Hostile | Weights::HostileToLarge => vec![0.0; k],
+            Weights::Hostile(_) => vec![0.0; k],
             Weights::Uneven => {
                 let scale = [0.0, 1e-39, 1e-10, 1.0, 1.01, 1e5][column % 6];
                 (0..k).map(|_| scale * random.unit()).collect()
@@ -123,25 +148,11 @@ fn weights(random: &mut Random, kind: Weights, columns: usize, k: usize) -> Vec<
         };
         all.extend(own);
     }
-    let [hidden, other] = HIDDEN;
-    if kind == Weights::HostileToLarge {
-        let mut own: Vec<f64> = (0..k).map(|_| (60.0 * random.unit()).round() / 128.0).collect();
-        own[0] = 127.0 / 128.0;
-        let mut seeming = own.clone();
-        seeming[OTHER] += 26.0 / 128.0;
-        [own[LARGE], seeming[LARGE]] = [0.5 / 128.0, 0.0];
-        all[hidden * k..(hidden + 1) * k].copy_from_slice(&own);
-        all[other * k..(other + 1) * k].copy_from_slice(&seeming);
-    }
-    if kind == Weights::Hostile {
-        let mut own: Vec<f64> = (0..k).map(|_| DType::BF16.round(0.9 * random.unit())).collect();
-        own[0] = 127.0 / 128.0;
-        let lost = lost(&own);
-        let mut rounded: Vec<f64> = own.iter().zip(&lost).map(|(w, lost)| w - lost).collect();
-        let most = (1..k).max_by(|&a, &b| lost[a].total_cmp(&lost[b])).expect("columns have elements");
-        rounded[most] += 1.0 / 128.0;
-        all[hidden * k..(hidden + 1) * k].copy_from_slice(&own);
-        all[other * k..(other + 1) * k].copy_from_slice(&rounded);
+    if let Weights::Hostile(loss) = kind {
+        let [_, columns @ ..] = hostile(loss);
+        for (column, at) in columns.into_iter().zip(HIDDEN) {
+            all[at * k..(at + 1) * k].copy_from_slice(&column);
+        }
     }
     all
 }
@@ -159,12 +170,8 @@ fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize)
     let mut random = Random::new((columns + k) as u64);
     let mut table: Vec<f64> = (0..KINDS).flat_map(|kind| row(&mut random, kind, k)).collect();
     let head = weights(&mut random, kind, columns, k);
-    let hostile = match kind {
-        Weights::Hostile => Some(lost(&head[HIDDEN[0] * k..][..k])),
-        Weights::HostileToLarge => Some(uneven_row()),
-        _ => None,
-    };
-    if let Some(row) = hostile {
+    if let Weights::Hostile(loss) = kind {
+        let [row, ..] = hostile(loss);
         table[(KINDS - 1) * k..].copy_from_slice(&row);
     }
     let tensors = [("rows", tensor(dtype, KINDS, table)), ("head.weight", tensor(dtype, columns, head))];
@@ -264,15 +271,13 @@ fn of_columns_that_hardly_differ_the_noted_ones_are_computed() {
 
 #[test]
 fn a_column_that_rounding_hides_is_found() {
-    for target in rounding_targets() {
-        check(&target, DType::BF16, Weights::Hostile, 600, 48);
-    }
-}
-
-#[test]
-fn a_column_that_rounding_the_weight_of_a_large_element_hides_is_found() {
-    for target in rounding_targets() {
-        check(&target, DType::BF16, Weights::HostileToLarge, 600, UNEVEN_K);
+    for loss in [Loss::AtLarge, Loss::AtOthers, Loss::OfRow] {
+        let [row, hidden, seeming] = hostile(loss);
+        let product = |column: &[f64]| row.iter().zip(column).map(|(x, w)| x * w).sum::<f64>();
+        assert!(product(&hidden) > product(&seeming), "{loss:?}");
+        for target in rounding_targets() {
+            check(&target, DType::BF16, Weights::Hostile(loss), 600, HOSTILE_K);
+        }
     }
 }
 

@@ -49,6 +49,7 @@ pub fn programs(planned: &PlannedModel, machines: &Machines, code: &[CodeSizes])
             seconds: sum(|price| price.seconds),
             bytes: sum(|price| price.bytes),
             flops: sum(|price| price.flops),
+            rounded_rows: program.search.as_ref().and_then(|search| search.rounded).map_or(0, |rounded| rounded.rows),
             floor_bytes: floor(&planned.plan, program, of_program, &sizes),
             kernels,
             arena: super::arena::arena(program),

@@ -224,6 +224,8 @@ pub struct Program {
     pub floor_bytes: f64,
     /// Operations of a step.
     pub flops: f64,
+    /// Rows of logits up to which greedy steps look for the largest by rounded weights; 0: they compute all.
+    pub rounded_rows: usize,
     /// Its kernels in order of first launch.
     pub kernels: Vec<Kernel>,
     /// Memory of activations.

@@ -173,6 +173,10 @@ fn programs(out: &mut String, report: &Report) -> fmt::Result {
             quantity(program.floor_bytes, "B"),
             quantity(program.flops, "FLOP")
         )?;
+        if program.rounded_rows > 0 {
+            let rows = counted(program.rounded_rows, "row");
+            writeln!(out, "  greedy steps of up to {rows} find the largest logits by weights rounded to 8 bits")?;
+        }
         let mut kernels: Vec<&Kernel> = program.kernels.iter().collect();
         let total = |kernel: &Kernel| kernel.launches as f64 * kernel.price.seconds;
         kernels.sort_by(|a, b| total(b).total_cmp(&total(a)));

@@ -44,7 +44,8 @@ fn shapes_say_what_an_artifact_says() {
     // One whose weights are stored as they are multiplied, and one whose are not.
     for (model, dtype) in [("qwen2", "bf16"), ("llama", "f32")] {
         // How far weights shrink, shapes do not tell.
-        let flags = ["--dtype", dtype, "--max-batch", "1", "--max-context", "64", "--without", "cse", "--without", "compress"];
+        let flags =
+            ["--dtype", dtype, "--max-batch", "1", "--max-context", "64", "--without", "cse", "--without", "compress"];
         let config = directory.path().join("anything.json");
         fs::copy(tiny(model).join("config.json"), &config).unwrap();
         let artifact = directory.path().join("x.llmc");

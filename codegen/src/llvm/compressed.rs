@@ -125,7 +125,7 @@ impl Panel {
         &self,
         f: &mut FunctionText,
         blocks: &Value,
-        ahead: i64,
+        ahead: Option<usize>,
         body: impl FnOnce(&mut FunctionText, [&Value; 3], &Quarter),
     ) {
         f.for_each(&int(0), blocks, 1, |f, block| {
@@ -133,8 +133,8 @@ impl Panel {
             let address = f.element(&self.blocks, block, BLOCK as i64);
             f.for_each(&int(0), &int((QUARTERS * TILES) as i64), 1, |f, number| {
                 let address = f.element(&address, number, QUARTER as i64);
-                for line in 0..LINES_READ {
-                    let at = f.offset(&address, &int(ahead + (line * LINE) as i64));
+                for line in ahead.map_or(0..0, |ahead| ahead / LINE..ahead / LINE + LINES_READ) {
+                    let at = f.offset(&address, &int((line * LINE) as i64));
                     f.prefetch_to_second_level(&at);
                 }
                 let flags = f.binary("lshr", &flags, number);
@@ -191,15 +191,17 @@ impl Plain {
 }
 
 /// The name of a function `(panel: ptr, first: i64, blocks: i64, to: ptr)` that makes plain numbers of so many blocks of a
-/// panel of rows of `k` elements, from block `first` on. What it reads it prefetches `ahead` bytes before. Emitted on first use.
+/// panel of rows of `k` elements, from block `first` on. What it reads it prefetches `ahead` bytes before, if
+/// nothing else does. Emitted on first use.
 pub fn unpack(
     multiplies: &mut Multiplies,
     module: &mut ModuleText,
     registers: &Registers,
-    (k, plain, ahead): (usize, Plain, usize),
+    (k, plain, ahead): (usize, Plain, Option<usize>),
 ) -> String {
     let kind = if plain == Plain::F32 { "widen" } else { "unpack" };
-    let name = format!("{kind}_compressed_k{k}_p{ahead}");
+    let prefetches = ahead.map_or(String::new(), |ahead| format!("_p{ahead}"));
+    let name = format!("{kind}_compressed_k{k}{prefetches}");
     if !multiplies.is_new(&name) {
         return name;
     }
@@ -207,7 +209,7 @@ pub fn unpack(
     let (mut f, values) = FunctionText::new(Role::Kernel, &name, &params);
     let [panel, first, blocks, to] = values.try_into().expect("four parameters");
     let panel = Panel::at(&mut f, registers, &panel, k, &first);
-    panel.for_quarters(&mut f, &blocks, ahead as i64, |f, [block, tile, quarter], lines| {
+    panel.for_quarters(&mut f, &blocks, ahead, |f, [block, tile, quarter], lines| {
         let to = f.element(&to, block, 32 * plain.bytes() as i64);
         match plain {
             Plain::Bf16 => {

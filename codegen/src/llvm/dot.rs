@@ -156,12 +156,14 @@ impl Panels {
     /// The address of a panel's block of 32 k.
     fn block(&self, f: &mut FunctionText, panel: &Value, block: &Value) -> Value {
         let panel = self.panel(f, panel);
-        let (head, bytes) = match self.is_compressed {
-            true => (compressed::head(self.k), compressed::BLOCK),
-            false => (0, 32 * PANEL * self.dtype.bytes()),
-        };
+        let head = if self.is_compressed { compressed::head(self.k) } else { 0 };
         let blocks = f.offset(&panel, &int(head as i64));
-        f.element(&blocks, block, bytes as i64)
+        f.element(&blocks, block, self.block_bytes() as i64)
+    }
+
+    /// Bytes of a panel's 32 k.
+    fn block_bytes(&self) -> usize {
+        if self.is_compressed { compressed::BLOCK } else { 32 * PANEL * self.dtype.bytes() }
     }
 }
 

@@ -28,9 +28,6 @@ const LINE: i64 = 64;
 /// Bytes of B that the first-level cache has room for beside A and C.
 const FIRST_LEVEL: i64 = 8 << 10;
 
-/// Bytes of a tile's columns for one k in bf16.
-const NARROW_LINE: i64 = TILE as i64 * 2;
-
 /// How B lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tiles {
@@ -53,9 +50,12 @@ pub enum Tiles {
         /// Length of the panel's rows, of which the sums may be a part.
         row: usize,
     },
-    /// f32, `[k][2 tiles][16 columns]`, made of bf16 for this call. What lies `ahead` of it is made f32 for the next one, and
-    /// takes half the bytes: the turns of the call prefetch it evenly.
-    Widened,
+    /// f32, `[k][2 tiles][16 columns]`, made of bf16 for this call. What lies `ahead` of it is made f32 for the next one:
+    /// the turns of the call prefetch it evenly.
+    Widened {
+        /// Bytes that a tile's columns for one k take before they are made f32.
+        narrow_line: usize,
+    },
 }
 
 impl Tiles {
@@ -64,7 +64,7 @@ impl Tiles {
         match self {
             Tiles::Bf16 { .. } => (k * TILE * 2) as i64,
             Tiles::Compressed { .. } => (k / 32 * compressed::BLOCK / compressed::TILES) as i64,
-            Tiles::F32 { .. } | Tiles::Widened => (k * TILE * 4) as i64,
+            Tiles::F32 { .. } | Tiles::Widened { .. } => (k * TILE * 4) as i64,
         }
     }
 
@@ -73,7 +73,7 @@ impl Tiles {
         match self {
             Tiles::Bf16 { block_stride, .. } => block_stride as i64,
             Tiles::Compressed { .. } => compressed::BLOCK as i64,
-            Tiles::F32 { .. } | Tiles::Widened => panic!("blocks are of bf16"),
+            Tiles::F32 { .. } | Tiles::Widened { .. } => panic!("blocks are of bf16"),
         }
     }
 
@@ -82,7 +82,7 @@ impl Tiles {
         match self {
             Tiles::Bf16 { tile_stride, .. } | Tiles::F32 { tile_stride, .. } => tile_stride,
             Tiles::Compressed { .. } => compressed::QUARTER,
-            Tiles::Widened => TILE * 4,
+            Tiles::Widened { .. } => TILE * 4,
         }
     }
 }
@@ -209,7 +209,7 @@ impl Registers {
             // Others than VPERMB take a register for a mask as well.
             Tiles::Compressed { .. } if self.look_up != LookUp::Many => [2 * (beside - 1), beside - 1],
             Tiles::Compressed { .. } => [in_turn, beside],
-            Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Widened => [in_turn, beside],
+            Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Widened { .. } => [in_turn, beside],
         }
     }
 
@@ -255,7 +255,7 @@ impl Multiplies {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
             Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
             Tiles::Compressed { row } => format!("compressed_{row}"),
-            Tiles::Widened => "widened".to_owned(),
+            Tiles::Widened { narrow_line } => format!("widened_{narrow_line}"),
         };
         let tallest = registers.tallest(shape);
         // Functions for many rows have the blocks of few in common.

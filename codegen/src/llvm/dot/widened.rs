@@ -54,8 +54,8 @@ pub fn multiply_panel(
         let behind = f.add(&block, &int(k as i64 / 32));
         let next = weight.block(f, panel, &behind);
         if weight.is_compressed {
-            let ahead = context.target.tuning.prefetch_bytes;
-            let unpack = unpack(context.multiplies, context.module, context.registers, (weight.k, Plain::F32, ahead));
+            // The turns of the products before have prefetched it.
+            let unpack = unpack(context.multiplies, context.module, context.registers, (weight.k, Plain::F32, None));
             let panel = weight.panel(f, panel);
             f.call_local(&unpack, &[panel, block, int(k as i64 / 32), memory.clone()]);
         } else {
@@ -63,7 +63,8 @@ pub fn multiply_panel(
             let from = weight.block(f, panel, &block);
             f.call_local(&widen, &[from, memory.clone()]);
         }
-        let shape = Shape { k, layout: Tiles::Widened, ahead: None, start: Start::Memory, ..shape.clone() };
+        let layout = Tiles::Widened { narrow_line: weight.block_bytes() * TILE / PANEL / 32 };
+        let shape = Shape { k, layout, ahead: None, start: Start::Memory, ..shape.clone() };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         let [next, from] = [&next, memory].map(|address| f.cast("ptrtoint", address, I64));
         let ahead = f.binary("sub", &next, &from);

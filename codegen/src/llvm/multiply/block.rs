@@ -89,7 +89,7 @@ impl Block<'_> {
                 }
             }
             Tiles::Compressed { .. } => panic!("compressed panels have blocks of their own"),
-            Tiles::F32 { .. } | Tiles::Widened => {
+            Tiles::F32 { .. } | Tiles::Widened { .. } => {
                 let (tile_stride, k_stride) = match self.shape.layout {
                     Tiles::F32 { tile_stride, k_stride } => (tile_stride, k_stride),
                     _ => (TILE * 4, self.shape.tiles * TILE * 4),
@@ -200,9 +200,11 @@ impl Block<'_> {
         Ahead { from, step: int(lines as i64 * LINE), lines, level: self.level() }
     }
 
-    /// Prefetches as many bytes as quarters of all tiles have, from an address on.
+    /// Prefetches as many bytes as quarters of all tiles have, from an address on. Few rows leave that to the prefetchers of
+    /// CPUs with AVX-512, which follow what is read in the order of memory: on Zen 4 a step of Qwen2.5-0.5B takes 13 to 16 %
+    /// less time so with one to three rows. On Zen 3, where looking up takes longer, one of SmolLM2 takes 14 % more.
     pub fn quarters_ahead(&self, from: Value) -> Ahead {
-        let lines = self.tiles * LINES_READ;
+        let lines = if self.rows <= MOST_TO_FIRST && !self.registers.are_few { 0 } else { self.tiles * LINES_READ };
         Ahead { from, step: int(lines as i64 * LINE), lines, level: self.level() }
     }
 

@@ -5,7 +5,7 @@ use super::super::math::floats;
 use super::super::step_args::share;
 use super::super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, float_of, int};
 use super::block::{Ahead, Block, Order};
-use super::{Level, Multiplies, NARROW_LINE, Registers, Rows, Shape, Start, TILE, Tiles};
+use super::{Level, Multiplies, Registers, Rows, Shape, Start, TILE, Tiles};
 
 /// Rows that read tiles in turn at most, while registers hold sums of all tiles: an element of A is loaded for each tile
 /// then, and more rows would wait for that.
@@ -33,7 +33,7 @@ pub fn emit(multiplies: &mut Multiplies, module: &mut ModuleText, registers: &Re
     };
     let panel = match shape.layout {
         Tiles::Compressed { row } => Some(Panel::at(&mut f, registers, &b, row, &values[panel_params - 1])),
-        Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Widened => None,
+        Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Widened { .. } => None,
     };
     let tallest = registers.tallest(shape);
     let [_, beside] = registers.heights(shape.layout);
@@ -99,7 +99,7 @@ impl Call<'_> {
             let count = f.binary("sub nsw", &end, &start);
             // Behind the first block what it prefetched is there, unless each has its own share.
             let ahead = match self.shape.layout {
-                Tiles::Widened => ahead.clone(),
+                Tiles::Widened { .. } => ahead.clone(),
                 _ => {
                     let is_first = f.compare("icmp eq", number, &int(0));
                     f.select(&is_first, ahead, &int(0))
@@ -158,7 +158,7 @@ impl Call<'_> {
                 let blocks = int((shape.k / 32) as i64);
                 let block = Block { registers: self.registers, shape, rows, tiles, order, blocks };
                 let ahead = match shape.layout {
-                    Tiles::Widened => self.turns(f, tiles, tile, share),
+                    Tiles::Widened { narrow_line } => self.turns(f, tiles, (tile, narrow_line), share),
                     _ => {
                         let from = f.element(from, tile, shape.layout.tile_bytes(shape.k));
                         block.lines_ahead(from)
@@ -225,10 +225,10 @@ impl Call<'_> {
     }
 
     /// What each k of a block prefetches for the next call, from tile number `tile` on and `tiles` at a time.
-    fn turns(&self, f: &mut FunctionText, tiles: usize, tile: &Value, share: &Share) -> Ahead {
+    fn turns(&self, f: &mut FunctionText, tiles: usize, (tile, narrow_line): (&Value, usize), share: &Share) -> Ahead {
         let passes = (self.shape.tiles / tiles) as i64;
         let all = f.scale(&share.blocks, passes);
-        let above = f.add(&all, &int(self.shape.tiles as i64 * NARROW_LINE - 1));
+        let above = f.add(&all, &int((self.shape.tiles * narrow_line) as i64 - 1));
         let step = f.binary("sdiv", &above, &all);
         let pass = f.binary("sdiv", tile, &int(tiles as i64));
         let before = f.scale(&share.number, passes);

@@ -8,7 +8,7 @@ use llmc_ir::op::Op;
 use llmc_ir::plan::{self, Operand, Plan};
 use llmc_ir::region::{self, PlannedModel};
 use llmc_passes::eqsat::cost::{Target, price_of, typical};
-use llmc_passes::region_cost::{self, cache_bytes, input_bytes, region_work, tensor_bytes, ways};
+use llmc_passes::region_cost::{self, cache_bytes, input_bytes, kernel_work, tensor_bytes, ways};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A target's name, and the bytes of its functions by symbol.
@@ -35,7 +35,7 @@ pub fn programs(planned: &PlannedModel, machines: &Machines, code: &[CodeSizes])
             let launches = launches.get(kernel.name.as_str()).copied().unwrap_or(0);
             describe_kernel(kernel, launches, &Target::of(machine, &program.bounds), bytes.collect())
         };
-        let kernels: Vec<Kernel> = of_program.iter().map(describe).collect();
+        let kernels: Vec<Kernel> = of_program.iter().map(describe).collect::<Result<_, String>>()?;
         let sum = |part: fn(&Price) -> f64| {
             kernels.iter().map(|kernel| kernel.launches as f64 * part(&kernel.price)).sum::<f64>()
         };
@@ -72,9 +72,9 @@ fn describe_kernel(
     launches: usize,
     target: &Target<'_>,
     code_bytes: BTreeMap<String, u64>,
-) -> Kernel {
+) -> Result<Kernel, String> {
     let machine = target.machine;
-    let (work, dtype) = region_work(&kernel.region, &target.sizes);
+    let (work, dtype) = kernel_work(kernel, &target.sizes)?;
     let price = price_of(&work, dtype, machine);
     let matrix = machine.matrix_flops(dtype);
     let (unit_flops, peak) = match work.matrix_flops / matrix >= work.vector_flops / machine.vector_flops {
@@ -82,7 +82,7 @@ fn describe_kernel(
         false => (work.vector_flops, machine.vector_flops),
     };
     let flops = work.matrix_flops + work.vector_flops;
-    Kernel {
+    Ok(Kernel {
         name: kernel.name.clone(),
         anchor: kernel.region.anchor.name(),
         launches,
@@ -92,7 +92,7 @@ fn describe_kernel(
         peak,
         ways: ways(&kernel.region, target).into_iter().map(as_reported).collect(),
         code_bytes,
-    }
+    })
 }
 
 fn as_reported(region_cost::Way { name, seconds, chosen }: region_cost::Way) -> Way {

@@ -333,7 +333,8 @@ impl Part<'_> {
         let next = weight.block(f, &next, &block);
         let b = match &blocking.unpacked {
             Some(memory) if weight.is_compressed => {
-                let what = (weight.k, Plain::Bf16, Some(context.target.tuning.prefetch_bytes));
+                let ahead = (self.ahead() == 0).then_some(context.target.tuning.prefetch_bytes);
+                let what = (weight.k, Plain::Bf16, ahead);
                 let unpack = unpack(context.multiplies, context.module, context.registers, what);
                 let panel = weight.panel(f, &panel);
                 f.call_local(&unpack, &[panel, block, int(self.depth as i64), memory.clone()]);

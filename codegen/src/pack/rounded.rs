@@ -43,7 +43,9 @@ pub fn rounding(k: usize) -> f64 {
 /// Let `y` be whole steps near `x`, and `w x` the product as a kernel takes it, in f32 and in any order. Let some elements of `x` be
 /// large. For `|x|` from [`LEAST_LENGTH`] on `|w x - scale (u - 128) y|` is at most
 ///
-///     scale MOST_LOST sum |large x| + error |other x| + size (|x - y| + rounding(k) |x|)
+/// ```text
+/// scale MOST_LOST sum |large x| + error |other x| + size (|x - y| + rounding(k) |x|)
+/// ```
 ///
 /// with Euclidean norms: rounding `w` moves the product by `e x`, in which no element of `e` exceeds [`MOST_LOST`] steps, and which is
 /// at most `|e| |x|` by Cauchy and Schwarz; rounding `x` moves it by `|w - e| |x - y|` at most.

@@ -8,7 +8,7 @@ use crate::package::Package;
 use crate::tune::{Tuned, Tunings, tuned_targets};
 use llmc_artifact::{IMPORTED, check_writable};
 use llmc_codegen::gpu::GpuTarget;
-use llmc_codegen::host::HostTarget;
+use llmc_codegen::host::{ByteProducts, HostTarget};
 use llmc_codegen::{Output, compile_gpu, compile_host, host_ir, host_listing};
 use llmc_ir::machine::{Machine, Machines, Processor};
 use llmc_ir::module::SpecializedModule;
@@ -333,8 +333,9 @@ pub fn pass_context(model: &Definition<'_>, request: &Request) -> Result<Context
         return Err(CompileError::Limit(format!("--max-batch is {batch}, but must be in 1..={LARGEST_LIMIT}")));
     }
     let facts = facts(model.config, model.module, model.numerics, limits);
-    let rounds = request.targets.iter().any(HostTarget::rounds);
-    Ok(Context { rounds, ..Context::new(facts, request.machines.clone()) })
+    let rates = request.targets.iter().filter_map(HostTarget::byte_products).map(ByteProducts::rate);
+    let rounded_rate = rates.reduce(f64::min);
+    Ok(Context { rounded_rate, ..Context::new(facts, request.machines.clone()) })
 }
 
 /// Those that look on at every compilation.

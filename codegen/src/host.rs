@@ -45,6 +45,33 @@ const LEVELS: [(&str, &[&[&str]]); 8] = [
     ("graniterapids", &[&V2, &V3, &V4, &SERVER, &AMX]),
 ];
 
+/// How 8-bit numbers are multiplied: weights without a sign by numbers that have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteProducts {
+    /// VPDPBUSD: four products are added to a sum of 32 bits.
+    Fused,
+    /// VPMADDUBSW in vectors of so many bytes: two products make a number of 16 bits. Others add two of these to a sum.
+    InPairs(usize),
+}
+
+impl ByteProducts {
+    /// The largest number that a weight is multiplied by. The sum of two products with 255 must fit 16 bits.
+    pub fn largest(self) -> i64 {
+        match self {
+            ByteProducts::Fused => 127,
+            ByteProducts::InPairs(_) => 64,
+        }
+    }
+
+    /// How many products are taken in the time of one in f32: an instruction has four times as many, or it takes three.
+    pub fn rate(self) -> f64 {
+        match self {
+            ByteProducts::Fused => 4.0,
+            ByteProducts::InPairs(_) => 4.0 / 3.0,
+        }
+    }
+}
+
 impl HostTarget {
     /// The names that [`HostTarget::named`] accepts.
     pub fn names() -> Vec<&'static str> {
@@ -106,9 +133,14 @@ impl HostTarget {
         ["amx-tile", "amx-bf16", "avx512bw"].iter().all(|feature| self.has(feature))
     }
 
-    /// Whether code for this target multiplies rounded weights ([`llmc_ir::plan::Search`]): with instructions for 8-bit numbers.
-    pub fn rounds(&self) -> bool {
-        self.has("avx512vnni") && self.has("avx512bw")
+    /// How code for this target multiplies rounded weights ([`llmc_ir::plan::Search`]), if it does.
+    pub fn byte_products(&self) -> Option<ByteProducts> {
+        match ["avx512vnni", "avx512bw", "avx2"].map(|feature| self.has(feature)) {
+            [true, true, _] => Some(ByteProducts::Fused),
+            [_, true, _] => Some(ByteProducts::InPairs(64)),
+            [_, false, true] => Some(ByteProducts::InPairs(32)),
+            [_, false, false] => None,
+        }
     }
 
     /// Whether code for this target reads compressed weights ([`llmc_ir::plan::WeightLayout::Compressed`]): with instructions that

@@ -63,8 +63,9 @@ pub struct Context {
     pub numerics: Numerics,
     /// Whether all programs must agree bit by bit; set likewise.
     pub invariance: Invariance,
-    /// Whether code will be made that multiplies rounded weights: see [`mod@crate::search`].
-    pub rounds: bool,
+    /// How many products with rounded weights the code that will be made takes in the time of one in f32, if it takes any: see
+    /// [`mod@crate::search`].
+    pub rounded_rate: Option<f64>,
     /// How many quarters of each weight are flagged if it is compressed, by checkpoint key: see [`mod@crate::compress`]. Weights that
     /// it does not name stay as they are.
     pub flagged: BTreeMap<String, u64>,
@@ -86,7 +87,7 @@ impl Context {
             families: Family::ALL.into(),
             numerics: Numerics::default(),
             invariance: Invariance::default(),
-            rounds: false,
+            rounded_rate: None,
             flagged: BTreeMap::new(),
             notes: RefCell::default(),
         }

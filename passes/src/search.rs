@@ -37,11 +37,14 @@ const PRODUCTS_PER_ELEMENT: f64 = 1.1;
 pub enum Rounding<'m> {
     /// None: there is no code for it.
     No,
-    /// As many in a step as gain by it on a machine.
-    ByPrice(&'m Machine),
+    /// As many in a step as gain by it on a machine, by code that takes so many products in the time of one in f32.
+    ByPrice(&'m Machine, f64),
     /// All.
     Always,
 }
+
+/// What [`Rounding::Always`] reckons with as the rate of products.
+const USUAL_RATE: f64 = 4.0;
 
 /// The pass.
 pub fn search(state: State, context: &Context) -> Result<State, String> {
@@ -49,8 +52,8 @@ pub fn search(state: State, context: &Context) -> Result<State, String> {
         return Err(format!("it takes a planned model, found {}; run `plan` first", state.kind()));
     };
     let rounding = match context.machines.of(Processor::Cpu) {
-        Ok(machine) if context.rounds => Rounding::ByPrice(machine),
-        _ => Rounding::No,
+        Ok(machine) => context.rounded_rate.map_or(Rounding::No, |rate| Rounding::ByPrice(machine, rate)),
+        Err(_) => Rounding::No,
     };
     add_searches(&mut model, rounding)?;
     Ok(State::Planned(model))
@@ -70,8 +73,11 @@ pub fn add_searches(model: &mut PlannedModel, rounding: Rounding<'_>) -> Result<
         }
         let Some(Head { function, launch, weight }) = head(program, kernels) else { continue };
         let rows = rounding.rows(&plan.weights[weight], program.bounds.max.samples)?;
-        let rounded =
-            if rows > rows_before(tighter, program) { Some(rounded(plan, index, weight, rows)?) } else { None };
+        let rounded = if rows > rows_before(tighter, program) {
+            Some(rounded(plan, index, weight, (rows, rounding.rate()))?)
+        } else {
+            None
+        };
         plan.programs[index].search = Some(Search { function, launch, rounded });
     }
     Ok(())
@@ -88,6 +94,11 @@ fn rows_before(tighter: &[Program], program: &Program) -> usize {
 }
 
 impl Rounding<'_> {
+    /// How many products are taken in the time of one in f32.
+    fn rate(self) -> f64 {
+        if let Rounding::ByPrice(_, rate) = self { rate } else { USUAL_RATE }
+    }
+
     /// Up to how many rows, and no more than `most`, are searched by the rounded form of a weight.
     fn rows(self, weight: &PackedWeight, most: usize) -> Result<usize, String> {
         let &[n, k] = &weight.shape[..] else { return Ok(0) };
@@ -97,11 +108,10 @@ impl Rounding<'_> {
         let machine = match self {
             Rounding::No => return Ok(0),
             Rounding::Always => return Ok(most),
-            Rounding::ByPrice(machine) => machine,
+            Rounding::ByPrice(machine, _) => machine,
         };
         let rounded_bytes = weight_bytes(weight.dtype, &weight.shape, WeightLayout::Rounded)?;
-        // Vectors hold four times as many numbers of 8 bits as of f32, and products take as long.
-        let [wide, narrow] = [machine.matrix_flops(DType::BF16), 4.0 * machine.matrix_flops(DType::F32)];
+        let [wide, narrow] = [machine.matrix_flops(DType::BF16), self.rate() * machine.matrix_flops(DType::F32)];
         let reading = |bytes: f64| bytes / machine.memory_bandwidth;
         let multiplying = |rows: usize, rate: f64| 2.0 * rows as f64 * n as f64 * k as f64 / rate;
         let computed = (COMPUTED.min(n) * TOGETHER * weight.dtype.bytes()) as f64 * k as f64;
@@ -151,14 +161,14 @@ fn is_product(region: &Region) -> bool {
 }
 
 /// A weight of a program in its rounded form, for so many rows.
-fn rounded(plan: &mut Plan, program: usize, weight: usize, rows: usize) -> Result<Rounded, String> {
+fn rounded(plan: &mut Plan, program: usize, weight: usize, (rows, rate): (usize, f64)) -> Result<Rounded, String> {
     let PackedWeight { name, dtype, shape, bytes: all, .. } = plan.weights[weight].clone();
     let layout = WeightLayout::Rounded;
     let bytes = weight_bytes(dtype, &shape, layout)?;
     let work = &plan.programs[program].work;
     let flops = shape.iter().fold(2, |product: u64, &size| product.saturating_mul(size as u64));
     let weight_bytes = work.weight_bytes.saturating_sub(all).saturating_add(bytes);
-    let flops_per_token = work.flops_per_token.saturating_sub(flops / 4 * 3);
+    let flops_per_token = work.flops_per_token.saturating_sub((flops as f64 * (1.0 - 1.0 / rate)) as u64);
     let known = plan.weights.iter().position(|weight| weight.name == name && weight.layout == layout);
     let weight = known.unwrap_or(plan.weights.len());
     if known.is_none() {
@@ -181,7 +191,7 @@ mod tests {
     const BATCH: usize = 64;
 
     /// What a model whose head has so many columns searches by, per decode program.
-    fn searches(columns: usize, k: usize, rounds: bool) -> Vec<(String, Option<usize>)> {
+    fn searches(columns: usize, k: usize, rounded_rate: Option<f64>) -> Vec<(String, Option<usize>)> {
         let numerics = Numerics::new(DType::BF16);
         let mut b = FunctionBuilder::new("embed", numerics);
         let ids = b.step(StepInput::TokenIds);
@@ -212,7 +222,7 @@ mod tests {
             max_batch: BATCH,
             parameters: 0,
         };
-        let context = Context { rounds, ..Context::new(facts, Machine::named("host").unwrap()) };
+        let context = Context { rounded_rate, ..Context::new(facts, Machine::named("host").unwrap()) };
         let mut instruments: Vec<Box<dyn Instrument>> = Vec::new();
         let state = State::Module(module);
         let (state, _) = run_pipeline(state, &context, &Options::default(), &mut instruments).unwrap();
@@ -231,7 +241,7 @@ mod tests {
 
     #[test]
     fn as_many_rows_are_rounded_as_gain_by_it() {
-        let rows = |columns, k| searches(columns, k, true).into_iter().map(|(_, rows)| rows).collect::<Vec<_>>();
+        let rows = |columns, k| searches(columns, k, Some(4.0)).into_iter().map(|(_, rows)| rows).collect::<Vec<_>>();
         // SmolLM2 and Qwen2.5-0.5B.
         assert_eq!(rows(49152, 576), [Some(1), Some(16), Some(BATCH)]);
         assert_eq!(rows(151_936, 896), [Some(1), Some(16), Some(BATCH)]);
@@ -243,6 +253,6 @@ mod tests {
 
     #[test]
     fn without_code_for_it_no_row_is_rounded() {
-        assert!(searches(49152, 576, false).iter().all(|(_, rows)| rows.is_none()));
+        assert!(searches(49152, 576, None).iter().all(|(_, rows)| rows.is_none()));
     }
 }

@@ -28,8 +28,9 @@ pub struct Kept {
     pub invariance: String,
     /// The passes that ran instead of the pipeline, if it was not the pipeline.
     pub only: Option<Vec<String>>,
-    /// Whether there is code that multiplies rounded weights.
-    pub rounds: bool,
+    /// How many products with rounded weights code takes in the time of one in f32, if there is such code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounded_rate: Option<f64>,
     /// How many quarters of each weight are flagged if it is compressed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flagged: BTreeMap<String, u64>,
@@ -48,7 +49,7 @@ impl Kept {
             numerics: options.numerics.name().to_owned(),
             invariance: options.invariance.name().to_owned(),
             only: options.only.clone(),
-            rounds: context.rounds,
+            rounded_rate: context.rounded_rate,
             flagged: context.flagged.clone(),
             tuning: Vec::new(),
         }

@@ -72,9 +72,9 @@ fn rerun(
     note: impl FnOnce(&PlannedModel) -> Option<String>,
 ) -> Result<Report, ExplainError> {
     let facts = artifact.manifest().plan.model.clone();
-    let Kept { prefill_chunk, rounds, ref flagged, .. } = *kept;
+    let Kept { prefill_chunk, rounded_rate, ref flagged, .. } = *kept;
     let flagged = flagged.clone();
-    let context = Context { prefill_chunk, rounds, flagged, ..Context::new(facts, kept.machines.clone()) };
+    let context = Context { prefill_chunk, rounded_rate, flagged, ..Context::new(facts, kept.machines.clone()) };
     let watched = Watched::run(module, &context, &kept.options(), vec![Box::new(Verify)])?;
     let name = artifact.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut report = watched.report(name, &context, kept, code)?;

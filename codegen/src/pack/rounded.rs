@@ -7,10 +7,7 @@ use super::{PANEL_ROWS, bf16_bits};
 pub const ZERO: u8 = 128;
 
 /// The largest rounded number.
-pub const LARGEST: i64 = 127;
-
-/// No step is smaller than the largest element of the other factor over this: so a number of steps fits two parts of 7 and 8 bits.
-pub const STEPS: i64 = 16000;
+const LARGEST: i64 = 127;
 
 /// What a panel begins with: scales, errors and sizes in f32.
 pub const HEAD_BYTES: usize = 3 * PANEL_ROWS * 4;

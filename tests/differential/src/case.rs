@@ -175,7 +175,7 @@ impl Case {
         if matches!(&self.build.target, Target::Host(target) if target.decompresses()) {
             compress_weights(&mut model, &self.flagged())?;
         }
-        let rounds = matches!(&self.build.target, Target::Host(target) if target.rounds());
+        let rounds = matches!(&self.build.target, Target::Host(target) if target.byte_products().is_some());
         add_searches(&mut model, if rounds { Rounding::Always } else { Rounding::No })?;
         assert_eq!(check_plan(&model), Vec::<String>::new());
         Ok(model)

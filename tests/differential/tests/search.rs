@@ -180,7 +180,7 @@ fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize)
     let build = Build { target: target.clone(), without: vec!["dequant".into()], epilogues: Epilogues::Separate };
     let case = Case { module: module(numerics, columns, k), weights, limits, build };
     let planned = case.plan(&case.usual_programs().unwrap()).unwrap();
-    let rounds = host.rounds() && dtype == DType::BF16;
+    let rounds = host.byte_products().is_some() && dtype == DType::BF16;
     let decodes = planned.plan.programs.iter().filter(|program| program.bounds.one_token_per_sequence);
     for program in decodes {
         let search = program.search.as_ref().unwrap_or_else(|| panic!("{} does not search", program.name));
@@ -215,6 +215,9 @@ fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize)
 /// Every way to multiply: by vectors with and without rounded weights, by pairs, by tiles.
 fn all_targets() -> Vec<Target> {
     let mut all = targets::runnable();
+    if !all.iter().any(rounds) {
+        println!("NOTE: this CPU multiplies no 8-bit numbers: rounded weights are not tested");
+    }
     let vnni = |mut target: HostTarget| {
         target.name += " with VNNI";
         target.llvm_features = format!("{},+avx512vnni", target.llvm_features).trim_start_matches(',').to_owned();
@@ -228,14 +231,18 @@ fn all_targets() -> Vec<Target> {
             all.push(vnni(pairs));
         }
     } else {
-        println!("NOTE: this CPU multiplies no 8-bit numbers: rounded weights are not tested");
+        println!("NOTE: this CPU has no AVX512_VNNI: rounded weights are tested in pairs alone");
     }
     all
 }
 
-/// Those that multiply rounded weights.
+/// Whether code for a target multiplies rounded weights.
+fn rounds(target: &Target) -> bool {
+    matches!(target, Target::Host(host) if host.byte_products().is_some())
+}
+
+/// Those whose code does.
 fn rounding_targets() -> Vec<Target> {
-    let rounds = |target: &Target| matches!(target, Target::Host(host) if host.rounds());
     all_targets().into_iter().filter(rounds).collect()
 }
 

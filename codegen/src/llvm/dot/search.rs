@@ -9,6 +9,7 @@
 //!
 //! A row whose bounds say nothing (it is not finite, or nearly zero, or too many columns are close) is computed whole.
 
+mod bytes;
 mod decide;
 mod note;
 
@@ -20,8 +21,9 @@ use super::super::{KernelContext, KernelParams, MatrixUnit};
 use super::largest::{Largest, tell_bound};
 use super::left::{Left, LeftRows, Source};
 use super::{Blocking, PANEL, tiles};
+use crate::host::ByteProducts;
 use crate::kernel::dot::left_operand;
-use crate::pack::rounded::{LARGEST, LEAST_LENGTH, MOST_LOST, STEPS, ZERO, rounding};
+use crate::pack::rounded::{LEAST_LENGTH, MOST_LOST, ZERO, rounding};
 use llmc_ir::dtype::DType;
 
 /// Columns of a row that are noted at most.
@@ -57,11 +59,12 @@ const GROUPS: i64 = 32;
 /// Whether the kernel's products are taken in a way that single columns can be computed in.
 pub fn suits(context: &KernelContext<'_>) -> Result<bool, String> {
     let operand = left_operand(&context.kernel.region)?;
-    Ok(context.target.rounds() && !tiles::suit(context, &operand))
+    Ok(context.target.byte_products().is_some() && !tiles::suit(context, &operand))
 }
 
 /// Sizes and addresses while a search is written.
 struct Search {
+    products: ByteProducts,
     k: usize,
     columns: usize,
     most_rows: usize,
@@ -95,6 +98,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let k = operand.k;
     let rows = size(f, &params.args, operand.rows)?;
     let most_rows = context.bounds.max_of(operand.rows);
+    let products = context.target.byte_products().ok_or("the target multiplies no 8-bit numbers")?;
     let largest = Largest::new(f, context, params, (&rows, most_rows))?;
     let columns = largest.columns();
     let runs = int((columns.div_ceil(PANEL) as i64 + RUN - 1) / RUN);
@@ -105,6 +109,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let noted_bytes = most_rows * (MOST_NOTED as usize + TILE) * 4;
     let mut working = |bytes: usize| context.working(f, params, bytes);
     let search = Search {
+        products,
         k,
         columns,
         most_rows,
@@ -162,6 +167,11 @@ impl Search {
         f.offset(&facts, &int(offset))
     }
 
+    /// No step of a row is smaller than its largest element over this: so a number of steps fits two parts.
+    fn steps(&self) -> i64 {
+        (self.products.largest() - 2) << LOW_BITS
+    }
+
     /// 16 elements of a row, of which `exact` is the first.
     fn elements(&self, f: &mut FunctionText, exact: &Value, k: &Value) -> Value {
         let address = f.element(exact, k, self.form.bytes() as i64);
@@ -202,9 +212,13 @@ impl Search {
             let is_bounded = f.binary("and", &large, &finite);
             // Sums of products with numbers of such steps stay within 32 bits.
             let all = sum_lanes(f, &totals[1]);
-            let step = f.binary("fmul", &all, &float_of(F32, LARGE as f64 / (LARGEST as usize * self.k) as f64));
+            let step = f.binary(
+                "fmul",
+                &all,
+                &float_of(F32, LARGE as f64 / (self.products.largest() as usize * self.k) as f64),
+            );
             let largest = max_lanes(f, &totals[2]);
-            let least = f.binary("fmul", &largest, &float_of(F32, 1.0 / STEPS as f64));
+            let least = f.binary("fmul", &largest, &float_of(F32, 1.0 / self.steps() as f64));
             let step = larger(f, &step, &least);
             let per_step = f.binary("fdiv", &float_of(F32, 1.0), &step);
             let nothing = float_of(F32, 0.0);
@@ -222,7 +236,7 @@ impl Search {
                 let negative = f.negate(&number);
                 let lost = fma(f, fused, &negative, &steps, &x);
                 let [size, magnitude] = [&x, &number].map(|value| f.intrinsic("fabs", std::slice::from_ref(value)));
-                let is_large = f.compare("fcmp ogt", &magnitude, &float_of(lanes, LARGEST as f64));
+                let is_large = f.compare("fcmp ogt", &magnitude, &float_of(lanes, self.products.largest() as f64));
                 let number = f.cast("fptosi", &number, ints(TILE));
                 let above = f.binary("add", &number, &int_of(ints(TILE), 1 << (LOW_BITS - 1)));
                 let high = f.binary("ashr", &above, &int_of(ints(TILE), LOW_BITS));

@@ -8,14 +8,18 @@ use super::super::super::step_args::share;
 use super::super::super::text::{F32, FunctionText, I16, I32, I64, Value, float_of, int, int_of};
 use super::super::PANEL;
 use super::super::largest::column_numbers;
+use super::bytes::add_products;
 use super::{
     BOUND, EXCESS, GROUPS, LARGE_SUM, LOST_LENGTH, LOW_BITS, MOST_NOTED, NOTED, OTHER_LENGTH, RUN, STEP, Search,
     parts_stride,
 };
+use crate::host::ByteProducts;
 use crate::pack::rounded::{HEAD_BYTES, panel_bytes};
 
 /// Rows that meet a panel at a time: each has two tiles of sums, and they all lie in registers.
-const ROWS: usize = 12;
+fn rows_at_a_time(products: ByteProducts) -> usize {
+    if products == ByteProducts::InPairs(32) { 3 } else { 12 }
+}
 
 /// Rows that have what is prefetched brought to the first level of cache; more of them take longer, and it can wait for more lines
 /// at once in the second.
@@ -35,7 +39,7 @@ struct Numbers {
 impl Search {
     /// Multiplies all rows with the thread's rounded panels and notes columns.
     pub(super) fn note(&self, f: &mut FunctionText, context: &KernelContext<'_>) {
-        let most = ROWS.min(self.most_rows);
+        let most = rows_at_a_time(self.products).min(self.most_rows);
         let counts: Vec<usize> = (1..=most).collect();
         let bytes = panel_bytes(self.k) as i64;
         let others = f.add(&self.threads, &int(-1));
@@ -111,7 +115,7 @@ impl Search {
                 let rows = sums.chunks(2).zip(0..);
                 let rows = rows.flat_map(|(sums, number)| {
                     let x = f.offset(&x, &int(number * parts_stride(self.part_bytes) as i64));
-                    add_products(f, &x, &lines, sums)
+                    add_products(f, self.products, &x, &lines, sums)
                 });
                 rows.collect()
             })
@@ -134,7 +138,7 @@ impl Search {
             let lines = f.element(numbers, &group, GROUP);
             let lines = load_lines(f, &lines);
             let x = f.element(&high, &group, 4);
-            add_products(f, &x, &lines, sums)
+            add_products(f, self.products, &x, &lines, sums)
         });
         let lows = f.element(&self.sums, row, PANEL as i64 * 4);
         let whole = highs.iter().zip(0..).map(|(high, tile)| {
@@ -194,17 +198,25 @@ impl Search {
                     let columns = column_numbers(f, &first);
                     let place = f.scale(row, MOST_NOTED + TILE as i64);
                     let place = f.add(&place, &noted);
-                    for (list, values) in [(&self.noted, &columns), (&self.uppers, &upper)] {
+                    let lists = [(&self.noted, &columns), (&self.uppers, &upper)].map(|(list, values)| {
                         let to = f.element(list, &place, 4);
-                        // A store under such a mask takes some CPUs a hundred cycles; there is room for what comes behind.
-                        let name = format!("llvm.x86.avx512.mask.compress.{}", values.ty.suffix());
-                        let operands = [values.clone(), values.clone(), near.clone()];
-                        let together = f.call(&name, Some(values.ty), &operands).expect("it has a result");
-                        f.store(&together, &to, 4);
-                    }
-                    let count = f.intrinsic("ctpop", std::slice::from_ref(&bits));
-                    let count = f.cast("zext", &count, I64);
-                    let noted = f.add(&noted, &count);
+                        f.store(values, &to, 4);
+                        to
+                    });
+                    // Those that are near take the first places; there is room for the others.
+                    let count = f.fold(&int(0), &int(TILE as i64), 1, &[int(0)], |f, lane, count| {
+                        for list in &lists {
+                            let [from, to] = [lane, &count[0]].map(|number| f.element(list, number, 4));
+                            let value = f.load(I32, &from, 4);
+                            f.store(&value, &to, 4);
+                        }
+                        let short = f.cast("trunc", lane, I16);
+                        let bit = f.binary("lshr", &bits, &short);
+                        let bit = f.binary("and", &bit, &int_of(I16, 1));
+                        let bit = f.cast("zext", &bit, I64);
+                        vec![f.add(&count[0], &bit)]
+                    });
+                    let noted = f.add(&noted, &count[0]);
                     f.store(&noted, &noted_at, 8);
                     let lower = f.binary("fsub", &about, &off);
                     let exists = f.compare("fcmp olt", &lower, &float_of(floats(TILE), f64::INFINITY));
@@ -224,15 +236,4 @@ fn load_lines(f: &mut FunctionText, at: &Value) -> [Value; 2] {
         let at = f.offset(at, &int(offset));
         f.load(ints(TILE), &at, 64)
     })
-}
-
-/// Adds the products of 4 k of a row, which lie at `x`, with either line to its sums.
-fn add_products(f: &mut FunctionText, x: &Value, lines: &[Value; 2], sums: &[Value]) -> Vec<Value> {
-    let x = f.load(I32, x, 4);
-    let x = f.splat(&x, TILE);
-    let products = sums.iter().zip(lines).map(|(sum, line)| {
-        let operands = [sum.clone(), line.clone(), x.clone()];
-        f.call("llvm.x86.avx512.vpdpbusd.512", Some(ints(TILE)), &operands).expect("it has a result")
-    });
-    products.collect()
 }

@@ -14,6 +14,7 @@ mod tiles;
 mod widened;
 mod work;
 
+use super::deal;
 use super::expression::Tile;
 use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles};
 use super::rows::{Columns, Outputs, emit_rows};
@@ -63,6 +64,8 @@ fn emit_for(
     let parts = context.kernel.region.parts();
     let dot = Dot::of(context, &parts, largest)?;
     let Work { rows, row_block, row_blocks, column_blocks, first, last } = dot.work(f, context, params)?;
+    let is_dealt = largest.is_none() && dot.is_dealt(context, column_blocks);
+    let has_rows = f.compare("icmp sgt", &rows, &int(0));
     let Dot { operand, mut sections, mut blocking, unpacks } = dot;
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
     let end_block = f.div_ceil(&last, &int(column_blocks as i64));
@@ -98,6 +101,11 @@ fn emit_for(
     if context.method == DotMethod::SplitK {
         return split::emit(f, context, params, &left, &sections, &row_blocks);
     }
+    if is_dealt {
+        let mut result = Ok(());
+        f.when(&has_rows, |f| result = emit_dealt(f, context, params, (&left, &sections), column_blocks));
+        return result;
+    }
     let mut result = Ok(());
     f.for_each(&first_block, &end_block, 1, |f, row_block| {
         let (row, count, a) = match left.block(f, context, params, row_block) {
@@ -117,16 +125,38 @@ fn emit_for(
                 f.min(&own, &blocks)
             });
             f.for_each(&start, &end, 1, |f, column_block| {
-                let rows = (&a, &row, &count);
-                let block = if let Left::Tiles(parts) = blocking.left {
-                    let block = tiles::Block { blocking: &blocking, parts, section };
-                    tiles::emit_block(f, context, params, block, rows, column_block)
-                } else {
-                    emit_block(f, context, params, &blocking, section, rows, column_block)
-                };
+                let block = emit_block(f, context, params, &blocking, section, (&a, &row, &count), column_block);
                 result = std::mem::replace(&mut result, Ok(())).and(block);
             });
             base = f.add(&base, &blocks);
+        }
+    });
+    result
+}
+
+/// All blocks of columns of the only block of rows, dealt out among the threads.
+fn emit_dealt(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    params: &KernelParams,
+    (left, sections): (&LeftRows<'_>, &[Section<'_>]),
+    column_blocks: usize,
+) -> Result<(), String> {
+    let (row, count, a) = left.block(f, context, params, &int(0))?;
+    let mut result = Ok(());
+    deal::for_each(f, params, &int(column_blocks as i64), |f, block| {
+        let mut base = 0;
+        for section in sections {
+            let column_block = f.add(block, &int(-base));
+            base += section.blocks() as i64;
+            let [is_behind, is_before] = [("icmp sge", 0), ("icmp slt", section.blocks() as i64)]
+                .map(|(predicate, bound)| f.compare(predicate, &column_block, &int(bound)));
+            let is_here = f.binary("and", &is_behind, &is_before);
+            f.when(&is_here, |f| {
+                let rows = (&a, &row, &count);
+                let block = emit_block(f, context, params, left.blocking, section, rows, &column_block);
+                result = std::mem::replace(&mut result, Ok(())).and(block);
+            });
         }
     });
     result
@@ -177,6 +207,10 @@ fn emit_block(
     (a, row, count): (&Value, &Value, &Value),
     column_block: &Value,
 ) -> Result<(), String> {
+    if let Left::Tiles(parts) = blocking.left {
+        let block = tiles::Block { blocking, parts, section };
+        return tiles::emit_block(f, context, params, block, (a, row, count), column_block);
+    }
     for (product, tile) in section.products.iter().zip(&section.tiles) {
         let weight = panels(params, blocking, product);
         multiply_block(f, context, blocking, section, &weight, [a, tile], count, column_block);

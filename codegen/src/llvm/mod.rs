@@ -4,6 +4,7 @@ mod amx;
 mod attend;
 pub mod compile;
 mod compressed;
+mod deal;
 pub mod device;
 pub mod disassembler;
 mod dot;
@@ -97,11 +98,13 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
         }
         used.push((used_by_program, goals));
     }
+    let mut counters = 0;
     for ((program, kernels), (used, goals)) in model.programs_on(Processor::Cpu).zip(used) {
         let dots = kernels.iter().filter(|kernel| has_ahead(kernel, &program.bounds)).map(|kernel| &kernel.name[..]);
         let dots = dots.collect();
         for goal in goals {
-            step::emit(&mut module, &model.plan, program, workspace, (used, &dots), goal);
+            let layout = step::Layout { workspace, counters: workspace + scratch };
+            counters = counters.max(step::emit(&mut module, &model.plan, program, layout, (used, &dots), goal));
         }
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
@@ -109,7 +112,7 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
     let attributes =
         format!("nounwind \"no-builtins\" \"min-legal-vector-width\"=\"{lanes}\" \"prefer-vector-width\"=\"{lanes}\"");
     let units = module.finish(compile::TRIPLE, &attributes);
-    Ok(ModelText { units, scratch_bytes: (workspace + scratch) as u64 })
+    Ok(ModelText { units, scratch_bytes: (workspace + scratch + counters) as u64 })
 }
 
 /// The name of a kernel's function in the native code.
@@ -243,6 +246,9 @@ struct KernelParams {
     threads: Value,
     /// The thread's number in the step, for barriers.
     physical_thread: Value,
+    /// The counter of the first share, where threads deal items out, and the number of the call in the step: see [`deal`].
+    counters: Value,
+    call: Value,
     inputs: Vec<Value>,
     outputs: Vec<Value>,
     /// The step's slot mapping.
@@ -250,8 +256,16 @@ struct KernelParams {
 }
 
 /// Parameters of every kernel before its operands; [`step`] passes them in this order.
-const COMMON_PARAMS: [(text::Ty, &str); 6] =
-    [(PTR, "args"), (PTR, "scratch"), (PTR, "workspace"), (I64, "thread"), (I64, "threads"), (I64, "physical")];
+const COMMON_PARAMS: [(text::Ty, &str); 8] = [
+    (PTR, "args"),
+    (PTR, "scratch"),
+    (PTR, "workspace"),
+    (I64, "thread"),
+    (I64, "threads"),
+    (I64, "physical"),
+    (PTR, "counters"),
+    (I64, "call"),
+];
 
 fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String> {
     let region = &context.kernel.region;
@@ -297,7 +311,7 @@ fn begin_kernel(
     list.extend(inputs.iter().chain(&outputs).map(|name| (PTR, name.as_str())));
     let (f, values) = FunctionText::new(Role::Kernel, name, &list);
     let mut f = f.with_instructions(instructions(context.target));
-    let [args, scratch, workspace, thread, threads, physical_thread] =
+    let [args, scratch, workspace, thread, threads, physical_thread, counters, call] =
         values[..COMMON_PARAMS.len()].to_vec().try_into().expect("as many as COMMON_PARAMS");
     let operands = &values[COMMON_PARAMS.len()..];
     let slots = step_args::pointer(&mut f, &args, offset_of!(llmc_ir::abi::StepArgs, slots));
@@ -309,6 +323,8 @@ fn begin_kernel(
         thread,
         threads,
         physical_thread,
+        counters,
+        call,
         inputs: inputs.to_vec(),
         outputs: outputs.to_vec(),
         slots,

@@ -300,6 +300,19 @@ impl FunctionText {
         self.define(ty, &format!("load volatile {ty}, {address}, align {align}"))
     }
 
+    /// Loads an integer that other threads write meanwhile.
+    pub fn load_shared(&mut self, address: &Value) -> Value {
+        self.define(I64, &format!("load atomic {I64}, {address} monotonic, align 8"))
+    }
+
+    /// Replaces an integer that other threads write, if it is still the one `expected`. Returns what it was, and whether it was
+    /// that.
+    pub fn replace_shared(&mut self, address: &Value, expected: &Value, next: &Value) -> [Value; 2] {
+        let both = self.define(I64, &format!("cmpxchg {address}, {expected}, {next} monotonic monotonic, align 8"));
+        [(I64, 0), (I1, 1)]
+            .map(|(ty, part)| self.define(ty, &format!("extractvalue {{ {I64}, i1 }} {}, {part}", both.text)))
+    }
+
     /// Stores a value at an address aligned to `align` bytes.
     pub fn store(&mut self, value: &Value, address: &Value, align: usize) {
         self.line(&format!("store {value}, {address}, align {align}"));

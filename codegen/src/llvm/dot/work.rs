@@ -1,5 +1,6 @@
 //! How the work of a dot region is cut: blocks of rows and of columns, and which of them are a thread's.
 
+use super::super::deal;
 use super::super::step_args::{share, size};
 use super::super::text::{FunctionText, Value, int};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
@@ -99,6 +100,14 @@ impl<'r> Dot<'r> {
             false => blocking(context, &operand, &sections, narrow && context.unit == MatrixUnit::Pairs),
         };
         Ok(Dot { operand, sections, blocking, unpacks })
+    }
+
+    /// Whether threads deal its blocks of columns out among themselves: where few rows, which are one block, wait for weights.
+    pub fn is_dealt(&self, context: &KernelContext<'_>, column_blocks: usize) -> bool {
+        context.bounds.one_token_per_sequence
+            && context.method != DotMethod::SplitK
+            && context.bounds.max_of(self.operand.rows) <= self.blocking.rows
+            && column_blocks <= deal::MOST_ITEMS
     }
 
     /// What a thread does of it in a step.

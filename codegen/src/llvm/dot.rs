@@ -2,7 +2,7 @@
 //! of the result while it is in cache.
 //!
 //! Work items are blocks of rows times blocks of columns, fixed by the shapes alone; a thread takes a contiguous range
-//! of them. Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
+//! of them, or, in decode programs, what the threads deal out ([`deal`]). Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
 //! block: f32, or bf16 where the CPU multiplies that faster, in tiles if it has a matrix unit ([`tiles`]).
 
 mod ahead;

@@ -137,7 +137,8 @@ pub fn emit(
         amx::configure(&mut f);
     }
     let own_counters = f.offset(&own, &int(layout.counters as i64));
-    let launches: usize = program.functions.iter().map(|function| function.launches.len()).sum();
+    let functions = program.functions.iter().filter(|_| !dots.is_empty());
+    let launches: usize = functions.map(|function| function.launches.len()).sum();
     for number in 0..launches {
         let counter = f.offset(&own_counters, &int((number * deal::COUNTER_BYTES) as i64));
         f.store(&int(0), &counter, 8);

@@ -53,7 +53,7 @@ impl Panel {
     }
 
     /// The same from a later block on.
-    pub fn from_block(&self, f: &mut FunctionText, block: &Value) -> Panel {
+    pub fn at_block(&self, f: &mut FunctionText, block: &Value) -> Panel {
         let flags = f.offset(&self.flags, block);
         let blocks = f.element(&self.blocks, block, BLOCK as i64);
         Panel { flags, blocks, ..self.clone() }

@@ -205,7 +205,7 @@ impl Call<'_> {
                 let block = Block { registers, shape, rows, tiles, order: Order::Beside, blocks };
                 match (&self.panel, &self.plain) {
                     (Some(panel), Some(plain)) if first == 0 => {
-                        let panel = panel.from_block(f, k32);
+                        let panel = panel.at_block(f, k32);
                         let ahead = block.quarters_ahead(from).in_halves();
                         block.emit_compressed(f, [&a, &c], (&panel, Some(plain)), &ahead);
                     }

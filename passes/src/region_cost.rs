@@ -4,13 +4,11 @@
 use crate::eqsat::analysis::Dependence;
 use crate::eqsat::compare::{other_ways, way};
 use crate::eqsat::cost::{Target, Term, Work};
-use crate::pack::weight_bytes;
 use llmc_ir::dim::Bindings;
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::op::Op;
-use llmc_ir::plan::WeightLayout;
-use llmc_ir::region::{Kernel, Region};
+use llmc_ir::region::Region;
 use llmc_ir::shape::Type;
 
 /// What one launch does, and the element type that its products multiply.
@@ -31,24 +29,6 @@ pub fn region_work(region: &Region, sizes: &Bindings) -> (Work, DType) {
     }
     work.bytes += region.outputs.iter().map(|&output| tensor_bytes(body.ty(output), sizes)).sum::<f64>();
     (work, dtype)
-}
-
-/// What one launch of a planned kernel does: as [`region_work`], with compressed weights read in their layout (without the quarters
-/// that are behind their panels, which differ from layer to layer).
-///
-/// # Errors
-/// If a weight's layout does not go with its shape.
-pub fn kernel_work(kernel: &Kernel, sizes: &Bindings) -> Result<(Work, DType), String> {
-    let (mut work, dtype) = region_work(&kernel.region, sizes);
-    let body = &kernel.region.body;
-    for node in body.topological() {
-        let (Op::Input { index, .. }, Some(tensor)) = (body.op(node), body.ty(node).as_tensor()) else { continue };
-        if let Some(&Some(layout @ WeightLayout::Compressed)) = kernel.weight_layouts.get(*index) {
-            let bytes = weight_bytes(tensor.dtype, &tensor.shape.evaluate(sizes), layout)?;
-            work.bytes += bytes as f64 - input_bytes(&kernel.region, node, sizes);
-        }
-    }
-    Ok((work, dtype))
 }
 
 /// A way in which a kernel could divide its work.

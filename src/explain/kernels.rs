@@ -3,12 +3,13 @@
 
 use super::report::{Kernel, Price, Program, Way};
 use llmc_ir::dim::{Bindings, Bounds};
+use llmc_ir::dtype::DType;
 use llmc_ir::machine::{Machines, Processor};
 use llmc_ir::op::Op;
-use llmc_ir::plan::{self, Operand, Plan};
+use llmc_ir::plan::{self, Operand, Plan, WeightLayout};
 use llmc_ir::region::{self, PlannedModel};
-use llmc_passes::eqsat::cost::{Target, price_of, typical};
-use llmc_passes::region_cost::{self, cache_bytes, input_bytes, kernel_work, tensor_bytes, ways};
+use llmc_passes::eqsat::cost::{Target, Work, price_of, typical};
+use llmc_passes::region_cost::{self, cache_bytes, input_bytes, region_work, tensor_bytes, ways};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A target's name, and the bytes of its functions by symbol.
@@ -28,14 +29,16 @@ pub fn programs(planned: &PlannedModel, machines: &Machines, code: &[CodeSizes])
             *launches.entry(&launch.kernel).or_default() += 1;
             barriers += usize::from(launch.barrier);
         }
+        let compressed = compressed_inputs(&planned.plan, program);
         let describe = |kernel: &region::Kernel| {
             let symbol = llmc_codegen::kernel_symbol(&program.name, &kernel.name);
             let code = if program.processor == Processor::Cpu { code } else { &[] };
             let bytes = code.iter().map(|(name, sizes)| (name.clone(), sizes.get(&symbol).copied().unwrap_or(0)));
             let launches = launches.get(kernel.name.as_str()).copied().unwrap_or(0);
-            describe_kernel(kernel, launches, &Target::of(machine, &program.bounds), bytes.collect())
+            let target = Target::of(machine, &program.bounds);
+            describe_kernel(kernel, launches, &target, (bytes.collect(), &compressed))
         };
-        let kernels: Vec<Kernel> = of_program.iter().map(describe).collect::<Result<_, String>>()?;
+        let kernels: Vec<Kernel> = of_program.iter().map(describe).collect();
         let sum = |part: fn(&Price) -> f64| {
             kernels.iter().map(|kernel| kernel.launches as f64 * part(&kernel.price)).sum::<f64>()
         };
@@ -71,10 +74,10 @@ fn describe_kernel(
     kernel: &region::Kernel,
     launches: usize,
     target: &Target<'_>,
-    code_bytes: BTreeMap<String, u64>,
-) -> Result<Kernel, String> {
+    (code_bytes, compressed): (BTreeMap<String, u64>, &CompressedInputs<'_>),
+) -> Kernel {
     let machine = target.machine;
-    let (work, dtype) = kernel_work(kernel, &target.sizes)?;
+    let (work, dtype) = work(kernel, &target.sizes, compressed);
     let price = price_of(&work, dtype, machine);
     let matrix = machine.matrix_flops(dtype);
     let (unit_flops, peak) = match work.matrix_flops / matrix >= work.vector_flops / machine.vector_flops {
@@ -82,7 +85,7 @@ fn describe_kernel(
         false => (work.vector_flops, machine.vector_flops),
     };
     let flops = work.matrix_flops + work.vector_flops;
-    Ok(Kernel {
+    Kernel {
         name: kernel.name.clone(),
         anchor: kernel.region.anchor.name(),
         launches,
@@ -92,7 +95,41 @@ fn describe_kernel(
         peak,
         ways: ways(&kernel.region, target).into_iter().map(as_reported).collect(),
         code_bytes,
-    })
+    }
+}
+
+/// Bytes of the compressed weights that launches of a kernel take as an input, by the kernel's name and the input's number: the
+/// mean of all.
+type CompressedInputs<'p> = BTreeMap<(&'p str, usize), f64>;
+
+fn compressed_inputs<'p>(plan: &Plan, program: &'p plan::Program) -> CompressedInputs<'p> {
+    let mut sums: BTreeMap<(&str, usize), [f64; 2]> = BTreeMap::new();
+    for call in &program.calls {
+        for launch in &program.functions[call.function].launches {
+            for (input, operand) in launch.inputs.iter().enumerate() {
+                let Operand::Weight { slot } = operand else { continue };
+                let weight = call.weights.get(*slot).and_then(|&index| plan.weights.get(index));
+                if let Some(weight) = weight.filter(|weight| weight.layout == WeightLayout::Compressed) {
+                    let [bytes, count] = sums.entry((&launch.kernel, input)).or_default();
+                    *bytes += weight.bytes as f64;
+                    *count += 1.0;
+                }
+            }
+        }
+    }
+    sums.into_iter().map(|(input, [bytes, count])| (input, bytes / count)).collect()
+}
+
+/// What one launch of a kernel does, and the element type that its products multiply.
+fn work(kernel: &region::Kernel, sizes: &Bindings, compressed: &CompressedInputs<'_>) -> (Work, DType) {
+    let (mut work, dtype) = region_work(&kernel.region, sizes);
+    for node in kernel.region.body.topological() {
+        let Op::Input { index, .. } = kernel.region.body.op(node) else { continue };
+        if let Some(bytes) = compressed.get(&(kernel.name.as_str(), *index)) {
+            work.bytes += bytes - input_bytes(&kernel.region, node, sizes);
+        }
+    }
+    (work, dtype)
 }
 
 fn as_reported(region_cost::Way { name, seconds, chosen }: region_cost::Way) -> Way {

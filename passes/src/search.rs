@@ -182,36 +182,15 @@ mod tests {
     use super::*;
     use crate::instrument::Instrument;
     use crate::pipeline::{Options, run_pipeline};
-    use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
-    use llmc_ir::dim::{Dim, Symbol};
-    use llmc_ir::module::{Argument, Call, LOGITS, Module};
-    use llmc_ir::plan::{ModelFacts, StepInput};
-    use llmc_ir::shape::Type;
+    use llmc_ir::builder::Numerics;
+    use llmc_ir::plan::ModelFacts;
+    use llmc_ir::testing::head_module;
 
     const BATCH: usize = 64;
 
     /// What a model whose head has so many columns searches by, per decode program.
     fn searches(columns: usize, k: usize, rounded_rate: Option<f64>) -> Vec<(String, Option<usize>)> {
-        let numerics = Numerics::new(DType::BF16);
-        let mut b = FunctionBuilder::new("embed", numerics);
-        let ids = b.step(StepInput::TokenIds);
-        let table = b.matrix("rows", columns, k);
-        let x = b.add(Op::Gather, &[table, ids]);
-        let embed = b.finish(&[x]).unwrap();
-        let mut b = FunctionBuilder::new("head", numerics);
-        let x = b.param("x", Type::tensor(DType::BF16, &[Dim::from(Symbol::Tokens), k.into()]));
-        let rows = b.step(StepInput::SampleRows);
-        let sampled = b.add(Op::Gather, &[x, rows]);
-        let logits = b.linear(sampled, "head", (k, columns), Bias::Absent);
-        let head = b.finish(&[logits]).unwrap();
-        let call = |function: &str, arguments: &[&str], result: &str| Call {
-            function: function.into(),
-            scope: String::new(),
-            arguments: arguments.iter().map(|name| Argument::Value((*name).into())).collect(),
-            results: vec![result.into()],
-        };
-        let calls = vec![call("embed", &[], "x"), call("head", &["x"], LOGITS)];
-        let module = Module { name: "Head".into(), functions: vec![embed, head], calls };
+        let module = head_module(Numerics::new(DType::BF16), columns, columns, k);
         let facts = ModelFacts {
             architecture: "Head".into(),
             dtype: DType::BF16,

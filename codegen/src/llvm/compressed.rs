@@ -106,16 +106,9 @@ impl Panel {
         let high = f.binary("lshr", both, &int_of(both.ty, 4));
         let table = f.shuffle(&self.codes, &self.codes, 0..bytes);
         let found = |codes: Value| {
-            let part = |part: usize| {
-                let codes = f.shuffle(&codes, &codes, part * bytes..(part + 1) * bytes);
+            f.in_parts([&codes], bytes, |f, [codes]| {
                 f.call(name, Some(codes.ty), &[table.clone(), codes]).expect("it has a result")
-            };
-            let mut found: Vec<Value> = (0..LINE / bytes).map(part).collect();
-            while found.len() > 1 {
-                let lanes = 2 * found[0].ty.lanes;
-                found = found.chunks(2).map(|pair| f.shuffle(&pair[0], &pair[1], 0..lanes)).collect();
-            }
-            found.remove(0)
+            })
         };
         [low, high].map(found).into()
     }

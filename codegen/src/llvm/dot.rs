@@ -2,8 +2,9 @@
 //! of the result while it is in cache.
 //!
 //! Work items are blocks of rows times blocks of columns, fixed by the shapes alone; a thread takes a contiguous range
-//! of them, or, in decode programs, what the threads deal out ([`deal`]). Rows of the left operand are brought into the form that the inner kernel reads once per thread and row
-//! block: f32, or bf16 where the CPU multiplies that faster, in tiles if it has a matrix unit ([`tiles`]).
+//! of them, or, in decode programs, what the threads deal out ([`deal`]). Rows of the left operand are brought into the form
+//! that the inner kernel reads once per thread and row block: f32, or bf16 where the CPU multiplies that faster, in tiles if
+//! it has a matrix unit ([`tiles`]).
 
 mod ahead;
 mod largest;
@@ -14,6 +15,7 @@ mod tiles;
 mod widened;
 mod work;
 
+use super::compressed::{Plain, unpack};
 use super::deal;
 use super::expression::Tile;
 use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles};
@@ -189,6 +191,21 @@ impl Panels {
         let head = if self.is_compressed { compressed::head(self.k) } else { 0 };
         let blocks = f.offset(&panel, &int(head as i64));
         f.element(&blocks, block, self.block_bytes() as i64)
+    }
+
+    /// Makes some blocks of a compressed panel plain, from block `first` on: how many, and where to. What it reads is prefetched
+    /// `ahead` bytes before, if nothing else does that.
+    fn unpack(
+        &self,
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        (panel, first): (&Value, &Value),
+        (plain, ahead): (Plain, Option<usize>),
+        (blocks, to): (usize, &Value),
+    ) {
+        let unpack = unpack(context.multiplies, context.module, context.registers, (self.k, plain, ahead));
+        let panel = self.panel(f, panel);
+        f.call_local(&unpack, &[panel, first.clone(), int(blocks as i64), to.clone()]);
     }
 
     /// Bytes of a panel's 32 k.

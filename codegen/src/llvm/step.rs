@@ -7,7 +7,7 @@ use super::step_args::{barrier, pointer, step_input, trace};
 use super::text::{FunctionText, I32, I64, ModuleText, PTR, Role, Value, int};
 use super::{MatrixUnit, ahead_symbol, amx, deal, goal_symbol, kernel_symbol};
 use llmc_ir::abi::StepArgs;
-use llmc_ir::plan::{Goal, Launch, Operand, Plan, PlannedCall, Program};
+use llmc_ir::plan::{Goal, Launch, Operand, Plan, PlannedCall, PlannedFunction, Program};
 use std::collections::BTreeSet;
 use std::mem::offset_of;
 
@@ -66,7 +66,7 @@ impl<'a> Frame<'a> {
 
     /// A launch of a function, in the call of a number.
     fn site(&self, function: usize, number: usize, call: &Value) -> Site<'a> {
-        let before: usize = self.program.functions[..function].iter().map(|function| function.launches.len()).sum();
+        let before = launches(&self.program.functions[..function]);
         let launch = &self.program.functions[function].launches[number];
         Site { launch, goal: self.goal_of(function, number), counter: before + number, call: call.clone() }
     }
@@ -87,8 +87,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Writes the entry point of a program for a goal, `llmc_<program>(args, thread, threads)` for logits. A thread whose kernels use tiles has them
-/// from here to the end of the step.
+/// Writes the entry point of a program for a goal, `llmc_<program>(args, thread, threads)` for logits. A thread whose kernels
+/// use tiles has them from here to the end of the step. Returns the bytes of a thread's counters.
 pub fn emit(
     module: &mut ModuleText,
     plan: &Plan,
@@ -137,9 +137,8 @@ pub fn emit(
         amx::configure(&mut f);
     }
     let own_counters = f.offset(&own, &int(layout.counters as i64));
-    let functions = program.functions.iter().filter(|_| !dots.is_empty());
-    let launches: usize = functions.map(|function| function.launches.len()).sum();
-    for number in 0..launches {
+    let counted = if dots.is_empty() { 0 } else { launches(&program.functions) };
+    for number in 0..counted {
         let counter = f.offset(&own_counters, &int((number * deal::COUNTER_BYTES) as i64));
         f.store(&int(0), &counter, 8);
     }
@@ -162,7 +161,12 @@ pub fn emit(
         amx::release(&mut f);
     }
     module.add(f.finish());
-    launches * deal::COUNTER_BYTES
+    counted * deal::COUNTER_BYTES
+}
+
+/// How many launches functions have.
+fn launches(functions: &[PlannedFunction]) -> usize {
+    functions.iter().map(|function| function.launches.len()).sum()
 }
 
 /// Consecutive calls of one function, behind so many calls of others.

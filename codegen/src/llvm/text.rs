@@ -379,6 +379,27 @@ impl FunctionText {
         self.define(a.ty.with_lanes(list.len()), &format!("shufflevector {a}, {b}, {mask}"))
     }
 
+    /// Vectors of one number of lanes, worked on so many lanes at a time: `body` gets a part of each and returns what becomes of
+    /// it.
+    pub fn in_parts<const N: usize>(
+        &mut self,
+        vectors: [&Value; N],
+        lanes: usize,
+        mut body: impl FnMut(&mut Self, [Value; N]) -> Value,
+    ) -> Value {
+        let all = vectors[0].ty.lanes;
+        let part = |part: usize| {
+            let own = vectors.map(|vector| self.shuffle(vector, vector, part * lanes..(part + 1) * lanes));
+            body(self, own)
+        };
+        let mut parts: Vec<Value> = (0..all / lanes).map(part).collect();
+        while parts.len() > 1 {
+            let lanes = 2 * parts[0].ty.lanes;
+            parts = parts.chunks(2).map(|pair| self.shuffle(&pair[0], &pair[1], 0..lanes)).collect();
+        }
+        parts.remove(0)
+    }
+
     /// The lower (0) or upper (1) half of a vector's lanes.
     pub fn half(&mut self, vector: &Value, upper: usize) -> Value {
         let lanes = vector.ty.lanes / 2;

@@ -15,6 +15,7 @@
 
 mod example;
 mod grow;
+mod head;
 mod random;
 mod steps;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 
 pub use example::{example_module, example_weight};
 pub use grow::random_function;
+pub use head::head_module;
 pub use random::Random;
 pub use steps::{StepSizes, random_module};
 

@@ -8,44 +8,15 @@ use llmc_differential::case::{Build, Case, Limits, Target};
 use llmc_differential::compiled::Compiled;
 use llmc_differential::pool::Pool;
 use llmc_differential::targets;
-use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
-use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::builder::Numerics;
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::{StepInputs, Tensor};
-use llmc_ir::module::{Argument, Call, LOGITS, Module};
-use llmc_ir::op::Op;
-use llmc_ir::plan::StepInput;
-use llmc_ir::shape::Type;
-use llmc_ir::testing::Random;
+use llmc_ir::testing::{Random, head_module};
 use llmc_passes::fuse::Epilogues;
 use std::collections::BTreeMap;
 
 /// Kinds of rows that sequences have, by token.
 const KINDS: usize = 12;
-
-/// A table of rows and a head.
-fn module(numerics: Numerics, columns: usize, k: usize) -> Module {
-    let mut b = FunctionBuilder::new("embed", numerics);
-    let ids = b.step(StepInput::TokenIds);
-    let table = b.matrix("rows", KINDS, k);
-    let x = b.add(Op::Gather, &[table, ids]);
-    let x = b.to_matrix_type(x);
-    let embed = b.finish(&[x]).expect("tables are well-typed");
-    let mut b = FunctionBuilder::new("head", numerics);
-    let x = b.param("x", Type::tensor(numerics.matrix, &[Dim::from(Symbol::Tokens), k.into()]));
-    let rows = b.step(StepInput::SampleRows);
-    let sampled = b.add(Op::Gather, &[x, rows]);
-    let logits = b.linear(sampled, "head", (k, columns), Bias::Absent);
-    let head = b.finish(&[logits]).expect("logits are well-typed");
-    let call = |function: &str, arguments: &[&str], result: &str| Call {
-        function: function.into(),
-        scope: String::new(),
-        arguments: arguments.iter().map(|name| Argument::Value((*name).into())).collect(),
-        results: vec![result.into()],
-    };
-    let calls = vec![call("embed", &[], "x"), call("head", &["x"], LOGITS)];
-    Module { name: "Head".into(), functions: vec![embed, head], calls }
-}
 
 /// A row of a kind: usual ones, some with few large elements as trained models have, and hard ones.
 fn row(random: &mut Random, kind: usize, k: usize) -> Vec<f64> {
@@ -178,7 +149,7 @@ fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize)
     let weights: BTreeMap<String, Tensor> = tensors.into_iter().map(|(name, it)| (name.to_owned(), it)).collect();
     let limits = Limits { max_context: 64, max_batch: 30, prefill_chunk: 30 };
     let build = Build { target: target.clone(), without: vec!["dequant".into()], epilogues: Epilogues::Separate };
-    let case = Case { module: module(numerics, columns, k), weights, limits, build };
+    let case = Case { module: head_module(numerics, KINDS, columns, k), weights, limits, build };
     let planned = case.plan(&case.usual_programs().unwrap()).unwrap();
     let rounds = host.byte_products().is_some() && dtype == DType::BF16;
     let decodes = planned.plan.programs.iter().filter(|program| program.bounds.one_token_per_sequence);

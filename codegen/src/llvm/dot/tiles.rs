@@ -3,11 +3,11 @@
 //!
 //! Rows are brought into tiles once per row block. A panel of a weight then stays in the first-level cache while all rows
 //! of the block pass by, and the next panel is brought closer meanwhile. Long sums are cut, so that what passes by stays
-//! in the second-level cache; between the cuts sums wait in memory as f32. A compressed panel is unpacked once for all rows of the block. The work behind a group of rows is done beside the
-//! products of the next group: tiles take 16 cycles for a product, in which vector instructions can run.
+//! in the second-level cache; between the cuts sums wait in memory as f32. A compressed panel is unpacked once for all rows
+//! of the block. The work behind a group of rows is done beside the products of the next group: tiles take 16 cycles for a product, in which vector instructions can run.
 
 use super::super::amx::{BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, TILE_BYTES, by_row_tiles, for_groups};
-use super::super::compressed::{Plain, unpack};
+use super::super::compressed::Plain;
 use super::super::math::ints;
 use super::super::multiply::Start;
 use super::super::text::{FunctionText, I16, Value, int, int_of};
@@ -334,10 +334,7 @@ impl Part<'_> {
         let b = match &blocking.unpacked {
             Some(memory) if weight.is_compressed => {
                 let ahead = (self.ahead() == 0).then_some(context.target.tuning.prefetch_bytes);
-                let what = (weight.k, Plain::Bf16, ahead);
-                let unpack = unpack(context.multiplies, context.module, context.registers, what);
-                let panel = weight.panel(f, &panel);
-                f.call_local(&unpack, &[panel, block, int(self.depth as i64), memory.clone()]);
+                weight.unpack(f, context, (&panel, &block), (Plain::Bf16, ahead), (self.depth, memory));
                 memory.clone()
             }
             _ => weight.block(f, &panel, &block),

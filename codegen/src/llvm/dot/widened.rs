@@ -3,7 +3,7 @@
 //! forms would take the registers of sums, and every block of rows would widen them again, and look up what is compressed.
 
 use super::super::KernelContext;
-use super::super::compressed::{Plain, unpack};
+use super::super::compressed::Plain;
 use super::super::math::{bf16_pairs_to_f32, ints};
 use super::super::multiply::{Shape, Start, TILE, Tiles, clear};
 use super::super::text::{FunctionText, I64, PTR, Role, Value, int};
@@ -55,9 +55,7 @@ pub fn multiply_panel(
         let next = weight.block(f, panel, &behind);
         if weight.is_compressed {
             // The turns of the products before have prefetched it.
-            let unpack = unpack(context.multiplies, context.module, context.registers, (weight.k, Plain::F32, None));
-            let panel = weight.panel(f, panel);
-            f.call_local(&unpack, &[panel, block, int(k as i64 / 32), memory.clone()]);
+            weight.unpack(f, context, (panel, &block), (Plain::F32, None), (k / 32, memory));
         } else {
             let widen = widen(context, k);
             let from = weight.block(f, panel, &block);

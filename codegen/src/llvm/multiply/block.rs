@@ -7,11 +7,6 @@ use super::{LINE, LeftForm, Level, Registers, Shape, Start, TILE, Tiles};
 use llmc_ir::plan::compressed;
 use std::ops::Range;
 
-/// Rows that have what is prefetched brought to the first level. More of them take longer, and it can wait for more lines at
-/// once in the second: on Zen 4 steps of SmolLM2 gain 7 % with four rows, 16 % with six and 10 % with eight that way, and
-/// lose 10 % with two and 7 % with three.
-const MOST_TO_FIRST: usize = 3;
-
 /// In which order tiles of B in bf16 are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -47,10 +42,7 @@ impl Ahead {
         let from = f.offset(&self.from, &before);
         for line in 0..self.lines {
             let at = f.offset(&from, &int(line as i64 * LINE));
-            match self.level {
-                Level::First => f.prefetch(&at),
-                Level::Second => f.prefetch_to_second_level(&at),
-            }
+            self.level.prefetch(f, &at);
         }
     }
 }
@@ -204,13 +196,17 @@ impl Block<'_> {
     /// CPUs with AVX-512, which follow what is read in the order of memory: on Zen 4 a step of Qwen2.5-0.5B takes 13 to 16 %
     /// less time so with one to three rows. On Zen 3, where looking up takes longer, one of SmolLM2 takes 14 % more.
     pub fn quarters_ahead(&self, from: Value) -> Ahead {
-        let lines = if self.rows <= MOST_TO_FIRST && !self.registers.are_few { 0 } else { self.tiles * LINES_READ };
+        let lines = if Level::of_rows(self.rows) == Level::First && !self.registers.are_few {
+            0
+        } else {
+            self.tiles * LINES_READ
+        };
         Ahead { from, step: int(lines as i64 * LINE), lines, level: self.level() }
     }
 
     /// Where it brings what it prefetches.
     fn level(&self) -> Level {
-        if self.rows <= MOST_TO_FIRST { self.shape.prefetch } else { Level::Second }
+        Level::of_rows(self.rows).max(self.shape.prefetch)
     }
 
     /// All k of B in bf16: for every 32 of them some tiles together, then the next ones. `turns` came before.

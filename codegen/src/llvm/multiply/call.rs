@@ -42,7 +42,8 @@ pub fn emit(multiplies: &mut Multiplies, module: &mut ModuleText, registers: &Re
     let Rows { unit, most } = shape.rows;
     let counts = |unit: usize, most: usize| (unit..=most).step_by(unit).collect::<Vec<usize>>();
     if most <= tallest {
-        call.one(&mut f, &counts(unit, most), [&int(0), &rows], &Share::whole(&ahead));
+        let share = Share::whole(&ahead);
+        f.for_count(&counts(unit, most), &rows, &mut |f, rows| call.block(f, rows, &int(0), &share));
     } else if registers.are_few || tallest == beside {
         call.deal_out(&mut f, tallest, &rows, &ahead);
     } else {
@@ -108,27 +109,16 @@ impl Call<'_> {
             let (number, blocks) = (number.clone(), blocks.clone());
             let is_first = f.compare("icmp eq", &number, &int(0));
             let share = Share { ahead, number, blocks, order: Order::Beside, keeps: self.plain.is_some() };
-            let Some(plain) = &self.plain else { return self.one(f, &counts, [&start, &count], &share) };
+            let Some(plain) = &self.plain else {
+                return f.for_count(&counts, &count, &mut |f, rows| self.block(f, rows, &start, &share));
+            };
             // The first block keeps what it looked up for the others.
-            f.when(&is_first, |f| self.one(f, &counts, [&start, &count], &share));
+            f.when(&is_first, |f| f.for_count(&counts, &count, &mut |f, rows| self.block(f, rows, &start, &share)));
             let is_later = f.compare("icmp ne", &share.number, &int(0));
             let shape = &self.plain_shape();
             let later = Call { shape, b: plain.clone(), panel: None, plain: None, ..self.clone() };
-            f.when(&is_later, |f| later.one(f, &counts, [&start, &count], &share));
+            f.when(&is_later, |f| f.for_count(&counts, &count, &mut |f, rows| later.block(f, rows, &start, &share)));
         });
-    }
-
-    /// One block of `rows` rows, which are one of `counts`, from `row` on.
-    fn one(&self, f: &mut FunctionText, counts: &[usize], [row, rows]: [&Value; 2], share: &Share) {
-        if let &[count] = counts {
-            self.block(f, count, row, share);
-            return;
-        }
-        let (fewer, more) = counts.split_at(counts.len() / 2);
-        let is_more = f.compare("icmp sge", rows, &int(more[0] as i64));
-        let is_fewer = f.compare("icmp slt", rows, &int(more[0] as i64));
-        f.when(&is_fewer, |f| self.one(f, fewer, [row, rows], share));
-        f.when(&is_more, |f| self.one(f, more, [row, rows], share));
     }
 
     /// `rows` rows from `row` on, with as many tiles at a time as registers hold.

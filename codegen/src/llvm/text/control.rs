@@ -108,6 +108,18 @@ impl FunctionText {
         first.iter().zip(&second).map(phi).collect()
     }
 
+    /// Runs `body` for that of some numbers, in ascending order, which `count` is.
+    pub fn for_count(&mut self, counts: &[usize], count: &Value, body: &mut dyn FnMut(&mut Self, usize)) {
+        if let &[only] = counts {
+            return body(self, only);
+        }
+        let (fewer, more) = counts.split_at(counts.len() / 2);
+        let [is_more, is_fewer] =
+            ["icmp sge", "icmp slt"].map(|predicate| self.compare(predicate, count, &int_of(count.ty, more[0] as i64)));
+        self.when(&is_fewer, |f| f.for_count(fewer, count, body));
+        self.when(&is_more, |f| f.for_count(more, count, body));
+    }
+
     /// A loop that carries values and runs at least once: `body` gets the current values and returns the next ones, and
     /// whether it runs again.
     pub fn repeat(

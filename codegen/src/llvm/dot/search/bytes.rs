@@ -38,16 +38,9 @@ fn in_pairs(f: &mut FunctionText, bytes: usize, [sum, line, x]: [&Value; 3]) -> 
     };
     let [line, x] = [line, x].map(|all| f.cast("bitcast", all, I8.with_lanes(LINE)));
     let ones = int_of(I16.with_lanes(bytes / 2), 1);
-    let part = |part: usize| {
-        let operands = [&line, &x].map(|all| f.shuffle(all, all, part * bytes..(part + 1) * bytes));
+    let products = f.in_parts([&line, &x], bytes, |f, operands| {
         let pairs = f.call(pairs, Some(ones.ty), &operands).expect("it has a result");
         f.call(fours, Some(ints(bytes / 4)), &[pairs, ones.clone()]).expect("it has a result")
-    };
-    let parts: Vec<Value> = (0..LINE / bytes).map(part).collect();
-    let products = match &parts[..] {
-        [low, high] => f.shuffle(low, high, 0..TILE),
-        [whole, ..] => whole.clone(),
-        [] => panic!("a line is not longer than two vectors"),
-    };
+    });
     f.binary("add", sum, &products)
 }

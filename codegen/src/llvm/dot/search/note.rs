@@ -21,10 +21,6 @@ fn rows_at_a_time(products: ByteProducts) -> usize {
     if products == ByteProducts::InPairs(32) { 3 } else { 12 }
 }
 
-/// Rows that have what is prefetched brought to the first level of cache; more of them take longer, and it can wait for more lines
-/// at once in the second.
-const MOST_TO_FIRST: usize = 3;
-
 /// Bytes of 4 k of a panel.
 const GROUP: i64 = 128;
 
@@ -57,7 +53,7 @@ impl Search {
                 let [distance, skipped] = [&int(context.target.tuning.prefetch_bytes as i64), &skipped]
                     .map(|bytes| f.select(&is_first, bytes, &int(0)));
                 let panel = Numbers { first: numbers.clone(), distance, skipped };
-                self.multiply_some(f, context, &counts, [&start, &count], &panel);
+                f.for_count(&counts, &count, &mut |f, rows| self.multiply(f, context, rows, &start, &panel));
             });
             f.for_each(&int(0), &self.rows, 1, |f, row| {
                 let sums = self.whole_sums(f, row, &numbers);
@@ -66,29 +62,10 @@ impl Search {
         });
     }
 
-    /// Multiplies the lower parts of `rows` rows, which are one of `counts`, with a panel.
-    fn multiply_some(
-        &self,
-        f: &mut FunctionText,
-        context: &KernelContext<'_>,
-        counts: &[usize],
-        [row, rows]: [&Value; 2],
-        panel: &Numbers,
-    ) {
-        if let &[count] = counts {
-            self.multiply(f, context, count, row, panel);
-            return;
-        }
-        let (fewer, more) = counts.split_at(counts.len() / 2);
-        let is_more = f.compare("icmp sge", rows, &int(more[0] as i64));
-        let is_fewer = f.compare("icmp slt", rows, &int(more[0] as i64));
-        f.when(&is_fewer, |f| self.multiply_some(f, context, fewer, [row, rows], panel));
-        f.when(&is_more, |f| self.multiply_some(f, context, more, [row, rows], panel));
-    }
-
+    /// Multiplies the lower parts of `rows` rows with a panel.
     fn multiply(&self, f: &mut FunctionText, context: &KernelContext<'_>, rows: usize, row: &Value, panel: &Numbers) {
         let [low, ..] = self.parts_of(f, row);
-        let level = if rows <= MOST_TO_FIRST { Level::First } else { Level::Second };
+        let level = Level::of_rows(rows);
         let none = vec![int_of(ints(TILE), 0); rows * 2];
         // What is so far ahead of the last lines lies behind the panel.
         let all = self.k.div_ceil(4) as i64;
@@ -106,10 +83,7 @@ impl Search {
                 let next = f.offset(&lines, &distance);
                 for line in [0, 64] {
                     let next = f.offset(&next, &int(line));
-                    match level {
-                        Level::First => f.prefetch(&next),
-                        Level::Second => f.prefetch_to_second_level(&next),
-                    }
+                    level.prefetch(f, &next);
                 }
                 let lines = load_lines(f, &lines);
                 let rows = sums.chunks(2).zip(0..);

@@ -1,0 +1,32 @@
+//! A model that is nothing but a table of rows and a head.
+
+use crate::builder::{Bias, FunctionBuilder, Numerics};
+use crate::dim::{Dim, Symbol};
+use crate::module::{Argument, Call, LOGITS, Module};
+use crate::op::Op;
+use crate::plan::StepInput;
+use crate::shape::Type;
+
+/// Logits are products of rows of the table `rows`, `[rows, k]`, which tokens choose, with `head.weight`, `[columns, k]`.
+pub fn head_module(numerics: Numerics, rows: usize, columns: usize, k: usize) -> Module {
+    let mut b = FunctionBuilder::new("embed", numerics);
+    let ids = b.step(StepInput::TokenIds);
+    let table = b.matrix("rows", rows, k);
+    let x = b.add(Op::Gather, &[table, ids]);
+    let x = b.to_matrix_type(x);
+    let embed = b.finish(&[x]).expect("tables are well-typed");
+    let mut b = FunctionBuilder::new("head", numerics);
+    let x = b.param("x", Type::tensor(numerics.matrix, &[Dim::from(Symbol::Tokens), k.into()]));
+    let rows = b.step(StepInput::SampleRows);
+    let sampled = b.add(Op::Gather, &[x, rows]);
+    let logits = b.linear(sampled, "head", (k, columns), Bias::Absent);
+    let head = b.finish(&[logits]).expect("logits are well-typed");
+    let call = |function: &str, arguments: &[&str], result: &str| Call {
+        function: function.into(),
+        scope: String::new(),
+        arguments: arguments.iter().map(|name| Argument::Value((*name).into())).collect(),
+        results: vec![result.into()],
+    };
+    let calls = vec![call("embed", &[], "x"), call("head", &["x"], LOGITS)];
+    Module { name: "Head".into(), functions: vec![embed, head], calls }
+}

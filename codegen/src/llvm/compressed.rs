@@ -1,7 +1,7 @@
 //! Reading of compressed weights ([`llmc_ir::plan::WeightLayout::Compressed`]): four bits of an element are looked up and give its
 //! upper byte, which is put beside the lower one. 128 elements take three loads and ten instructions between registers.
 
-use super::math::{bf16_pairs_to_f32, ints};
+use super::math::ints;
 use super::multiply::{Multiplies, Registers};
 use super::text::{FunctionText, I1, I8, I16, I64, ModuleText, PTR, Role, Value, int, int_of};
 use llmc_ir::plan::compressed::{BLOCK, CODES, CODES_AT, QUARTER, QUARTERS, TILES, head};
@@ -12,6 +12,9 @@ const LINE: usize = 64;
 /// Lines of a quarter of a tile, and those of them whose codes lie in one half of their bytes.
 pub const LINES: usize = 4;
 const LINES_OF_HALF: usize = 2;
+
+/// Lines of upper bytes that a flagged quarter has.
+const FLAGGED_LINES: usize = 2;
 
 /// What looks up 8-bit numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct Panel {
     flags: Value,
     /// The address of the first block.
     pub blocks: Value,
+    /// The tile that is the first one.
+    tile: usize,
     look_up: LookUp,
 }
 
@@ -49,7 +54,7 @@ impl Panel {
         let flags = f.offset(&flags, first);
         let blocks = f.offset(panel, &int(head(k) as i64));
         let blocks = f.element(&blocks, first, BLOCK as i64);
-        Panel { codes, flags, blocks, look_up: registers.look_up }
+        Panel { codes, flags, blocks, tile: 0, look_up: registers.look_up }
     }
 
     /// The same from a later block on.
@@ -59,11 +64,18 @@ impl Panel {
         Panel { flags, blocks, ..self.clone() }
     }
 
-    /// The flags of a block.
+    /// The same from a later tile on.
+    pub fn of_tile(&self, f: &mut FunctionText, tile: usize) -> Panel {
+        let blocks = f.offset(&self.blocks, &int((tile * QUARTER) as i64));
+        Panel { blocks, tile: self.tile + tile, ..self.clone() }
+    }
+
+    /// The flags of a block, from those of the first tile on.
     pub fn flags(&self, f: &mut FunctionText, block: &Value) -> Value {
         let flags = f.offset(&self.flags, block);
         let flags = f.load(I8, &flags, 1);
-        f.cast("zext", &flags, I64)
+        let flags = f.cast("zext", &flags, I64);
+        if self.tile == 0 { flags } else { f.binary("lshr", &flags, &int(self.tile as i64)) }
     }
 
     /// The quarter of a tile at an address, whose flag is the lowest bit of `flags`.
@@ -76,6 +88,11 @@ impl Panel {
             |f| {
                 let distance = f.load(I64, &coded, 8);
                 let upper = f.offset(&coded, &distance);
+                // Behind them are those that come next: they are too far apart in time for the CPU's prefetchers.
+                for line in 2 * FLAGGED_LINES..3 * FLAGGED_LINES {
+                    let later = f.offset(&upper, &int((line * LINE) as i64));
+                    f.prefetch(&later);
+                }
                 [0, 1].map(|number| load_bytes(f, &upper, number)).into()
             },
             |f| {
@@ -164,37 +181,17 @@ fn load_bytes(f: &mut FunctionText, base: &Value, number: usize) -> Value {
     f.load(I8.with_lanes(LINE), &at, LINE)
 }
 
-/// What a part of a panel becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plain {
-    /// As it is in [`llmc_ir::plan::WeightLayout::Panels`].
-    Bf16,
-    /// `[k][32 rows]` in f32.
-    F32,
-}
-
-impl Plain {
-    /// Bytes of a panel per k.
-    pub fn bytes(self) -> usize {
-        match self {
-            Plain::Bf16 => 64,
-            Plain::F32 => 128,
-        }
-    }
-}
-
-/// The name of a function `(panel: ptr, first: i64, blocks: i64, to: ptr)` that makes plain numbers of so many blocks of a
-/// panel of rows of `k` elements, from block `first` on. What it reads it prefetches `ahead` bytes before, if
-/// nothing else does. Emitted on first use.
+/// The name of a function `(panel: ptr, first: i64, blocks: i64, to: ptr)` that makes so many blocks of a panel of rows of `k`
+/// elements what they are in [`llmc_ir::plan::WeightLayout::Panels`], from block `first` on. What it reads it prefetches
+/// `ahead` bytes before, if nothing else does. Emitted on first use.
 pub fn unpack(
     multiplies: &mut Multiplies,
     module: &mut ModuleText,
     registers: &Registers,
-    (k, plain, ahead): (usize, Plain, Option<usize>),
+    (k, ahead): (usize, Option<usize>),
 ) -> String {
-    let kind = if plain == Plain::F32 { "widen" } else { "unpack" };
     let prefetches = ahead.map_or(String::new(), |ahead| format!("_p{ahead}"));
-    let name = format!("{kind}_compressed_k{k}{prefetches}");
+    let name = format!("unpack_compressed_k{k}{prefetches}");
     if !multiplies.is_new(&name) {
         return name;
     }
@@ -203,28 +200,13 @@ pub fn unpack(
     let [panel, first, blocks, to] = values.try_into().expect("four parameters");
     let panel = Panel::at(&mut f, registers, &panel, k, &first);
     panel.for_quarters(&mut f, &blocks, ahead, |f, [block, tile, quarter], lines| {
-        let to = f.element(&to, block, 32 * plain.bytes() as i64);
-        match plain {
-            Plain::Bf16 => {
-                let to = f.element(&to, tile, PLAIN_TILE as i64);
-                let to = f.element(&to, quarter, (LINES * LINE) as i64);
-                for number in 0..LINES {
-                    let line = lines.line(f, number);
-                    let to = f.offset(&to, &int((number * LINE) as i64));
-                    f.store(&line, &to, LINE);
-                }
-            }
-            Plain::F32 => {
-                let to = f.element(&to, tile, LINE as i64);
-                let to = f.element(&to, quarter, (LINES * 2 * plain.bytes()) as i64);
-                for number in 0..LINES {
-                    let line = lines.line(f, number);
-                    for (odd, value) in bf16_pairs_to_f32(f, &line).iter().enumerate() {
-                        let to = f.offset(&to, &int(((2 * number + odd) * plain.bytes()) as i64));
-                        f.store(value, &to, LINE);
-                    }
-                }
-            }
+        let to = f.element(&to, block, (TILES * PLAIN_TILE) as i64);
+        let to = f.element(&to, tile, PLAIN_TILE as i64);
+        let to = f.element(&to, quarter, (LINES * LINE) as i64);
+        for number in 0..LINES {
+            let line = lines.line(f, number);
+            let to = f.offset(&to, &int((number * LINE) as i64));
+            f.store(&line, &to, LINE);
         }
     });
     module.add(f.finish());

@@ -9,16 +9,16 @@
 mod ahead;
 mod largest;
 mod left;
+mod parts;
 pub mod search;
 mod split;
 mod tiles;
-mod widened;
 mod work;
 
-use super::compressed::{Plain, unpack};
+use super::compressed::unpack;
 use super::deal;
 use super::expression::Tile;
-use super::multiply::{Level, Rows, Shape, Start, TILE, Tiles};
+use super::multiply::{Distance, Level, Rows, Shape, Start, TILE, Tiles};
 use super::rows::{Columns, Outputs, emit_rows};
 use super::step_args::size;
 use super::text::{FunctionText, Value, int};
@@ -76,7 +76,7 @@ fn emit_for(
     if unpacks {
         let bytes = match blocking.left {
             Left::Tiles(parts) => parts.panel_bytes(),
-            _ if context.registers.are_few => widened::bytes(blocking.k),
+            _ if blocking.in_parts => parts::bytes(blocking.k),
             Left::InPlace | Left::Copied(_) | Left::Pairs => {
                 context.registers.kept_bytes(longest_part(context, blocking.k), blocking.most_rows)
             }
@@ -200,10 +200,10 @@ impl Panels {
         f: &mut FunctionText,
         context: &mut KernelContext<'_>,
         (panel, first): (&Value, &Value),
-        (plain, ahead): (Plain, Option<usize>),
+        ahead: Option<usize>,
         (blocks, to): (usize, &Value),
     ) {
-        let unpack = unpack(context.multiplies, context.module, context.registers, (self.k, plain, ahead));
+        let unpack = unpack(context.multiplies, context.module, context.registers, (self.k, ahead));
         let panel = self.panel(f, panel);
         f.call_local(&unpack, &[panel, first.clone(), int(blocks as i64), to.clone()]);
     }
@@ -297,7 +297,7 @@ fn multiply_part(
     let (a_stride, c_stride) = (blocking.a_stride, section.c_stride);
     let rows_of_call = Rows { unit: 1, most: blocking.most_rows };
     let tiles = PANEL / TILE;
-    let ahead = Some(context.target.tuning.prefetch_bytes);
+    let ahead = Distance::Fixed(context.target.tuning.prefetch_bytes);
     let prefetch = Level::First;
     let SumPart { start, length: k, sums } = part;
     let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start: sums, rows: rows_of_call, ahead, prefetch };
@@ -308,9 +308,9 @@ fn multiply_part(
     f.for_each(&int(0), &panels, 1, |f, panel| {
         let number = f.add(&first_panel, panel);
         let c = f.element(c, panel, (PANEL * 4) as i64);
-        if let (Some(memory), DType::BF16, true) = (&blocking.unpacked, weight.dtype, context.registers.are_few) {
+        if blocking.in_parts && weight.dtype == DType::BF16 {
             let of = (weight, &number, &block);
-            return widened::multiply_panel(f, context, memory, of, [&a, &c], (rows, &shape));
+            return parts::multiply_panel(f, context, blocking.unpacked.as_ref(), of, [&a, &c], (rows, &shape));
         }
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         let b = match weight.is_compressed {

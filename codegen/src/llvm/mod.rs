@@ -109,8 +109,12 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
     }
     let lanes = if target.has("avx512f") { "512" } else { "256" };
     // Without builtins a loop does not become a call of the C library.
-    let attributes =
+    let mut attributes =
         format!("nounwind \"no-builtins\" \"min-legal-vector-width\"=\"{lanes}\" \"prefer-vector-width\"=\"{lanes}\"");
+    if registers.are_few {
+        // By its model of a generic CPU, LLVM loads what rows are multiplied by so early that sums leave their registers.
+        attributes += " \"tune-cpu\"=\"znver3\"";
+    }
     let units = module.finish(compile::TRIPLE, &attributes);
     Ok(ModelText { units, scratch_bytes: (workspace + scratch + counters) as u64 })
 }

@@ -50,12 +50,6 @@ pub enum Tiles {
         /// Length of the panel's rows, of which the sums may be a part.
         row: usize,
     },
-    /// f32, `[k][2 tiles][16 columns]`, made of bf16 for this call. What lies `ahead` of it is made f32 for the next one:
-    /// the turns of the call prefetch it evenly.
-    Widened {
-        /// Bytes that a tile's columns for one k take before they are made f32.
-        narrow_line: usize,
-    },
 }
 
 impl Tiles {
@@ -64,7 +58,7 @@ impl Tiles {
         match self {
             Tiles::Bf16 { .. } => (k * TILE * 2) as i64,
             Tiles::Compressed { .. } => (k / 32 * compressed::BLOCK / compressed::TILES) as i64,
-            Tiles::F32 { .. } | Tiles::Widened { .. } => (k * TILE * 4) as i64,
+            Tiles::F32 { .. } => (k * TILE * 4) as i64,
         }
     }
 
@@ -73,7 +67,7 @@ impl Tiles {
         match self {
             Tiles::Bf16 { block_stride, .. } => block_stride as i64,
             Tiles::Compressed { .. } => compressed::BLOCK as i64,
-            Tiles::F32 { .. } | Tiles::Widened { .. } => panic!("blocks are of bf16"),
+            Tiles::F32 { .. } => panic!("blocks are of bf16"),
         }
     }
 
@@ -82,7 +76,6 @@ impl Tiles {
         match self {
             Tiles::Bf16 { tile_stride, .. } | Tiles::F32 { tile_stride, .. } => tile_stride,
             Tiles::Compressed { .. } => compressed::QUARTER,
-            Tiles::Widened { .. } => TILE * 4,
         }
     }
 }
@@ -145,10 +138,24 @@ pub struct Shape {
     pub start: Start,
     /// How many rows a call brings.
     pub rows: Rows,
-    /// The distance in bytes from B to what is prefetched: as much as B has, in the order of memory. `None`: each call says it.
-    pub ahead: Option<usize>,
+    /// What is prefetched.
+    pub ahead: Distance,
     /// Where few rows bring that. More of them take their time with it, and bring it to the second level.
     pub prefetch: Level,
+}
+
+/// The distance in bytes from B to what is prefetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Distance {
+    /// Always the same. As much is prefetched as B has, in the order of memory.
+    Fixed(usize),
+    /// Each call says it, and where it is not 0, as much is prefetched.
+    OfCall,
+    /// Each call says it, and all its turns together prefetch evenly what the next call needs.
+    OfTurns {
+        /// Bytes that a line of B takes there, which holds two k of a tile.
+        line: usize,
+    },
 }
 
 /// A level of cache.
@@ -225,12 +232,19 @@ impl Registers {
     fn heights(&self, layout: Tiles) -> [usize; 2] {
         let [in_turn, beside, _] = self.rows;
         match layout {
-            Tiles::Compressed { .. } if self.are_few => [beside; 2],
+            // Halves of the tiles, not of the rows.
+            Tiles::Compressed { .. } if self.are_few => [2 * beside, beside],
             // Others than VPERMB take a register for a mask as well.
             Tiles::Compressed { .. } if self.look_up != LookUp::Many => [2 * (beside - 1), beside - 1],
             Tiles::Compressed { .. } => [in_turn, beside],
-            Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Widened { .. } => [in_turn, beside],
+            Tiles::Bf16 { .. } | Tiles::F32 { .. } => [in_turn, beside],
         }
+    }
+
+    /// Rows that meet compressed weights as they come where registers are few. More of them would look them up again.
+    pub fn most_in_passing(&self) -> usize {
+        let [in_turn, _] = self.heights(Tiles::Compressed { row: 0 });
+        in_turn
     }
 
     /// Whether functions for so many rows have memory to keep what they look up in compressed panels: some rows do that for
@@ -274,7 +288,6 @@ impl Multiplies {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
             Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
             Tiles::Compressed { row } => format!("compressed_{row}"),
-            Tiles::Widened { narrow_line } => format!("widened_{narrow_line}"),
         };
         let tallest = registers.tallest(shape);
         // Functions for many rows have the blocks of few in common.
@@ -290,7 +303,11 @@ impl Multiplies {
             Rows { most, .. } if most > tallest => "any".to_owned(),
             Rows { unit, most } => format!("{unit}_{most}"),
         };
-        let ahead = shape.ahead.map_or(String::new(), |bytes| format!("_p{bytes}"));
+        let ahead = match shape.ahead {
+            Distance::Fixed(bytes) => format!("_p{bytes}"),
+            Distance::OfCall => String::new(),
+            Distance::OfTurns { line } => format!("_turns{line}"),
+        };
         let level = if shape.prefetch == Level::Second { "_l2" } else { "" };
         let start = if shape.start == Start::Zero { "set" } else { "add" };
         let name = format!(

@@ -31,6 +31,9 @@ fn case(seed: u64, config: &Config, target: Option<&Target>) -> Option<Case> {
     if seed.is_multiple_of(2) {
         without.push(source.choose(&optional).name.to_owned());
     }
+    if source.below(4) == 0 {
+        without.push("compress".to_owned());
+    }
     let epilogues = if source.below(4) == 0 { Epilogues::Separate } else { Epilogues::Fused };
     let target = target.cloned().unwrap_or_else(|| targets[(seed % targets.len() as u64) as usize].clone());
     Some(Case { module, weights, limits: LIMITS, build: Build { target, without, epilogues } })

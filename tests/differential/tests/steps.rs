@@ -29,7 +29,8 @@ fn case(seed: u64, target: Option<Target>) -> Case {
     let targets = targets::runnable();
     let target = target.unwrap_or_else(|| targets[(seed % targets.len() as u64) as usize].clone());
     let epilogues = if seed.is_multiple_of(3) { Epilogues::Separate } else { Epilogues::Fused };
-    Case { module, weights, limits: LIMITS, build: Build { target, without: vec![], epilogues } }
+    let without = if seed % 5 == 4 { vec!["compress".to_owned()] } else { vec![] };
+    Case { module, weights, limits: LIMITS, build: Build { target, without, epilogues } }
 }
 
 /// `target` `None`: CPU levels take turns.

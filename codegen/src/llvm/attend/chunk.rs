@@ -6,7 +6,7 @@ use super::state::State;
 use super::{Attend, CHUNK, Item, SPLIT};
 use crate::llvm::KernelContext;
 use crate::llvm::memory::load_index;
-use crate::llvm::multiply::{LeftForm, Level, Shape, Start, TILE, Tiles};
+use crate::llvm::multiply::{Distance, LeftForm, Level, Shape, Start, TILE, Tiles};
 use crate::llvm::text::{FunctionText, I64, Value, int};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::AttendMethod;
@@ -74,7 +74,7 @@ impl Attend {
         let (left, start, rows_of_call, prefetch) = (self.query_form, Start::Zero, self.rows, Level::Second);
         let k = self.padded;
         // A block's values.
-        let ahead = Some(context.kv.half_bytes());
+        let ahead = Distance::Fixed(context.kv.half_bytes());
         let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start, rows: rows_of_call, ahead, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {
@@ -102,7 +102,7 @@ impl Attend {
         let (a_stride, c_stride) = (self.score_stride, State::stride(self.padded));
         let (left, start, rows_of_call, prefetch) = (LeftForm::Wide, Start::Memory, self.rows, Level::Second);
         let k = KV_BLOCK_POSITIONS;
-        let ahead = None;
+        let ahead = Distance::OfCall;
         let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start, rows: rows_of_call, ahead, prefetch };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
         f.for_each(&int(0), blocks, 1, |f, block| {

@@ -130,8 +130,16 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         first: params.thread.clone(),
         threads: params.threads.clone(),
     };
-    let blocking =
-        Blocking { k, rows: most_rows, most_rows, row_unit: 1, a_stride: exact_stride, left, unpacked: None };
+    let blocking = Blocking {
+        k,
+        rows: most_rows,
+        most_rows,
+        row_unit: 1,
+        a_stride: exact_stride,
+        left,
+        in_parts: false,
+        unpacked: None,
+    };
     let rows = LeftRows {
         blocking: &blocking,
         dtype: operand.dtype,

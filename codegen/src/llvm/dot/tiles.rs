@@ -7,7 +7,6 @@
 //! of the block. The work behind a group of rows is done beside the products of the next group: tiles take 16 cycles for a product, in which vector instructions can run.
 
 use super::super::amx::{BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, TILE_BYTES, by_row_tiles, for_groups};
-use super::super::compressed::Plain;
 use super::super::math::ints;
 use super::super::multiply::Start;
 use super::super::text::{FunctionText, I16, Value, int, int_of};
@@ -43,7 +42,16 @@ pub fn blocking(context: &KernelContext<'_>, operand: &LeftOperand) -> Blocking 
     let rows = most_rows.next_multiple_of(GROUP);
     let parts = Parts::of(operand.k, tuning);
     let a_stride = (parts.whole + 1) * parts.depth() * ROW_BYTES;
-    Blocking { k: operand.k, rows, most_rows, row_unit: GROUP, a_stride, left: Left::Tiles(parts), unpacked: None }
+    Blocking {
+        k: operand.k,
+        rows,
+        most_rows,
+        row_unit: GROUP,
+        a_stride,
+        left: Left::Tiles(parts),
+        in_parts: false,
+        unpacked: None,
+    }
 }
 
 /// Copies rows of bf16 into tiles, with zeros to the end of a tile of k. Rows to the end of the last tile are left as
@@ -334,7 +342,7 @@ impl Part<'_> {
         let b = match &blocking.unpacked {
             Some(memory) if weight.is_compressed => {
                 let ahead = (self.ahead() == 0).then_some(context.target.tuning.prefetch_bytes);
-                weight.unpack(f, context, (&panel, &block), (Plain::Bf16, ahead), (self.depth, memory));
+                weight.unpack(f, context, (&panel, &block), ahead, (self.depth, memory));
                 memory.clone()
             }
             _ => weight.block(f, &panel, &block),

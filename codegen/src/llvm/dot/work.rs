@@ -6,7 +6,7 @@ use super::super::text::{FunctionText, Value, int};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
 use super::largest::Largest;
 use super::left::Left;
-use super::{tiles, widened};
+use super::{parts, tiles};
 use crate::kernel::domain::Domain;
 use crate::kernel::dot::{LeftOperand, PANEL, Product, Products, left_operand, products};
 use llmc_ir::dtype::DType;
@@ -26,7 +26,9 @@ pub struct Blocking {
     pub row_unit: usize,
     pub a_stride: usize,
     pub left: Left,
-    /// Where a part of a weight is made plain, if it is: f32 where registers are few, or else bf16.
+    /// Whether weights in bf16 are taken in [`parts`].
+    pub in_parts: bool,
+    /// Where a part of a compressed weight is made plain, if it is.
     pub unpacked: Option<Value>,
 }
 
@@ -87,17 +89,18 @@ impl<'r> Dot<'r> {
             DotMethod::Gemm => 2 * PANEL,
             DotMethod::Gemv | DotMethod::SplitK => PANEL,
         };
-        let unpacks = match by_tiles {
-            true => are_compressed(&all),
-            false if context.registers.are_few => widened::suit(context, &operand, &all),
-            false => are_compressed(&all) && context.registers.keep(context.bounds.max_of(operand.rows)),
-        };
+        let in_parts = !by_tiles && parts::suit(context, &operand, &all);
+        let keeps = in_parts || context.registers.keep(context.bounds.max_of(operand.rows));
+        let unpacks = are_compressed(&all) && (by_tiles || keeps);
         let sections =
             parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, (by_tiles, largest)));
         let sections: Vec<Section<'r>> = sections.collect();
         let blocking = match by_tiles {
             true => tiles::blocking(context, &operand),
-            false => blocking(context, &operand, &sections, narrow && context.unit == MatrixUnit::Pairs),
+            false => {
+                let pairs = narrow && context.unit == MatrixUnit::Pairs;
+                Blocking { in_parts, ..blocking(context, &operand, &sections, pairs) }
+            }
         };
         Ok(Dot { operand, sections, blocking, unpacks })
     }
@@ -193,5 +196,5 @@ fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Sect
     let most = context.target.tuning.block_rows.next_multiple_of(block).max(2 * block);
     let rows = (ROW_BLOCK_BYTES / a_stride / block * block).clamp(2 * block, most);
     let most_rows = context.bounds.max_of(operand.rows).min(rows);
-    Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, unpacked: None }
+    Blocking { k, rows, most_rows, row_unit: ROW_UNIT, a_stride, left, in_parts: false, unpacked: None }
 }

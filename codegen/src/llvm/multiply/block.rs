@@ -81,11 +81,7 @@ impl Block<'_> {
                 }
             }
             Tiles::Compressed { .. } => panic!("compressed panels have blocks of their own"),
-            Tiles::F32 { .. } | Tiles::Widened { .. } => {
-                let (tile_stride, k_stride) = match self.shape.layout {
-                    Tiles::F32 { tile_stride, k_stride } => (tile_stride, k_stride),
-                    _ => (TILE * 4, self.shape.tiles * TILE * 4),
-                };
+            Tiles::F32 { tile_stride, k_stride } => {
                 f.fold(&int(0), &int(self.shape.k as i64), 1, &sums, |f, k, sums| {
                     let a = f.element(a, k, 4);
                     let b = f.element(b, k, k_stride as i64);
@@ -277,6 +273,20 @@ impl Block<'_> {
         tiles: &Range<usize>,
         sums: &mut [Value],
     ) {
+        if self.registers.are_few {
+            // Registers hold columns in one form at a time, of one k: the line is loaded for each.
+            for odd in [0, 1] {
+                let column = |tile| {
+                    let at = f.offset(b, &int((tile * tile_stride + step * 64) as i64));
+                    let line = f.load_anew(ints(TILE), &at, 64);
+                    let [even_column, odd_column] = bf16_pairs_to_f32(f, &line);
+                    if odd == 1 { odd_column } else { even_column }
+                };
+                let columns: Vec<Value> = tiles.clone().map(column).collect();
+                self.accumulate(f, (a, step * 8 + odd * 4), tiles, &columns, sums);
+            }
+            return;
+        }
         let line = |tile| Block::line(f, ints(TILE), b, tile * tile_stride + step * 64);
         let lines: Vec<Value> = tiles.clone().map(line).collect();
         self.pair_of_lines(f, (a, step), tiles, &lines, sums);

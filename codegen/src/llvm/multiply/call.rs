@@ -5,7 +5,7 @@ use super::super::math::floats;
 use super::super::step_args::share;
 use super::super::text::{FunctionText, I64, ModuleText, PTR, Role, Value, float_of, int};
 use super::block::{Ahead, Block, Order};
-use super::{Level, Multiplies, Registers, Rows, Shape, Start, TILE, Tiles};
+use super::{Distance, Level, Multiplies, Registers, Rows, Shape, Start, TILE, Tiles};
 
 /// Rows that read tiles in turn at most, while registers hold sums of all tiles: an element of A is loaded for each tile
 /// then, and more rows would wait for that.
@@ -19,7 +19,7 @@ pub const BLOCKS_OF_HALVES: usize = 4;
 /// the order of memory. More are blocks of two tiles, of which the first brings B into cache.
 pub fn emit(multiplies: &mut Multiplies, module: &mut ModuleText, registers: &Registers, shape: &Shape, name: &str) {
     let mut params = vec![(PTR, "a"), (PTR, "b"), (PTR, "c"), (I64, "rows")];
-    params.extend(shape.ahead.is_none().then_some((I64, "ahead")));
+    params.extend((!matches!(shape.ahead, Distance::Fixed(_))).then_some((I64, "ahead")));
     let is_compressed = matches!(shape.layout, Tiles::Compressed { .. });
     params.extend(is_compressed.then_some((I64, "first")));
     let panel_params = params.len();
@@ -28,12 +28,12 @@ pub fn emit(multiplies: &mut Multiplies, module: &mut ModuleText, registers: &Re
     let (mut f, values) = FunctionText::new(Role::Kernel, name, &params);
     let [a, b, c, rows] = values[..4].to_vec().try_into().expect("four parameters");
     let ahead = match shape.ahead {
-        Some(bytes) => int(bytes as i64),
-        None => values[4].clone(),
+        Distance::Fixed(bytes) => int(bytes as i64),
+        Distance::OfCall | Distance::OfTurns { .. } => values[4].clone(),
     };
     let panel = match shape.layout {
         Tiles::Compressed { row } => Some(Panel::at(&mut f, registers, &b, row, &values[panel_params - 1])),
-        Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Widened { .. } => None,
+        Tiles::Bf16 { .. } | Tiles::F32 { .. } => None,
     };
     let tallest = registers.tallest(shape);
     let [_, beside] = registers.heights(shape.layout);
@@ -99,9 +99,9 @@ impl Call<'_> {
             let (start, end) = share(f, rows, number, &blocks);
             let count = f.binary("sub nsw", &end, &start);
             // Behind the first block what it prefetched is there, unless each has its own share.
-            let ahead = match self.shape.layout {
-                Tiles::Widened { .. } => ahead.clone(),
-                _ => {
+            let ahead = match self.shape.ahead {
+                Distance::OfTurns { .. } => ahead.clone(),
+                Distance::Fixed(_) | Distance::OfCall => {
                     let is_first = f.compare("icmp eq", number, &int(0));
                     f.select(&is_first, ahead, &int(0))
                 }
@@ -147,9 +147,9 @@ impl Call<'_> {
                 let c = f.element(&c, tile, (TILE * 4) as i64);
                 let blocks = int((shape.k / 32) as i64);
                 let block = Block { registers: self.registers, shape, rows, tiles, order, blocks };
-                let ahead = match shape.layout {
-                    Tiles::Widened { narrow_line } => self.turns(f, tiles, (tile, narrow_line), share),
-                    _ => {
+                let ahead = match shape.ahead {
+                    Distance::OfTurns { line } => self.turns(f, tiles, (tile, line), share),
+                    Distance::Fixed(_) | Distance::OfCall => {
                         let from = f.element(from, tile, shape.layout.tile_bytes(shape.k));
                         block.lines_ahead(from)
                     }
@@ -159,7 +159,10 @@ impl Call<'_> {
         };
         match shape.layout {
             Tiles::Bf16 { block_stride, .. }
-                if order == Order::InTurn && tiles < shape.tiles && tile_stride < block_stride =>
+                if order == Order::InTurn
+                    && tiles < shape.tiles
+                    && tile_stride < block_stride
+                    && !self.registers.are_few =>
             {
                 self.halves(f, rows, [&a, &c, &from]);
             }
@@ -173,7 +176,7 @@ impl Call<'_> {
     }
 
     /// Rows that have no registers for sums of all tiles, in two halves that have: one waits for some k of the other, so that B
-    /// is read from memory once. Each prefetches half of what follows.
+    /// is read from memory once. Each prefetches half of what follows. They are of rows, or of tiles where registers are few.
     fn halves(&self, f: &mut FunctionText, rows: usize, [a, c, from]: [&Value; 3]) {
         if self.shape.start == Start::Zero {
             clear(f, c, self.shape.c_stride, self.shape.tiles * TILE, &int(rows as i64));
@@ -182,19 +185,29 @@ impl Call<'_> {
         let all = int((shape.k / 32) as i64);
         let block_stride = shape.layout.block_bytes();
         let plain_shape = Shape { start: Start::Memory, ..self.plain_shape() };
+        let [first, second] = [0..rows.div_ceil(2), rows.div_ceil(2)..rows];
+        let halves = match self.registers.are_few {
+            true => [(0..rows, 0..1), (0..rows, 1..2)],
+            false => [(first, 0..shape.tiles), (second, 0..shape.tiles)],
+        };
         f.for_each(&int(0), &all, BLOCKS_OF_HALVES as i64, |f, k32| {
             let left = f.binary("sub nsw", &all, k32);
             let blocks = f.min(&left, &int(BLOCKS_OF_HALVES as i64));
             let a = f.element(a, k32, (32 * shape.left.bytes()) as i64);
             let from = f.element(from, k32, block_stride);
             let behind = f.element(&from, &blocks, block_stride / 2);
-            for (first, rows, from) in [(0, rows.div_ceil(2), from), (rows.div_ceil(2), rows / 2, behind)] {
-                let a = f.offset(&a, &int((first * shape.a_stride) as i64));
-                let c = f.offset(c, &int((first * shape.c_stride) as i64));
-                let (registers, tiles, blocks) = (self.registers, shape.tiles, blocks.clone());
-                let block = Block { registers, shape, rows, tiles, order: Order::Beside, blocks };
+            for ((rows, tiles), from) in halves.iter().zip([from, behind]) {
+                let a = f.offset(&a, &int((rows.start * shape.a_stride) as i64));
+                let c = f.offset(c, &int((rows.start * shape.c_stride + tiles.start * TILE * 4) as i64));
+                let (registers, blocks) = (self.registers, blocks.clone());
+                let block =
+                    Block { registers, shape, rows: rows.len(), tiles: tiles.len(), order: Order::Beside, blocks };
                 match (&self.panel, &self.plain) {
-                    (Some(panel), Some(plain)) if first == 0 => {
+                    (Some(panel), None) => {
+                        let panel = panel.at_block(f, k32).of_tile(f, tiles.start);
+                        block.emit_compressed(f, [&a, &c], (&panel, None), &block.quarters_ahead(from));
+                    }
+                    (Some(panel), Some(plain)) if rows.start == 0 => {
                         let panel = panel.at_block(f, k32);
                         let ahead = block.quarters_ahead(from).in_halves();
                         block.emit_compressed(f, [&a, &c], (&panel, Some(plain)), &ahead);
@@ -214,19 +227,19 @@ impl Call<'_> {
         });
     }
 
-    /// What each k of a block prefetches for the next call, from tile number `tile` on and `tiles` at a time.
-    fn turns(&self, f: &mut FunctionText, tiles: usize, (tile, narrow_line): (&Value, usize), share: &Share) -> Ahead {
+    /// What each turn of a block prefetches for the next call, from tile number `tile` on and `tiles` at a time.
+    fn turns(&self, f: &mut FunctionText, tiles: usize, (tile, line): (&Value, usize), share: &Share) -> Ahead {
         let passes = (self.shape.tiles / tiles) as i64;
         let all = f.scale(&share.blocks, passes);
-        let above = f.add(&all, &int((self.shape.tiles * narrow_line) as i64 - 1));
+        let above = f.add(&all, &int((self.shape.tiles * line) as i64 - 1));
         let step = f.binary("sdiv", &above, &all);
         let pass = f.binary("sdiv", tile, &int(tiles as i64));
         let before = f.scale(&share.number, passes);
         let before = f.add(&before, &pass);
-        let before = f.scale(&before, self.shape.k as i64);
+        let before = f.scale(&before, self.shape.k as i64 / 2);
         let before = f.binary("mul nsw", &before, &step);
         let from = f.offset(&self.b, &share.ahead);
-        Ahead { from: f.offset(&from, &before), step, lines: 1, level: Level::First }
+        Ahead { from: f.offset(&from, &before), step, lines: tiles, level: Level::First }
     }
 }
 

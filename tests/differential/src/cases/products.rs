@@ -80,8 +80,9 @@ pub fn case(
     });
     let weights = weights.collect();
     let epilogues = if sizes.outputs.is_multiple_of(2) { Epilogues::Fused } else { Epilogues::Separate };
-    // Narrow weights are widened in the product, or while compiling.
-    let without = if sizes.inner.is_multiple_of(2) { vec![] } else { vec!["dequant".to_owned()] };
+    // Narrow weights are widened in the product, or while compiling; some are compressed.
+    let left_out = [("dequant", !sizes.inner.is_multiple_of(2)), ("compress", sizes.outputs % 3 == 1)];
+    let without = left_out.iter().filter(|(_, is_left_out)| *is_left_out).map(|(pass, _)| (*pass).to_owned()).collect();
     let case = Case { module, weights, limits, build: Build { target, without, epilogues } };
     let mut tokens = |count: usize| (0..count).map(|_| random.below(ROWS) as i32).collect();
     let steps = counts.iter().map(|counts| (0..).zip(*counts).map(|(id, &count)| (id, tokens(count))).collect());

@@ -2,7 +2,7 @@
 
 use super::super::super::math::larger;
 use super::super::super::memory::load_index;
-use super::super::super::multiply::{Block, Level, Order, Rows, Shape, Start, TILE, Tiles};
+use super::super::super::multiply::{Block, Distance, Level, Order, Rows, Shape, Start, TILE, Tiles};
 use super::super::super::text::{F32, FunctionText, I32, I64, Value, float_of, int};
 use super::super::super::{KernelContext, KernelParams};
 use super::super::PANEL;
@@ -97,7 +97,7 @@ impl Search {
             c_stride: TILES * TILE * 4,
             start: Start::Zero,
             rows: Rows { unit: 1, most: 1 },
-            ahead: Some(0),
+            ahead: Distance::Fixed(0),
             prefetch: Level::First,
         };
         let blocks = int((k / 32) as i64);

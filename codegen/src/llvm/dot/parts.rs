@@ -1,0 +1,96 @@
+//! Products of bf16 weights where registers are few: a panel is taken in parts that stay in the first-level cache while all blocks of
+//! rows meet them. What is compressed is looked up once, into working memory; blocks widen what they read.
+
+use super::super::KernelContext;
+use super::super::multiply::{Distance, Rows, Shape, Start, TILE, Tiles, clear};
+use super::super::text::{FunctionText, I64, Value, int};
+use super::Panels;
+use crate::kernel::dot::{LeftOperand, PANEL, Products};
+use llmc_ir::dtype::DType;
+
+/// k of a part, at most.
+const LONGEST_PART: usize = 256;
+/// Rows of a program at least. One or two are done when their weights have arrived, and take a weight as it comes.
+const FEWEST_ROWS: usize = 3;
+/// Bytes of a panel per k in bf16.
+const BYTES: usize = PANEL * 2;
+
+/// Whether a region's weights are taken in parts. This goes by the program; every sum has the same bits either way.
+pub fn suit(context: &KernelContext<'_>, operand: &LeftOperand, products: &[Products]) -> bool {
+    let mut products = products.iter().flat_map(|products| &products.products);
+    context.registers.are_few
+        && context.bounds.max_of(operand.rows) >= FEWEST_ROWS
+        && products.any(|product| product.dtype == DType::BF16)
+}
+
+/// Working memory that a part takes, for sums of this length.
+pub fn bytes(k: usize) -> usize {
+    k.next_multiple_of(32).min(LONGEST_PART) * BYTES
+}
+
+/// `C = A B` or `C += A B` for a panel of a weight, by its number, from block `first` of 32 k on. `shape` says how it is
+/// multiplied as a whole, as compressed weights are by a few rows.
+pub fn multiply_panel(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    memory: Option<&Value>,
+    (weight, panel, first): (&Panels, &Value, &Value),
+    [a, c]: [&Value; 2],
+    (rows, shape): (&Value, &Shape),
+) {
+    if !weight.is_compressed {
+        return multiply_parts(f, context, memory, (weight, panel, first), [a, c], (rows, shape));
+    }
+    let most = context.registers.most_in_passing();
+    let pass = f.compare("icmp sle", rows, &int(most as i64));
+    f.when(&pass, |f| {
+        let shape = Shape { rows: Rows { unit: 1, most: most.min(shape.rows.most) }, ..shape.clone() };
+        let multiply = context.multiplies.get(context.module, context.registers, &shape);
+        let b = weight.panel(f, panel);
+        f.call_local(&multiply, &[a.clone(), b, c.clone(), rows.clone(), first.clone()]);
+    });
+    let exceed = f.compare("icmp sgt", rows, &int(most as i64));
+    f.when(&exceed, |f| multiply_parts(f, context, memory, (weight, panel, first), [a, c], (rows, shape)));
+}
+
+fn multiply_parts(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    memory: Option<&Value>,
+    (weight, panel, first): (&Panels, &Value, &Value),
+    [a, c]: [&Value; 2],
+    (rows, shape): (&Value, &Shape),
+) {
+    if shape.start == Start::Zero {
+        clear(f, c, shape.c_stride, PANEL, rows);
+    }
+    let part = shape.k.div_ceil(shape.k.div_ceil(LONGEST_PART)).next_multiple_of(32);
+    let whole = int((shape.k / part) as i64);
+    let mut multiply_part = |f: &mut FunctionText, number: &Value, k: usize| {
+        let before = f.scale(number, part as i64 / 32);
+        let block = f.add(first, &before);
+        let a = f.element(a, number, (part * 4) as i64);
+        let behind = f.add(&block, &int(k as i64 / 32));
+        let next = weight.block(f, panel, &behind);
+        let from = match memory {
+            Some(memory) if weight.is_compressed => {
+                // The turns of the products before have prefetched it.
+                weight.unpack(f, context, (panel, &block), None, (k / 32, memory));
+                memory.clone()
+            }
+            _ => weight.block(f, panel, &block),
+        };
+        let layout = Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 };
+        let ahead = Distance::OfTurns { line: weight.block_bytes() * TILE / PANEL / 16 };
+        let shape = Shape { k, layout, ahead, start: Start::Memory, ..shape.clone() };
+        let multiply = context.multiplies.get(context.module, context.registers, &shape);
+        let [to, at] = [&next, &from].map(|address| f.cast("ptrtoint", address, I64));
+        let ahead = f.binary("sub", &to, &at);
+        f.call_local(&multiply, &[a, from, c.clone(), rows.clone(), ahead]);
+    };
+    f.for_each(&int(0), &whole, 1, |f, number| multiply_part(f, number, part));
+    let rest = shape.k % part;
+    if rest > 0 {
+        multiply_part(f, &whole, rest);
+    }
+}

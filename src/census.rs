@@ -18,7 +18,7 @@ const PANELS_AT_ONCE: usize = 256;
 pub struct Census(BTreeMap<String, Vec<u32>>);
 
 impl Census {
-    /// Counts the weights in bf16 that a model multiplies by and does nothing else with. `progress` hears elements counted and in all;
+    /// Counts the weights in bf16 that a model multiplies by, and besides at most looks up by rows. `progress` hears elements counted and in all;
     /// its error ends the counting.
     ///
     /// # Errors
@@ -69,10 +69,10 @@ impl Census {
     }
 }
 
-/// The sizes of weights in bf16 that are only multiplied by, by checkpoint key.
+/// The sizes of weights in bf16 that are multiplied by, and besides at most looked up by rows, by checkpoint key.
 fn multiplied(module: &Module) -> BTreeMap<String, [usize; 2]> {
     let mut found = BTreeMap::new();
-    let mut others = BTreeSet::new();
+    let (mut multiplied, mut others) = (BTreeSet::new(), BTreeSet::new());
     for call in &module.calls {
         let Some(function) = module.function(&call.function) else { continue };
         let graph = &function.graph;
@@ -80,9 +80,14 @@ fn multiplied(module: &Module) -> BTreeMap<String, [usize; 2]> {
             let Op::Weight { name, ty: Type::Tensor(ty) } = graph.op(node) else { continue };
             let key = Module::weight_key(&call.scope, name);
             let is_right = |&user: &_| matches!(graph.op(user), Op::Dot { .. }) && graph.operands(user)[0] != node;
+            let is_table = |&user: &_| matches!(graph.op(user), Op::Gather) && graph.operands(user)[1] != node;
+            let users = graph.users(node);
+            if users.iter().any(is_right) {
+                multiplied.insert(key.clone());
+            }
             let sizes: Option<Vec<usize>> = ty.shape.0.iter().map(|dim| dim.as_fixed()).collect();
             match (ty.dtype, sizes.as_deref()) {
-                (DType::BF16, Some(&[n, k])) if graph.users(node).iter().all(is_right) => {
+                (DType::BF16, Some(&[n, k])) if users.iter().all(|user| is_right(user) || is_table(user)) => {
                     found.insert(key, [n, k]);
                 }
                 _ => {
@@ -91,6 +96,6 @@ fn multiplied(module: &Module) -> BTreeMap<String, [usize; 2]> {
             }
         }
     }
-    found.retain(|key, _| !others.contains(key));
+    found.retain(|key, _| multiplied.contains(key) && !others.contains(key));
     found
 }

@@ -40,7 +40,7 @@ pub fn compress_weights(model: &mut PlannedModel, flagged: &BTreeMap<String, u64
     let plan = &mut model.plan;
     let bytes: Vec<Option<u64>> = plan.weights.iter().map(|weight| bytes(weight, flagged)).collect::<Result<_, _>>()?;
     let mut chosen: BTreeSet<usize> = (0..bytes.len()).filter(|&weight| bytes[weight].is_some()).collect();
-    chosen.retain(|weight| !slots.fixed.contains(weight));
+    chosen.retain(|weight| slots.multiplied.contains(weight) && !slots.fixed.contains(weight));
     // What one kernel takes is compressed together or not at all.
     loop {
         let before = chosen.len();
@@ -101,7 +101,9 @@ struct Slot {
 struct Slots {
     /// Those that take each other's places.
     shared: BTreeMap<Slot, BTreeSet<usize>>,
-    /// Those that are not only multiplied by, and that not only by CPUs.
+    /// Those that something multiplies by.
+    multiplied: BTreeSet<usize>,
+    /// Those that are used in other ways than compressed ones can be, and not only by CPUs.
     fixed: BTreeSet<usize>,
 }
 
@@ -117,8 +119,11 @@ impl Slots {
                         let Operand::Weight { slot } = operand else { continue };
                         let weight = call.weights[*slot];
                         slots.shared.entry(Slot { program, kernel, input }).or_default().insert(weight);
-                        let is_head = launch.outputs == [Operand::Logits];
-                        if planned.processor != Processor::Cpu || is_head || !is_multiplied(&kernels[kernel], input) {
+                        let uses = uses(&kernels[kernel], input);
+                        if uses.contains(&Use::Multiply) {
+                            slots.multiplied.insert(weight);
+                        }
+                        if planned.processor != Processor::Cpu || uses.contains(&Use::Other) {
                             slots.fixed.insert(weight);
                         }
                     }
@@ -129,22 +134,44 @@ impl Slots {
     }
 }
 
-/// Whether a kernel does nothing with an input but multiply with its rows.
-fn is_multiplied(kernel: &Kernel, input: usize) -> bool {
+/// What a kernel does with an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// Products with its rows.
+    Multiply,
+    /// Looking rows of it up.
+    LookUp,
+    Other,
+}
+
+fn uses(kernel: &Kernel, input: usize) -> BTreeSet<Use> {
     let Region { body, outputs, .. } = &kernel.region;
-    let is_input = |&node: &_| matches!(body.op(node), Op::Input { index, .. } if *index == input);
-    let mut nodes = body.topological().into_iter().filter(is_input);
-    nodes.all(|node| {
-        let multiplies = |&user: &_| matches!(body.op(user), Op::Dot { .. }) && body.operands(user)[0] != node;
-        !outputs.contains(&node) && body.users(node).iter().all(multiplies)
-    })
+    let mut uses = BTreeSet::new();
+    for node in body.topological() {
+        if !matches!(body.op(node), Op::Input { index, .. } if *index == input) {
+            continue;
+        }
+        uses.extend(outputs.contains(&node).then_some(Use::Other));
+        uses.extend(body.users(node).iter().map(|&user| match (body.op(user), &body.operands(user)[..]) {
+            (Op::Dot { .. }, [left, _]) if *left != node => Use::Multiply,
+            (Op::Gather, [table, rows]) if *table == node && *rows != node => Use::LookUp,
+            _ => Use::Other,
+        }));
+    }
+    uses
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fuse::{Epilogues, fuse_program, sample};
+    use crate::instrument::Instrument;
+    use crate::pipeline::{Options, run_pipeline};
     use crate::plan::{check_plan, plan_programs};
+    use llmc_ir::builder::Numerics;
+    use llmc_ir::machine::Machine;
+    use llmc_ir::plan::ModelFacts;
+    use llmc_ir::testing::{head_module, tied_head_module};
 
     fn planned() -> PlannedModel {
         let program = sample::program();
@@ -159,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_products_shrink_and_looked_up_ones_stay() {
+    fn weights_of_products_shrink() {
         let mut model = planned();
         let before = model.plan.programs[0].work.weight_bytes;
         let flagged = counts(&model, ("", 0));
@@ -167,9 +194,32 @@ mod tests {
         assert_eq!(check_plan(&model), Vec::<String>::new());
         let is_compressed = |weight: &PackedWeight| weight.layout == WeightLayout::Compressed;
         let compressed: Vec<_> = model.plan.weights.iter().filter(|weight| is_compressed(weight)).collect();
-        assert!(compressed.iter().any(|weight| weight.name.contains("q_proj")), "{:?}", model.plan.weights);
-        assert!(compressed.iter().all(|weight| !weight.name.contains("embed") && !weight.name.contains("norm")));
+        // Rows of its head are looked up as well.
+        for part in ["q_proj", "embed"] {
+            assert!(compressed.iter().any(|weight| weight.name.contains(part)), "{:?}", model.plan.weights);
+        }
+        assert!(compressed.iter().all(|weight| !weight.name.contains("norm")));
         assert!(model.plan.programs[0].work.weight_bytes < before);
+    }
+
+    #[test]
+    fn what_is_only_looked_up_stays() {
+        for (module, expected) in [
+            (head_module(Numerics::new(DType::BF16), 640, 640, 64), vec!["head.weight"]),
+            (tied_head_module(Numerics::new(DType::BF16), 640, 64), vec!["rows"]),
+        ] {
+            let facts = ModelFacts { vocab: 640, ..sample::facts() };
+            let context = Context::new(facts, Machine::named("host").unwrap());
+            let mut instruments: Vec<Box<dyn Instrument>> = Vec::new();
+            let state = State::Module(module);
+            let (state, _) = run_pipeline(state, &context, &Options::default(), &mut instruments).unwrap();
+            let State::Planned(mut model) = state else { panic!("the pipeline ends with a plan") };
+            let flagged = counts(&model, ("", 0));
+            compress_weights(&mut model, &flagged).unwrap();
+            assert_eq!(check_plan(&model), Vec::<String>::new());
+            let compressed = model.plan.weights.iter().filter(|weight| weight.layout == WeightLayout::Compressed);
+            assert_eq!(compressed.map(|weight| weight.name.as_str()).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

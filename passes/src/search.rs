@@ -114,7 +114,7 @@ impl Rounding<'_> {
         let [wide, narrow] = [machine.matrix_flops(DType::BF16), self.rate() * machine.matrix_flops(DType::F32)];
         let reading = |bytes: f64| bytes / machine.memory_bandwidth;
         let multiplying = |rows: usize, rate: f64| 2.0 * rows as f64 * n as f64 * k as f64 / rate;
-        let computed = (COMPUTED.min(n) * TOGETHER * weight.dtype.bytes()) as f64 * k as f64;
+        let computed = weight.bytes as f64 / n as f64 * (COMPUTED.min(n) * TOGETHER) as f64;
         let computing = |rows: usize| reading(computed * rows as f64);
         let pays = |&rows: &usize| {
             let searching = reading(rounded_bytes as f64).max(PRODUCTS_PER_ELEMENT * multiplying(rows, narrow));
@@ -139,7 +139,8 @@ fn head(program: &Program, kernels: &[Kernel]) -> Option<Head> {
     let launch = launches.iter().position(|launch| launch.outputs == [Operand::Logits])?;
     let kernel = kernels.iter().find(|kernel| kernel.name == launches[launch].kernel)?;
     let [Operand::Arena { .. }, Operand::Weight { slot }] = launches[launch].inputs[..] else { return None };
-    let is_searched = is_product(&kernel.region) && kernel.weight_layouts[1] == Some(WeightLayout::Panels);
+    let is_packed = matches!(kernel.weight_layouts[1], Some(WeightLayout::Panels | WeightLayout::Compressed));
+    let is_searched = is_product(&kernel.region) && is_packed;
     is_searched.then(|| Head { function: call.function, launch, weight: call.weights[slot] })
 }
 

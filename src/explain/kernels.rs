@@ -98,8 +98,8 @@ fn describe_kernel(
     }
 }
 
-/// Bytes of the compressed weights that launches of a kernel take as an input, by the kernel's name and the input's number: the
-/// mean of all.
+/// What share of their bytes the compressed weights have that launches of a kernel take as an input, by the kernel's name and the
+/// input's number: the mean of all.
 type CompressedInputs<'p> = BTreeMap<(&'p str, usize), f64>;
 
 fn compressed_inputs<'p>(plan: &Plan, program: &'p plan::Program) -> CompressedInputs<'p> {
@@ -110,14 +110,14 @@ fn compressed_inputs<'p>(plan: &Plan, program: &'p plan::Program) -> CompressedI
                 let Operand::Weight { slot } = operand else { continue };
                 let weight = call.weights.get(*slot).and_then(|&index| plan.weights.get(index));
                 if let Some(weight) = weight.filter(|weight| weight.layout == WeightLayout::Compressed) {
-                    let [bytes, count] = sums.entry((&launch.kernel, input)).or_default();
+                    let [bytes, plain] = sums.entry((&launch.kernel, input)).or_default();
                     *bytes += weight.bytes as f64;
-                    *count += 1.0;
+                    *plain += weight.shape.iter().product::<usize>() as f64 * weight.dtype.bytes() as f64;
                 }
             }
         }
     }
-    sums.into_iter().map(|(input, [bytes, count])| (input, bytes / count)).collect()
+    sums.into_iter().map(|(input, [bytes, plain])| (input, bytes / plain)).collect()
 }
 
 /// What one launch of a kernel does, and the element type that its products multiply.
@@ -125,8 +125,8 @@ fn work(kernel: &region::Kernel, sizes: &Bindings, compressed: &CompressedInputs
     let (mut work, dtype) = region_work(&kernel.region, sizes);
     for node in kernel.region.body.topological() {
         let Op::Input { index, .. } = kernel.region.body.op(node) else { continue };
-        if let Some(bytes) = compressed.get(&(kernel.name.as_str(), *index)) {
-            work.bytes += bytes - input_bytes(&kernel.region, node, sizes);
+        if let Some(share) = compressed.get(&(kernel.name.as_str(), *index)) {
+            work.bytes -= (1.0 - share) * input_bytes(&kernel.region, node, sizes);
         }
     }
     (work, dtype)

@@ -4,7 +4,7 @@
 use super::math::ints;
 use super::multiply::{Multiplies, Registers};
 use super::text::{FunctionText, I1, I8, I16, I64, ModuleText, PTR, Role, Value, int, int_of};
-use llmc_ir::plan::compressed::{BLOCK, CODES, CODES_AT, QUARTER, QUARTERS, TILES, head};
+use llmc_ir::plan::compressed::{BLOCK, CODES, CODES_AT, QUARTER, QUARTERS, TILES, head, panel as panel_bytes};
 
 /// Bytes of a line: a vector.
 const LINE: usize = 64;
@@ -41,7 +41,7 @@ pub struct Panel {
     /// The address of the first block.
     pub blocks: Value,
     /// The tile that is the first one.
-    tile: usize,
+    tile: Value,
     look_up: LookUp,
 }
 
@@ -54,7 +54,7 @@ impl Panel {
         let flags = f.offset(&flags, first);
         let blocks = f.offset(panel, &int(head(k) as i64));
         let blocks = f.element(&blocks, first, BLOCK as i64);
-        Panel { codes, flags, blocks, tile: 0, look_up: registers.look_up }
+        Panel { codes, flags, blocks, tile: int(0), look_up: registers.look_up }
     }
 
     /// The same from a later block on.
@@ -65,9 +65,9 @@ impl Panel {
     }
 
     /// The same from a later tile on.
-    pub fn of_tile(&self, f: &mut FunctionText, tile: usize) -> Panel {
-        let blocks = f.offset(&self.blocks, &int((tile * QUARTER) as i64));
-        Panel { blocks, tile: self.tile + tile, ..self.clone() }
+    pub fn of_tile(&self, f: &mut FunctionText, tile: &Value) -> Panel {
+        let blocks = f.element(&self.blocks, tile, QUARTER as i64);
+        Panel { blocks, tile: f.add(&self.tile, tile), ..self.clone() }
     }
 
     /// The flags of a block, from those of the first tile on.
@@ -75,7 +75,7 @@ impl Panel {
         let flags = f.offset(&self.flags, block);
         let flags = f.load(I8, &flags, 1);
         let flags = f.cast("zext", &flags, I64);
-        if self.tile == 0 { flags } else { f.binary("lshr", &flags, &int(self.tile as i64)) }
+        f.binary("lshr", &flags, &self.tile)
     }
 
     /// The quarter of a tile at an address, whose flag is the lowest bit of `flags`.
@@ -179,6 +179,60 @@ impl Quarter {
 fn load_bytes(f: &mut FunctionText, base: &Value, number: usize) -> Value {
     let at = f.offset(base, &int((number * LINE) as i64));
     f.load(I8.with_lanes(LINE), &at, LINE)
+}
+
+/// The bits of an element of a weight whose rows have `columns` elements: a byte of each half, the upper one by its code unless it is
+/// written out.
+pub fn element(f: &mut FunctionText, weight: &Value, columns: usize, [row, k]: [&Value; 2]) -> Value {
+    let part = |f: &mut FunctionText, value: &Value, from: i64, bits: u32| {
+        let shifted = if from == 0 { value.clone() } else { f.binary("lshr", value, &int(from)) };
+        f.binary("and", &shifted, &int((1 << bits) - 1))
+    };
+    let panel = f.binary("lshr", row, &int(5));
+    let panel = f.element(weight, &panel, panel_bytes(columns) as i64);
+    let [tile, column] = [(4, 1), (0, 4)].map(|(from, bits)| part(f, row, from, bits));
+    let block = f.binary("lshr", k, &int(5));
+    // Of the k of a block: quarter, lines by twos, one of two, and one of a pair.
+    let [quarter, two, half, odd] = [(3, 2), (2, 1), (1, 1), (0, 1)].map(|(from, bits)| part(f, k, from, bits));
+    let number = f.scale(&quarter, TILES as i64);
+    let number = f.add(&number, &tile);
+    let address = f.offset(&panel, &int(head(columns) as i64));
+    let address = f.element(&address, &block, BLOCK as i64);
+    let address = f.element(&address, &number, QUARTER as i64);
+    // Of 16 bytes of a line, 8 are of one line and 8 of the next one.
+    let in_line = f.scale(&column, 2);
+    let in_line = f.add(&in_line, &odd);
+    let [lane, byte] = [(3, 2), (0, 3)].map(|(from, bits)| part(f, &in_line, from, bits));
+    let place = f.scale(&lane, 16);
+    let half = f.scale(&half, 8);
+    let place = f.add(&place, &half);
+    let in_codes = f.add(&place, &byte);
+    let before = f.scale(&two, LINE as i64);
+    let place = f.add(&in_codes, &before);
+    let load_byte = |f: &mut FunctionText, base: &Value, at: &Value| {
+        let at = f.offset(base, at);
+        let byte = f.load(I8, &at, 1);
+        f.cast("zext", &byte, I64)
+    };
+    let lower = load_byte(f, &address, &place);
+    let codes = f.offset(&address, &int(CODES_AT as i64));
+    let both = load_byte(f, &codes, &in_codes);
+    let shift = f.scale(&two, 4);
+    let code = f.binary("lshr", &both, &shift);
+    let code = f.binary("and", &code, &int(CODES as i64 - 1));
+    let coded = f.offset(&panel, &code);
+    let flags_at = f.offset(&panel, &int(CODES as i64));
+    let flags = load_byte(f, &flags_at, &block);
+    let flag = f.binary("lshr", &flags, &number);
+    let is_flagged = f.cast("trunc", &flag, I1);
+    let distance = f.load(I64, &codes, 8);
+    let written = f.offset(&codes, &distance);
+    let written = f.offset(&written, &place);
+    let upper = f.select(&is_flagged, &written, &coded);
+    let upper = load_byte(f, &upper, &int(0));
+    let upper = f.scale(&upper, 256);
+    let bits = f.binary("or", &upper, &lower);
+    f.cast("trunc", &bits, I16)
 }
 
 /// The name of a function `(panel: ptr, first: i64, blocks: i64, to: ptr)` that makes so many blocks of a panel of rows of `k`

@@ -1,5 +1,6 @@
 //! Loads and stores of tensor elements in their memory layouts.
 
+use super::compressed;
 use super::index::{Index, linear, linear_align};
 use super::math::{self, floats};
 use super::text::{F32, FunctionText, I16, I32, I64, Machine, Scalar, Ty, Value, int, int_of};
@@ -22,8 +23,7 @@ pub fn load(
 ) -> Result<Value, String> {
     match layout {
         WeightLayout::RowMajor => {}
-        WeightLayout::Panels => return load_from_panels(f, base, ty, at, lanes),
-        WeightLayout::Compressed => return Err("compressed weights are only multiplied by".into()),
+        WeightLayout::Panels | WeightLayout::Compressed => return load_from_panels(f, base, (ty, layout), at, lanes),
         WeightLayout::Rounded => return Err("rounded weights have no elements".into()),
     }
     let (position, varies) = linear(f, &ty.shape, at)?;
@@ -80,7 +80,7 @@ fn alignment(f: &FunctionText, ty: &TensorType, at: &[Index], lanes: usize) -> u
 fn load_from_panels(
     f: &mut FunctionText,
     base: &Value,
-    ty: &TensorType,
+    (ty, layout): (&TensorType, WeightLayout),
     at: &[Index],
     lanes: usize,
 ) -> Result<Value, String> {
@@ -99,6 +99,10 @@ fn load_from_panels(
                 let address = f.element(base, &line, 128);
                 let address = f.element(&address, &in_panel, 4);
                 f.load(F32, &address, 4)
+            }
+            DType::BF16 if layout == WeightLayout::Compressed => {
+                let bits = compressed::element(f, base, columns, [&row, &k]);
+                math::bf16_to_f32(f, &bits)
             }
             DType::BF16 => {
                 let block = f.binary("ashr", &k, &int(5));

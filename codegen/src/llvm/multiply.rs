@@ -16,7 +16,7 @@ use llmc_ir::dtype::DType;
 use llmc_ir::plan::compressed;
 use std::collections::BTreeSet;
 
-pub use block::{Block, Order};
+pub use block::{Block, Order, Scattered};
 pub use call::clear;
 
 /// Columns of a tile of B.

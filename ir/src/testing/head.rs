@@ -2,6 +2,7 @@
 
 use crate::builder::{Bias, FunctionBuilder, Numerics};
 use crate::dim::{Dim, Symbol};
+use crate::graph::NodeId;
 use crate::module::{Argument, Call, LOGITS, Module};
 use crate::op::Op;
 use crate::plan::StepInput;
@@ -9,6 +10,26 @@ use crate::shape::Type;
 
 /// Logits are products of rows of the table `rows`, `[rows, k]`, which tokens choose, with `head.weight`, `[columns, k]`.
 pub fn head_module(numerics: Numerics, rows: usize, columns: usize, k: usize) -> Module {
+    module(numerics, rows, k, |b, x| b.linear(x, "head", (k, columns), Bias::Absent))
+}
+
+/// The same where the table is the head as well, with so many rows of `k`.
+///
+/// # Panics
+/// If there is no such model.
+pub fn tied_head_module(numerics: Numerics, rows: usize, k: usize) -> Module {
+    module(numerics, rows, k, |b, x| {
+        let table = b.matrix("rows", rows, k);
+        b.dot(x, table)
+    })
+}
+
+fn module(
+    numerics: Numerics,
+    rows: usize,
+    k: usize,
+    head: impl FnOnce(&mut FunctionBuilder, NodeId) -> NodeId,
+) -> Module {
     let mut b = FunctionBuilder::new("embed", numerics);
     let ids = b.step(StepInput::TokenIds);
     let table = b.matrix("rows", rows, k);
@@ -19,7 +40,7 @@ pub fn head_module(numerics: Numerics, rows: usize, columns: usize, k: usize) ->
     let x = b.param("x", Type::tensor(numerics.matrix, &[Dim::from(Symbol::Tokens), k.into()]));
     let rows = b.step(StepInput::SampleRows);
     let sampled = b.add(Op::Gather, &[x, rows]);
-    let logits = b.linear(sampled, "head", (k, columns), Bias::Absent);
+    let logits = head(&mut b, sampled);
     let head = b.finish(&[logits]).expect("logits are well-typed");
     let call = |function: &str, arguments: &[&str], result: &str| Call {
         function: function.into(),

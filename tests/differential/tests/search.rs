@@ -11,7 +11,8 @@ use llmc_differential::targets;
 use llmc_ir::builder::Numerics;
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::{StepInputs, Tensor};
-use llmc_ir::testing::{Random, head_module};
+use llmc_ir::plan::WeightLayout;
+use llmc_ir::testing::{Random, head_module, tied_head_module};
 use llmc_passes::fuse::Epilogues;
 use std::collections::BTreeMap;
 
@@ -40,6 +41,8 @@ fn row(random: &mut Random, kind: usize, k: usize) -> Vec<f64> {
 enum Weights {
     /// As in trained models: most are small.
     Usual,
+    /// Of so few exponents that they are compressed, but for some that are written out. They are the table of rows as well.
+    Compressed,
     /// Each column is there twice, or three times.
     Repeated,
     /// Columns that hardly differ.
@@ -108,6 +111,11 @@ fn weights(random: &mut Random, kind: Weights, columns: usize, k: usize) -> Vec<
                 let from = column % (columns * 2 / 5);
                 all[from * k..(from + 1) * k].to_vec()
             }
+            Weights::Compressed => {
+                let mut scale = || if random.below(1500) == 0 { 1e-9 } else { 1.0 };
+                let scales: Vec<f64> = (0..k).map(|_| scale()).collect();
+                scales.into_iter().map(|scale| scale * random.unit()).collect()
+            }
             Weights::Usual | Weights::Repeated => (0..k).map(|_| random.unit().powi(3)).collect(),
             Weights::Alike => base.iter().map(|x| x * (1.0 + 1e-2 * random.unit())).collect(),
             Weights::Signs => (0..k).map(|_| *random.choose(&[-1.0, 1.0])).collect(),
@@ -145,12 +153,21 @@ fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize)
         let [row, ..] = hostile(loss);
         table[(KINDS - 1) * k..].copy_from_slice(&row);
     }
-    let tensors = [("rows", tensor(dtype, KINDS, table)), ("head.weight", tensor(dtype, columns, head))];
+    let head = tensor(dtype, columns, head);
+    let (module, tensors) = match kind {
+        Weights::Compressed => (tied_head_module(numerics, columns, k), vec![("rows", head)]),
+        _ => {
+            let tensors = vec![("rows", tensor(dtype, KINDS, table)), ("head.weight", head)];
+            (head_module(numerics, KINDS, columns, k), tensors)
+        }
+    };
     let weights: BTreeMap<String, Tensor> = tensors.into_iter().map(|(name, it)| (name.to_owned(), it)).collect();
     let limits = Limits { max_context: 64, max_batch: 30, prefill_chunk: 30 };
     let build = Build { target: target.clone(), without: vec!["dequant".into()], epilogues: Epilogues::Separate };
-    let case = Case { module: head_module(numerics, KINDS, columns, k), weights, limits, build };
+    let case = Case { module, weights, limits, build };
     let planned = case.plan(&case.usual_programs().unwrap()).unwrap();
+    let is_compressed = planned.plan.weights.iter().any(|weight| weight.layout == WeightLayout::Compressed);
+    assert!(is_compressed || kind != Weights::Compressed || !host.decompresses());
     let rounds = host.byte_products().is_some() && dtype == DType::BF16;
     let decodes = planned.plan.programs.iter().filter(|program| program.bounds.one_token_per_sequence);
     for program in decodes {
@@ -223,6 +240,14 @@ fn usual_heads() {
         check(&target, DType::BF16, Weights::Usual, 1500, 96);
         check(&target, DType::BF16, Weights::Usual, 33, 7);
         check(&target, DType::F32, Weights::Usual, 200, 40);
+    }
+}
+
+/// Rows are looked up in the compressed head itself, and so are the columns that may be the largest.
+#[test]
+fn compressed_tables() {
+    for target in all_targets() {
+        check(&target, DType::BF16, Weights::Compressed, 701, 97);
     }
 }
 

@@ -25,6 +25,7 @@ use crate::host::ByteProducts;
 use crate::kernel::dot::left_operand;
 use crate::pack::rounded::{LEAST_LENGTH, MOST_LOST, ZERO, rounding};
 use llmc_ir::dtype::DType;
+use llmc_ir::plan::WeightLayout;
 
 /// Columns of a row that are noted at most.
 const MOST_NOTED: i64 = 1024;
@@ -84,6 +85,7 @@ struct Search {
     noted: Value,
     uppers: Value,
     weight: Value,
+    is_compressed: bool,
     rounded: Value,
     largest: Largest,
     /// Runs of panels: how many there are, and which are the thread's: every `threads`-th from `first` on.
@@ -124,6 +126,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         noted: working(noted_bytes),
         uppers: working(noted_bytes),
         weight: params.inputs[1].clone(),
+        is_compressed: context.kernel.weight_layouts[1] == Some(WeightLayout::Compressed),
         rounded: params.inputs[2].clone(),
         largest,
         runs,

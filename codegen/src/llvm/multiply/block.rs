@@ -47,6 +47,14 @@ impl Ahead {
     }
 }
 
+/// Tiles of B that lie anywhere.
+pub enum Scattered {
+    /// Addresses in panels, and the bytes from 32 k to the next ones.
+    Plain { tiles: Vec<Value>, block_stride: i64 },
+    /// Their panels, each from its tile on.
+    Compressed(Vec<Panel>),
+}
+
 /// A register block.
 pub struct Block<'s> {
     pub registers: &'s Registers,
@@ -240,26 +248,48 @@ impl Block<'_> {
         })
     }
 
-    /// The sums of tiles of B in bf16 that lie anywhere, in the layout of one in a panel: the same chains as those of
-    /// [`Block::emit`].
-    pub fn sums_of_scattered(&self, f: &mut FunctionText, a: &Value, tiles: &[Value]) -> Vec<Value> {
-        let Tiles::Bf16 { block_stride, .. } = self.shape.layout else { panic!("only tiles in bf16 are scattered") };
+    /// The sums of tiles of B in bf16 that lie anywhere: the same chains as those of [`Block::emit`].
+    pub fn sums_of_scattered(&self, f: &mut FunctionText, a: &Value, tiles: &Scattered) -> Vec<Value> {
         let bytes = self.shape.left.bytes() as i64;
-        let zeros = vec![float_of(floats(TILE), 0.0); self.rows * tiles.len()];
+        let zeros = vec![float_of(floats(TILE), 0.0); self.rows * self.tiles];
         f.fold(&int(0), &self.blocks, 1, &zeros, |f, k32, sums| {
             let a = f.element(a, k32, 32 * bytes);
-            let tiles: Vec<Value> = tiles.iter().map(|tile| f.element(tile, k32, block_stride as i64)).collect();
-            f.fold(&int(0), &int(16), 1, sums, |f, pair, sums| {
-                let a = f.element(&a, pair, 2 * bytes);
-                let line = |tile: &Value| {
-                    let at = f.element(tile, pair, LINE);
-                    Block::line(f, ints(TILE), &at, 0)
-                };
-                let lines: Vec<Value> = tiles.iter().map(line).collect();
-                let mut sums = sums.to_vec();
-                self.pair_of_lines(f, (&a, 0), &(0..tiles.len()), &lines, &mut sums);
-                sums
-            })
+            match tiles {
+                Scattered::Plain { tiles, block_stride } => {
+                    let tiles: Vec<Value> = tiles.iter().map(|tile| f.element(tile, k32, *block_stride)).collect();
+                    f.fold(&int(0), &int(16), 1, sums, |f, pair, sums| {
+                        let a = f.element(&a, pair, 2 * bytes);
+                        let line = |tile: &Value| {
+                            let at = f.element(tile, pair, LINE);
+                            Block::line(f, ints(TILE), &at, 0)
+                        };
+                        let lines: Vec<Value> = tiles.iter().map(line).collect();
+                        let mut sums = sums.to_vec();
+                        self.pair_of_lines(f, (&a, 0), &(0..self.tiles), &lines, &mut sums);
+                        sums
+                    })
+                }
+                Scattered::Compressed(panels) => {
+                    f.fold(&int(0), &int(compressed::QUARTERS as i64), 1, sums, |f, quarter, sums| {
+                        let a = f.element(&a, quarter, 8 * bytes);
+                        let of_tile = |panel: &Panel| {
+                            let flags = panel.flags(f, k32);
+                            let before = f.scale(quarter, compressed::TILES as i64);
+                            let flags = f.binary("lshr", &flags, &before);
+                            let b = f.element(&panel.blocks, k32, compressed::BLOCK as i64);
+                            let b = f.element(&b, &before, compressed::QUARTER as i64);
+                            panel.quarter(f, &b, &flags)
+                        };
+                        let quarters: Vec<Quarter> = panels.iter().map(of_tile).collect();
+                        let mut sums = sums.to_vec();
+                        for pair in 0..LINES {
+                            let lines: Vec<Value> = quarters.iter().map(|quarter| quarter.line(f, pair)).collect();
+                            self.pair_of_lines(f, (&a, pair), &(0..self.tiles), &lines, &mut sums);
+                        }
+                        sums
+                    })
+                }
+            }
         })
     }
 

@@ -204,7 +204,7 @@ impl Call<'_> {
                     Block { registers, shape, rows: rows.len(), tiles: tiles.len(), order: Order::Beside, blocks };
                 match (&self.panel, &self.plain) {
                     (Some(panel), None) => {
-                        let panel = panel.at_block(f, k32).of_tile(f, tiles.start);
+                        let panel = panel.at_block(f, k32).of_tile(f, &int(tiles.start as i64));
                         block.emit_compressed(f, [&a, &c], (&panel, None), &block.quarters_ahead(from));
                     }
                     (Some(panel), Some(plain)) if rows.start == 0 => {

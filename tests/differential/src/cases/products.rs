@@ -4,6 +4,7 @@ use crate::case::{Build, Case, Limits, Target, random_weight, weight_types};
 use crate::check::Tokens;
 use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
 use llmc_ir::dim::{Dim, Symbol};
+use llmc_ir::eval::Tensor;
 use llmc_ir::module::{Argument, Call, LOGITS, Module};
 use llmc_ir::op::Op;
 use llmc_ir::plan::StepInput;
@@ -60,6 +61,14 @@ fn module(sizes: Sizes, numerics: Numerics) -> Module {
     Module { name: "Products".into(), functions: vec![embed, gated, head], calls }
 }
 
+/// The same with some elements that are so small that compressed weights write their exponents out.
+fn with_rare_exponents(weight: &Tensor) -> Tensor {
+    let mut random = Random::new(weight.data().len() as u64);
+    let mut scaled = |value: f64| if random.below(1500) == 0 { weight.dtype().round(value * 1e-9) } else { value };
+    let data = weight.data().iter().map(|&value| scaled(value)).collect();
+    Tensor::new(weight.dtype(), weight.sizes().to_vec(), data).expect("as many numbers as elements")
+}
+
 /// A case of such products, and steps of so many new tokens of sequences that appear in order.
 ///
 /// # Panics
@@ -76,7 +85,7 @@ pub fn case(
     let weights = weight_types(&module).into_iter().map(|(name, ty)| {
         let columns = if name == "rows" { 1 } else { ty.shape.0.last().and_then(|dim| dim.as_fixed()).unwrap_or(1) };
         let weight = random_weight(&mut random, &ty, 1.7 / (columns as f64).sqrt());
-        (name, weight)
+        (name, with_rare_exponents(&weight))
     });
     let weights = weights.collect();
     let epilogues = if sizes.outputs.is_multiple_of(2) { Epilogues::Fused } else { Epilogues::Separate };

@@ -1,13 +1,15 @@
 //! Which column is the largest: those that may be are computed.
 
+use super::super::super::compressed::Panel;
 use super::super::super::math::larger;
 use super::super::super::memory::load_index;
-use super::super::super::multiply::{Block, Distance, Level, Order, Rows, Shape, Start, TILE, Tiles};
+use super::super::super::multiply::{Block, Distance, Level, Order, Rows, Scattered, Shape, Start, TILE, Tiles};
 use super::super::super::text::{F32, FunctionText, I32, I64, Value, float_of, int};
 use super::super::super::{KernelContext, KernelParams};
 use super::super::PANEL;
 use super::super::largest::told_bound;
 use super::{MOST_NOTED, NOTED, RUN, Search};
+use llmc_ir::plan::compressed;
 
 /// Tiles that are computed at a time: chains of sums that wait for themselves, and lines that wait for memory.
 const TILES: usize = 4;
@@ -88,10 +90,14 @@ impl Search {
     /// Computes the logits of some tiles, in ascending order, as the product's kernel does.
     fn compute(&self, f: &mut FunctionText, context: &KernelContext<'_>, row: &Value, tiles: &[Value; TILES]) {
         let k = self.k.next_multiple_of(32);
+        let layout = match self.is_compressed {
+            true => Tiles::Compressed { row: k },
+            false => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
+        };
         let shape = &Shape {
             k,
             tiles: TILES,
-            layout: Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
+            layout,
             left: self.form,
             a_stride: self.exact_stride,
             c_stride: TILES * TILE * 4,
@@ -103,13 +109,27 @@ impl Search {
         let blocks = int((k / 32) as i64);
         let block = Block { registers: context.registers, shape, rows: 1, tiles: TILES, order: Order::Beside, blocks };
         let a = f.element(&self.exact, row, self.exact_stride as i64);
-        let addresses = tiles.each_ref().map(|tile| {
-            let panel = f.binary("lshr", tile, &int(1));
-            let b = f.element(&self.weight, &panel, (k * PANEL * 2) as i64);
-            let in_panel = f.binary("and", tile, &int(1));
-            f.element(&b, &in_panel, 1024)
-        });
-        let sums = block.sums_of_scattered(f, &a, &addresses);
+        let parts = tiles.iter().map(|tile| [f.binary("lshr", tile, &int(1)), f.binary("and", tile, &int(1))]);
+        let parts: Vec<[Value; 2]> = parts.collect();
+        let scattered = match self.is_compressed {
+            true => Scattered::Compressed(
+                parts
+                    .iter()
+                    .map(|[panel, tile]| {
+                        let panel = f.element(&self.weight, panel, compressed::panel(k) as i64);
+                        Panel::at(f, context.registers, &panel, k, &int(0)).of_tile(f, tile)
+                    })
+                    .collect(),
+            ),
+            false => {
+                let address = |[panel, tile]: &[Value; 2]| {
+                    let panel = f.element(&self.weight, panel, (k * PANEL * 2) as i64);
+                    f.element(&panel, tile, 1024)
+                };
+                Scattered::Plain { tiles: parts.iter().map(address).collect(), block_stride: 2048 }
+            }
+        };
+        let sums = block.sums_of_scattered(f, &a, &scattered);
         for (tile, sum) in tiles.iter().zip(&sums) {
             let first = f.scale(tile, TILE as i64);
             self.largest.keep(f, row, &first, sum);

@@ -202,18 +202,14 @@ fn greedy_steps_find_what_all_logits_say() {
         let sizes = Bindings { tokens: sequences, samples: sequences, sequences, context: 4 };
         let program = executor.program_for(&sizes).unwrap().name.clone();
         let program = executor.plan().programs.iter().position(|other| other.name == program).unwrap();
-        let most = match (is_x86_feature_detected!("avx512vnni"), is_x86_feature_detected!("avx2")) {
+        let (has_vnni, has_avx512) = (is_x86_feature_detected!("avx512vnni"), is_x86_feature_detected!("avx512bw"));
+        let most = match (has_vnni, has_avx512, is_x86_feature_detected!("avx2")) {
             // Tiles multiply the heads of programs for several rows, and round none.
-            (true, _) => {
-                if has_amx() {
-                    1
-                } else {
-                    64
-                }
-            }
-            // Where more instructions take as many products, it pays for fewer rows.
-            (false, true) => 10,
-            (false, false) => 0,
+            (true, ..) if has_amx() => 1,
+            (true, ..) | (false, false, true) => 64,
+            // Where more instructions take as many products, on as many ports, it pays for fewer rows.
+            (false, true, _) => 10,
+            (false, false, false) => 0,
         };
         let goal = executor.greedy_goal(program, sequences);
         assert_eq!(goal == Goal::Search, sequences <= most, "{sequences} sequences: {goal:?}");

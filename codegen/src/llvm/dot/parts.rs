@@ -53,6 +53,7 @@ pub fn multiply_panel(
     f.when(&exceed, |f| multiply_parts(f, context, memory, (weight, panel, first), [a, c], (rows, shape)));
 }
 
+/// The same in parts, whatever the number of rows.
 fn multiply_parts(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,

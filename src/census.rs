@@ -7,6 +7,7 @@ use llmc_ir::dtype::DType;
 use llmc_ir::module::Module;
 use llmc_ir::op::Op;
 use llmc_ir::shape::Type;
+use llmc_passes::compress::Use;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +19,8 @@ const PANELS_AT_ONCE: usize = 256;
 pub struct Census(BTreeMap<String, Vec<u32>>);
 
 impl Census {
-    /// Counts the weights in bf16 that a model multiplies by, and besides at most looks up by rows. `progress` hears elements counted and in all;
-    /// its error ends the counting.
+    /// Counts the weights in bf16 that a model multiplies by, and besides at most looks up by rows. `progress` hears elements
+    /// counted and in all; its error ends the counting.
     ///
     /// # Errors
     /// If a weight is missing or not finite.
@@ -79,15 +80,13 @@ fn multiplied(module: &Module) -> BTreeMap<String, [usize; 2]> {
         for node in graph.topological() {
             let Op::Weight { name, ty: Type::Tensor(ty) } = graph.op(node) else { continue };
             let key = Module::weight_key(&call.scope, name);
-            let is_right = |&user: &_| matches!(graph.op(user), Op::Dot { .. }) && graph.operands(user)[0] != node;
-            let is_table = |&user: &_| matches!(graph.op(user), Op::Gather) && graph.operands(user)[1] != node;
-            let users = graph.users(node);
-            if users.iter().any(is_right) {
+            let uses: BTreeSet<Use> = Use::of_node(graph, node).collect();
+            if uses.contains(&Use::Multiply) {
                 multiplied.insert(key.clone());
             }
             let sizes: Option<Vec<usize>> = ty.shape.0.iter().map(|dim| dim.as_fixed()).collect();
             match (ty.dtype, sizes.as_deref()) {
-                (DType::BF16, Some(&[n, k])) if users.iter().all(|user| is_right(user) || is_table(user)) => {
+                (DType::BF16, Some(&[n, k])) if !uses.contains(&Use::Other) => {
                     found.insert(key, [n, k]);
                 }
                 _ => {

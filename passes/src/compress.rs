@@ -13,6 +13,7 @@ use crate::pack::weight_bytes;
 use crate::pass::{Context, State};
 use crate::plan::work::work;
 use llmc_ir::dtype::DType;
+use llmc_ir::graph::{Graph, NodeId};
 use llmc_ir::machine::Processor;
 use llmc_ir::op::Op;
 use llmc_ir::plan::{Operand, PackedWeight, Plan, WeightLayout, compressed};
@@ -119,7 +120,7 @@ impl Slots {
                         let Operand::Weight { slot } = operand else { continue };
                         let weight = call.weights[*slot];
                         slots.shared.entry(Slot { program, kernel, input }).or_default().insert(weight);
-                        let uses = uses(&kernels[kernel], input);
+                        let uses = Use::of_input(&kernels[kernel], input);
                         if uses.contains(&Use::Multiply) {
                             slots.multiplied.insert(weight);
                         }
@@ -134,31 +135,34 @@ impl Slots {
     }
 }
 
-/// What a kernel does with an input.
+/// What is done with a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Use {
+pub enum Use {
     /// Products with its rows.
     Multiply,
     /// Looking rows of it up.
     LookUp,
+    /// What compressed weights are not used for.
     Other,
 }
 
-fn uses(kernel: &Kernel, input: usize) -> BTreeSet<Use> {
-    let Region { body, outputs, .. } = &kernel.region;
-    let mut uses = BTreeSet::new();
-    for node in body.topological() {
-        if !matches!(body.op(node), Op::Input { index, .. } if *index == input) {
-            continue;
-        }
-        uses.extend(outputs.contains(&node).then_some(Use::Other));
-        uses.extend(body.users(node).iter().map(|&user| match (body.op(user), &body.operands(user)[..]) {
+impl Use {
+    /// What the users of a node do with it.
+    pub fn of_node(graph: &Graph, node: NodeId) -> impl Iterator<Item = Use> {
+        graph.users(node).into_iter().map(move |user| match (graph.op(user), &graph.operands(user)[..]) {
             (Op::Dot { .. }, [left, _]) if *left != node => Use::Multiply,
             (Op::Gather, [table, rows]) if *table == node && *rows != node => Use::LookUp,
             _ => Use::Other,
-        }));
+        })
     }
-    uses
+
+    /// What a kernel does with an input.
+    fn of_input(kernel: &Kernel, input: usize) -> BTreeSet<Use> {
+        let Region { body, outputs, .. } = &kernel.region;
+        let is_input = |&node: &_| matches!(body.op(node), Op::Input { index, .. } if *index == input);
+        let of_node = |node| outputs.contains(&node).then_some(Use::Other).into_iter().chain(Use::of_node(body, node));
+        body.topological().into_iter().filter(is_input).flat_map(of_node).collect()
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::math::ints;
 use super::multiply::{Multiplies, Registers};
 use super::text::{FunctionText, I1, I8, I16, I64, ModuleText, PTR, Role, Value, int, int_of};
-use llmc_ir::plan::compressed::{BLOCK, CODES, CODES_AT, QUARTER, QUARTERS, TILES, head, panel as panel_bytes};
+use llmc_ir::plan::compressed::{BLOCK, CODES, CODES_AT, HALF, QUARTER, QUARTERS, TILES, head, panel as panel_bytes};
 
 /// Bytes of a line: a vector.
 const LINE: usize = 64;
@@ -14,7 +14,7 @@ pub const LINES: usize = 4;
 const LINES_OF_HALF: usize = 2;
 
 /// Lines of upper bytes that a flagged quarter has.
-const FLAGGED_LINES: usize = 2;
+const FLAGGED_LINES: usize = HALF / LINE;
 
 /// What looks up 8-bit numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

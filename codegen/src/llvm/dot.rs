@@ -308,21 +308,43 @@ fn multiply_part(
     f.for_each(&int(0), &panels, 1, |f, panel| {
         let number = f.add(&first_panel, panel);
         let c = f.element(c, panel, (PANEL * 4) as i64);
-        if blocking.in_parts && weight.dtype == DType::BF16 {
-            let of = (weight, &number, &block);
-            return parts::multiply_panel(f, context, blocking.unpacked.as_ref(), of, [&a, &c], (rows, &shape));
+        let of = (weight, &number, &block);
+        if !blocking.in_parts || weight.dtype != DType::BF16 {
+            return multiply_whole(f, context, blocking, of, [&a, &c], (rows, &shape));
         }
-        let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        let b = match weight.is_compressed {
-            true => weight.panel(f, &number),
-            false => weight.block(f, &number, &block),
-        };
-        let first = weight.is_compressed.then(|| block.clone());
-        let kept =
-            blocking.unpacked.clone().filter(|_| weight.is_compressed && context.registers.keep(blocking.most_rows));
-        let arguments = [a.clone(), b, c, rows.clone()].into_iter().chain(first).chain(kept);
-        f.call_local(&multiply, &arguments.collect::<Vec<_>>());
+        let memory = blocking.unpacked.as_ref();
+        if !weight.is_compressed {
+            return parts::multiply_panel(f, context, memory, of, [&a, &c], (rows, &shape));
+        }
+        let few = context.registers.most_in_passing();
+        let [are_few, are_many] =
+            ["icmp sle", "icmp sgt"].map(|predicate| f.compare(predicate, rows, &int(few as i64)));
+        f.when(&are_few, |f| {
+            let shape = Shape { rows: Rows { most: few.min(blocking.most_rows), ..shape.rows }, ..shape.clone() };
+            multiply_whole(f, context, blocking, of, [&a, &c], (rows, &shape));
+        });
+        f.when(&are_many, |f| parts::multiply_panel(f, context, memory, of, [&a, &c], (rows, &shape)));
     });
+}
+
+/// The same for a panel, by its number, from a block of 32 k on, in one call.
+fn multiply_whole(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    blocking: &Blocking,
+    (weight, panel, first): (&Panels, &Value, &Value),
+    [a, c]: [&Value; 2],
+    (rows, shape): (&Value, &Shape),
+) {
+    let multiply = context.multiplies.get(context.module, context.registers, shape);
+    let b = match weight.is_compressed {
+        true => weight.panel(f, panel),
+        false => weight.block(f, panel, first),
+    };
+    let first = weight.is_compressed.then(|| first.clone());
+    let kept = blocking.unpacked.clone().filter(|_| weight.is_compressed && context.registers.keep(blocking.most_rows));
+    let arguments = [a.clone(), b, c.clone(), rows.clone()].into_iter().chain(first).chain(kept);
+    f.call_local(&multiply, &arguments.collect::<Vec<_>>());
 }
 
 /// The lengths in which a sum over k is computed.

@@ -23,7 +23,7 @@ mod tests;
 
 pub use example::{example_module, example_weight};
 pub use grow::random_function;
-pub use head::{head_module, tied_head_module};
+pub use head::{head_function, head_module, plain_call, table_function, tied_head_module};
 pub use random::Random;
 pub use steps::{StepSizes, random_module};
 

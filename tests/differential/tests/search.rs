@@ -112,9 +112,7 @@ fn weights(random: &mut Random, kind: Weights, columns: usize, k: usize) -> Vec<
                 all[from * k..(from + 1) * k].to_vec()
             }
             Weights::Compressed => {
-                let mut scale = || if random.below(1500) == 0 { 1e-9 } else { 1.0 };
-                let scales: Vec<f64> = (0..k).map(|_| scale()).collect();
-                scales.into_iter().map(|scale| scale * random.unit()).collect()
+                (0..k).map(|_| if random.below(1500) == 0 { 1e-9 } else { 1.0 } * random.unit()).collect()
             }
             Weights::Usual | Weights::Repeated => (0..k).map(|_| random.unit().powi(3)).collect(),
             Weights::Alike => base.iter().map(|x| x * (1.0 + 1e-2 * random.unit())).collect(),

@@ -2,7 +2,7 @@
 //! rows meet them. What is compressed is looked up once, into working memory; blocks widen what they read.
 
 use super::super::KernelContext;
-use super::super::multiply::{Distance, Rows, Shape, Start, TILE, Tiles, clear};
+use super::super::multiply::{Distance, Shape, Start, TILE, Tiles, clear};
 use super::super::text::{FunctionText, I64, Value, int};
 use super::Panels;
 use crate::kernel::dot::{LeftOperand, PANEL, Products};
@@ -28,33 +28,9 @@ pub fn bytes(k: usize) -> usize {
     k.next_multiple_of(32).min(LONGEST_PART) * BYTES
 }
 
-/// `C = A B` or `C += A B` for a panel of a weight, by its number, from block `first` of 32 k on. `shape` says how it is
-/// multiplied as a whole, as compressed weights are by a few rows.
+/// `C = A B` or `C += A B` for a panel of a weight, by its number, from block `first` of 32 k on. `shape` says how it would be
+/// multiplied as a whole; `memory` is for what is compressed.
 pub fn multiply_panel(
-    f: &mut FunctionText,
-    context: &mut KernelContext<'_>,
-    memory: Option<&Value>,
-    (weight, panel, first): (&Panels, &Value, &Value),
-    [a, c]: [&Value; 2],
-    (rows, shape): (&Value, &Shape),
-) {
-    if !weight.is_compressed {
-        return multiply_parts(f, context, memory, (weight, panel, first), [a, c], (rows, shape));
-    }
-    let most = context.registers.most_in_passing();
-    let pass = f.compare("icmp sle", rows, &int(most as i64));
-    f.when(&pass, |f| {
-        let shape = Shape { rows: Rows { unit: 1, most: most.min(shape.rows.most) }, ..shape.clone() };
-        let multiply = context.multiplies.get(context.module, context.registers, &shape);
-        let b = weight.panel(f, panel);
-        f.call_local(&multiply, &[a.clone(), b, c.clone(), rows.clone(), first.clone()]);
-    });
-    let exceed = f.compare("icmp sgt", rows, &int(most as i64));
-    f.when(&exceed, |f| multiply_parts(f, context, memory, (weight, panel, first), [a, c], (rows, shape)));
-}
-
-/// The same in parts, whatever the number of rows.
-fn multiply_parts(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     memory: Option<&Value>,

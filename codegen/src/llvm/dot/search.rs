@@ -20,7 +20,7 @@ use super::super::text::{F32, FunctionText, I8, I16, I32, I64, Value, float_of, 
 use super::super::{KernelContext, KernelParams, MatrixUnit};
 use super::largest::{Largest, tell_bound};
 use super::left::{Left, LeftRows, Source};
-use super::{Blocking, PANEL, tiles};
+use super::{Blocking, PANEL, Panels, padded, tiles};
 use crate::host::ByteProducts;
 use crate::kernel::dot::left_operand;
 use crate::pack::rounded::{LEAST_LENGTH, MOST_LOST, ZERO, rounding};
@@ -84,8 +84,7 @@ struct Search {
     /// `i32[rows][MOST_NOTED + 16]`, and as many `f32`: columns that are noted, and their upper bounds.
     noted: Value,
     uppers: Value,
-    weight: Value,
-    is_compressed: bool,
+    weight: Panels,
     rounded: Value,
     largest: Largest,
     /// Runs of panels: how many there are, and which are the thread's: every `threads`-th from `first` on.
@@ -125,8 +124,12 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
         sums: working(most_rows * PANEL * 4),
         noted: working(noted_bytes),
         uppers: working(noted_bytes),
-        weight: params.inputs[1].clone(),
-        is_compressed: context.kernel.weight_layouts[1] == Some(WeightLayout::Compressed),
+        weight: Panels {
+            address: params.inputs[1].clone(),
+            dtype: DType::BF16,
+            is_compressed: context.kernel.weight_layouts[1] == Some(WeightLayout::Compressed),
+            k: padded(k, DType::BF16),
+        },
         rounded: params.inputs[2].clone(),
         largest,
         runs,

@@ -4,7 +4,8 @@
 //! Rows are brought into tiles once per row block. A panel of a weight then stays in the first-level cache while all rows
 //! of the block pass by, and the next panel is brought closer meanwhile. Long sums are cut, so that what passes by stays
 //! in the second-level cache; between the cuts sums wait in memory as f32. A compressed panel is unpacked once for all rows
-//! of the block. The work behind a group of rows is done beside the products of the next group: tiles take 16 cycles for a product, in which vector instructions can run.
+//! of the block. The work behind a group of rows is done beside the products of the next group: tiles take 16 cycles for a
+//! product, in which vector instructions can run.
 
 use super::super::amx::{BLOCK, DEPTH, GROUP, ROW_BYTES, ROWS, Reuse, Shape, TILE_BYTES, by_row_tiles, for_groups};
 use super::super::math::ints;

@@ -49,8 +49,8 @@ impl Ahead {
 
 /// Tiles of B that lie anywhere.
 pub enum Scattered {
-    /// Addresses in panels, and the bytes from 32 k to the next ones.
-    Plain { tiles: Vec<Value>, block_stride: i64 },
+    /// Addresses in panels.
+    Plain(Vec<Value>),
     /// Their panels, each from its tile on.
     Compressed(Vec<Panel>),
 }
@@ -128,28 +128,40 @@ impl Block<'_> {
                 ahead.fetch(f, &turn);
                 let bit = f.scale(quarter, compressed::TILES as i64);
                 let flags = f.binary("lshr", &flags, &bit);
-                let mut sums = sums.to_vec();
                 let of_tile = |tile: usize| {
                     let b = f.offset(&b, &int((tile * compressed::QUARTER) as i64));
                     let flags = f.binary("lshr", &flags, &int(tile as i64));
                     panel.quarter(f, &b, &flags)
                 };
                 let quarters: Vec<Quarter> = (0..self.tiles).map(of_tile).collect();
-                for pair in 0..LINES {
-                    let lines: Vec<Value> = quarters.iter().map(|quarter| quarter.line(f, pair)).collect();
-                    if let Some(kept) = &kept {
-                        let kept = f.element(kept, quarter, LINES as i64 * LINE);
-                        for (tile, line) in lines.iter().enumerate() {
-                            let at = f.offset(&kept, &int((tile * 1024 + pair * 64) as i64));
-                            f.store(line, &at, 64);
-                        }
-                    }
-                    self.pair_of_lines(f, (&a, pair), &(0..self.tiles), &lines, &mut sums);
-                }
-                sums
+                let kept = kept.as_ref().map(|kept| f.element(kept, quarter, LINES as i64 * LINE));
+                self.quarters(f, &a, &quarters, kept.as_ref(), sums)
             })
         });
         self.store(f, c, &sums);
+    }
+
+    /// All k of a quarter of each tile, which are kept as [`Tiles::Bf16`] where `kept` says.
+    fn quarters(
+        &self,
+        f: &mut FunctionText,
+        a: &Value,
+        quarters: &[Quarter],
+        kept: Option<&Value>,
+        sums: &[Value],
+    ) -> Vec<Value> {
+        let mut sums = sums.to_vec();
+        for pair in 0..LINES {
+            let lines: Vec<Value> = quarters.iter().map(|quarter| quarter.line(f, pair)).collect();
+            if let Some(kept) = kept {
+                for (tile, line) in lines.iter().enumerate() {
+                    let at = f.offset(kept, &int((tile * 1024 + pair * 64) as i64));
+                    f.store(line, &at, 64);
+                }
+            }
+            self.pair_of_lines(f, (a, pair), &(0..self.tiles), &lines, &mut sums);
+        }
+        sums
     }
 
     /// What sums start with.
@@ -255,8 +267,9 @@ impl Block<'_> {
         f.fold(&int(0), &self.blocks, 1, &zeros, |f, k32, sums| {
             let a = f.element(a, k32, 32 * bytes);
             match tiles {
-                Scattered::Plain { tiles, block_stride } => {
-                    let tiles: Vec<Value> = tiles.iter().map(|tile| f.element(tile, k32, *block_stride)).collect();
+                Scattered::Plain(tiles) => {
+                    let block_stride = self.shape.layout.block_bytes();
+                    let tiles: Vec<Value> = tiles.iter().map(|tile| f.element(tile, k32, block_stride)).collect();
                     f.fold(&int(0), &int(16), 1, sums, |f, pair, sums| {
                         let a = f.element(&a, pair, 2 * bytes);
                         let line = |tile: &Value| {
@@ -281,12 +294,7 @@ impl Block<'_> {
                             panel.quarter(f, &b, &flags)
                         };
                         let quarters: Vec<Quarter> = panels.iter().map(of_tile).collect();
-                        let mut sums = sums.to_vec();
-                        for pair in 0..LINES {
-                            let lines: Vec<Value> = quarters.iter().map(|quarter| quarter.line(f, pair)).collect();
-                            self.pair_of_lines(f, (&a, pair), &(0..self.tiles), &lines, &mut sums);
-                        }
-                        sums
+                        self.quarters(f, &a, &quarters, None, sums)
                     })
                 }
             }

@@ -5,11 +5,9 @@ use crate::check::Tokens;
 use llmc_ir::builder::{Bias, FunctionBuilder, Numerics};
 use llmc_ir::dim::{Dim, Symbol};
 use llmc_ir::eval::Tensor;
-use llmc_ir::module::{Argument, Call, LOGITS, Module};
-use llmc_ir::op::Op;
-use llmc_ir::plan::StepInput;
+use llmc_ir::module::{LOGITS, Module};
 use llmc_ir::shape::Type;
-use llmc_ir::testing::Random;
+use llmc_ir::testing::{Random, head_function, plain_call, table_function};
 use llmc_passes::fuse::Epilogues;
 
 const ROWS: usize = 43;
@@ -28,13 +26,6 @@ pub struct Sizes {
 fn module(sizes: Sizes, numerics: Numerics) -> Module {
     let Sizes { inputs, inner, outputs } = sizes;
     let dtype = numerics.matrix;
-    let mut b = FunctionBuilder::new("embed", numerics);
-    let ids = b.step(StepInput::TokenIds);
-    let table = b.matrix("rows", ROWS, inputs);
-    let x = b.add(Op::Gather, &[table, ids]);
-    let x = b.to_matrix_type(x);
-    let embed = b.finish(&[x]).expect("tables are well-typed");
-
     let mut b = FunctionBuilder::new("gated", numerics);
     let x = b.param("x", Type::tensor(dtype, &[Dim::from(Symbol::Tokens), inputs.into()]));
     let gate = b.linear(x, "gate", (inputs, inner), Bias::Absent);
@@ -44,20 +35,10 @@ fn module(sizes: Sizes, numerics: Numerics) -> Module {
     let product = b.to_matrix_type(product);
     let gated = b.finish(&[product]).expect("products are well-typed");
 
-    let mut b = FunctionBuilder::new("head", numerics);
-    let x = b.param("x", Type::tensor(dtype, &[Dim::from(Symbol::Tokens), inner.into()]));
-    let rows = b.step(StepInput::SampleRows);
-    let sampled = b.add(Op::Gather, &[x, rows]);
-    let logits = b.linear(sampled, "down", (inner, outputs), Bias::Present);
-    let head = b.finish(&[logits]).expect("logits are well-typed");
-
-    let call = |function: &str, arguments: &[&str], result: &str| Call {
-        function: function.into(),
-        scope: String::new(),
-        arguments: arguments.iter().map(|name| Argument::Value((*name).into())).collect(),
-        results: vec![result.into()],
-    };
-    let calls = vec![call("embed", &[], "x"), call("gated", &["x"], "y"), call("head", &["y"], LOGITS)];
+    let embed = table_function(numerics, ROWS, inputs);
+    let head = head_function(numerics, inner, |b, x| b.linear(x, "down", (inner, outputs), Bias::Present));
+    let calls =
+        vec![plain_call("embed", &[], "x"), plain_call("gated", &["x"], "y"), plain_call("head", &["y"], LOGITS)];
     Module { name: "Products".into(), functions: vec![embed, gated, head], calls }
 }
 

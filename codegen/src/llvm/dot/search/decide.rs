@@ -9,7 +9,6 @@ use super::super::super::{KernelContext, KernelParams};
 use super::super::PANEL;
 use super::super::largest::told_bound;
 use super::{MOST_NOTED, NOTED, RUN, Search};
-use llmc_ir::plan::compressed;
 
 /// Tiles that are computed at a time: chains of sums that wait for themselves, and lines that wait for memory.
 const TILES: usize = 4;
@@ -89,8 +88,8 @@ impl Search {
 
     /// Computes the logits of some tiles, in ascending order, as the product's kernel does.
     fn compute(&self, f: &mut FunctionText, context: &KernelContext<'_>, row: &Value, tiles: &[Value; TILES]) {
-        let k = self.k.next_multiple_of(32);
-        let layout = match self.is_compressed {
+        let k = self.weight.k;
+        let layout = match self.weight.is_compressed {
             true => Tiles::Compressed { row: k },
             false => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
         };
@@ -109,25 +108,19 @@ impl Search {
         let blocks = int((k / 32) as i64);
         let block = Block { registers: context.registers, shape, rows: 1, tiles: TILES, order: Order::Beside, blocks };
         let a = f.element(&self.exact, row, self.exact_stride as i64);
-        let parts = tiles.iter().map(|tile| [f.binary("lshr", tile, &int(1)), f.binary("and", tile, &int(1))]);
-        let parts: Vec<[Value; 2]> = parts.collect();
-        let scattered = match self.is_compressed {
+        let of_panels = tiles.iter().map(|tile| {
+            let [panel, tile] = [("lshr", 1), ("and", 1)].map(|(operation, by)| f.binary(operation, tile, &int(by)));
+            (self.weight.panel(f, &panel), tile)
+        });
+        let of_panels: Vec<(Value, Value)> = of_panels.collect();
+        let of_panels = of_panels.iter();
+        let scattered = match self.weight.is_compressed {
             true => Scattered::Compressed(
-                parts
-                    .iter()
-                    .map(|[panel, tile]| {
-                        let panel = f.element(&self.weight, panel, compressed::panel(k) as i64);
-                        Panel::at(f, context.registers, &panel, k, &int(0)).of_tile(f, tile)
-                    })
+                of_panels
+                    .map(|(panel, tile)| Panel::at(f, context.registers, panel, k, &int(0)).of_tile(f, tile))
                     .collect(),
             ),
-            false => {
-                let address = |[panel, tile]: &[Value; 2]| {
-                    let panel = f.element(&self.weight, panel, (k * PANEL * 2) as i64);
-                    f.element(&panel, tile, 1024)
-                };
-                Scattered::Plain { tiles: parts.iter().map(address).collect(), block_stride: 2048 }
-            }
+            false => Scattered::Plain(of_panels.map(|(panel, tile)| f.element(panel, tile, 1024)).collect()),
         };
         let sums = block.sums_of_scattered(f, &a, &scattered);
         for (tile, sum) in tiles.iter().zip(&sums) {

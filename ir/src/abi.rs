@@ -48,6 +48,26 @@ impl Found {
     }
 }
 
+/// Large logits of a row among a thread's columns: a step for candidates writes `Listed[threads, samples]` in place of logits.
+/// Columns whose numbers are equal modulo [`Listed::LANES`] share a lane, and each lane lists its largest, in descending order
+/// and of equal ones the lowest column first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Listed {
+    /// The logits; one that is not finite counts as infinity, and a lane that has fewer columns ends with minus infinity.
+    pub logits: [[f32; Listed::LANES]; Listed::DEPTH],
+    /// Their columns, or -1 for one that is not finite.
+    pub tokens: [[i32; Listed::LANES]; Listed::DEPTH],
+}
+
+impl Listed {
+    /// Lanes of a list.
+    pub const LANES: usize = 16;
+    /// What a lane lists at most. Of 40 tokens, the usual `top_k`, a lane of one thread has more in 0.1 % of rows, if it
+    /// is all the same which columns tokens have.
+    pub const DEPTH: usize = 8;
+}
+
 /// One step's inputs and memory. Compiled code reads fields by their offsets in this struct.
 #[repr(C)]
 #[derive(Debug)]
@@ -83,7 +103,7 @@ pub struct StepArgs {
     pub scratch: *mut u8,
     /// At least the `scratch_bytes` that codegen reported, a multiple of 64.
     pub scratch_stride: u64,
-    /// `f32[samples, vocab]`, written by the step; `Found[threads, samples]` by one that searches.
+    /// `f32[samples, vocab]`, written by the step; by one for another goal [`Found`] or [`Listed`] `[threads, samples]`.
     pub logits: *mut f32,
     /// Called by compiled code wherever threads must meet.
     pub barrier: BarrierFunction,

@@ -169,9 +169,9 @@ pub struct Program {
     pub search: Option<Search>,
 }
 
-/// How the largest logit of each row is found without writing all of them, and, if there are rounded weights, without
-/// computing all: a product with those, half as many bytes, says within which bounds each logit lies, and those that may be the
-/// largest are computed. What is found is what would be found among all logits, bit for bit.
+/// How the largest logit of each row, or some of the largest, are found without writing all of them, and the largest, if
+/// there are rounded weights, without computing all: a product with those, half as many bytes, says within which bounds each
+/// logit lies, and those that may be the largest are computed. What is found is what would be found among all logits, bit for bit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Search {
     /// The function that has the launch that makes the logits, an index into [`Program::functions`].
@@ -205,6 +205,8 @@ pub enum Goal {
     Largest,
     /// The same by rounded weights.
     Search,
+    /// Some of the largest logits of each row: [`crate::abi::Listed`].
+    Candidates,
 }
 
 /// What every step of a program has to move and compute, whatever its code: the floor under its time.
@@ -263,6 +265,7 @@ impl Program {
             Goal::Logits => "",
             Goal::Largest => ".largest",
             Goal::Search => ".search",
+            Goal::Candidates => ".candidates",
         };
         format!("llmc_{}{suffix}", self.name)
     }

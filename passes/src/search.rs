@@ -5,7 +5,7 @@
 //! model's bytes, and multiply in bf16. Rounded to 8 bits the head has half as many bytes, an instruction multiplies more of
 //! them, and how far rounding may move a logit is known: so a product with the rounded weights says which few logits may be the
 //! largest, and only those are computed. The token is the one that all logits would give, bit for bit. Steps that want logits
-//! take them as ever.
+//! take them as ever. Those that draw from the likeliest list some of the largest, of all that they compute.
 //!
 //! The rounded weights are a second copy of the head in the artifact. Only decode programs search: of a prompt a single row of
 //! logits is wanted.

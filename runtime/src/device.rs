@@ -7,6 +7,7 @@ pub mod host;
 pub use choice::{Chosen, DeviceChoice};
 
 use crate::executor::StepInputs;
+use crate::sampler::{Finds, Found};
 use cuda::CudaError;
 use host::HostError;
 use llmc_artifact::Artifact;
@@ -55,8 +56,11 @@ pub trait Device: Send {
     /// As [`Device::run`].
     fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Trace>, DeviceError>;
 
-    /// Runs one step like [`Device::run`] and returns of each row what [`Found::of_parts`](crate::sampler::Found::of_parts) reads, given a scale for each:
-    /// `u32[samples, words(vocab)]`. `None`, and nothing was run, as for [`Device::likeliest`].
+    /// What [`Device::candidates`] finds.
+    fn finds(&self) -> Finds;
+
+    /// Runs one step like [`Device::run`] and returns what it finds of each row of logits, given a scale for each; `None`
+    /// where one of the row is not finite. `None`, and nothing was run, as for [`Device::likeliest`].
     ///
     /// # Errors
     /// As [`Device::run`].
@@ -65,13 +69,14 @@ pub trait Device: Send {
         program: usize,
         inputs: &StepInputs,
         scales: &[f32],
-    ) -> Result<Option<&[u32]>, DeviceError>;
+    ) -> Result<Option<Vec<Option<Found>>>, DeviceError>;
 
-    /// One row of the last step's logits, `f32[vocab]`.
+    /// One row of the last step's logits, `f32[vocab]`, given what it was run with: where they were not written, it is run
+    /// again.
     ///
     /// # Errors
     /// As [`Device::run`].
-    fn row(&mut self, row: usize) -> Result<&[f32], DeviceError>;
+    fn row(&mut self, program: usize, inputs: &StepInputs, row: usize) -> Result<&[f32], DeviceError>;
 
     /// Runs one step like [`Device::run`], for what it writes into the KV pool alone.
     ///

@@ -2,7 +2,7 @@
 
 use crate::executor::{Executor, ExecutorError};
 use crate::kv::KvCache;
-use crate::sampler::{Found, Sampler, SamplingError, SamplingParams, TokenLogprobs, logprobs};
+use crate::sampler::{Finds, Found, Sampler, SamplingError, SamplingParams, TokenLogprobs, logprobs};
 pub use crate::scheduler::{FinishReason, PrefixReuse, SequenceId};
 use crate::scheduler::{Limits, ScheduledStep, Scheduler};
 use std::collections::BTreeMap;
@@ -290,11 +290,17 @@ impl Engine {
         Ok((tokens, reported))
     }
 
-    /// Runs a step for what a GPU finds of its logits, if that may do for any sequence.
+    /// Runs a step for what the device finds of its logits, if that may do for any sequence, or for all where single rows take
+    /// another step.
     fn found(&mut self, scheduled: &ScheduledStep) -> Result<Option<Vec<Found>>, ExecutorError> {
         let samplings = || scheduled.sampled().filter_map(|id| self.sampling.get(&id));
-        let may_do = |sampling: &Sampling| sampling.logprobs == 0 && sampling.sampler.may_do_with_found();
-        if !samplings().any(may_do) {
+        let finds = self.executor.finds();
+        let may_do = |sampling: &Sampling| sampling.logprobs == 0 && sampling.sampler.may_do_with(finds);
+        let may_do = match finds {
+            Finds::Most => samplings().any(may_do),
+            Finds::Some { .. } => samplings().all(may_do),
+        };
+        if !may_do {
             return Ok(None);
         }
         let scales: Vec<f32> = scheduled

@@ -9,7 +9,7 @@ pub use pool::{default_kv_blocks, default_kv_blocks_within};
 use crate::device::cuda::CudaModel;
 use crate::device::host::{HostModel, HostOptions, WeightPlace, cpu};
 use crate::device::{Chosen, Device, DeviceChoice, DeviceError, Preparation, Span, Trace};
-use crate::sampler::{self, Found, argmax};
+use crate::sampler::{Finds, Found, argmax};
 use inputs::PoolShape;
 use llmc_artifact::Artifact;
 use llmc_ir::dim::Bindings;
@@ -184,7 +184,9 @@ pub enum ExecutorError {
 pub struct Executor {
     artifact: Arc<Artifact>,
     device: Box<dyn Device>,
+    /// What the last step was laid out as, and the program that takes it.
     inputs: StepInputs,
+    program: usize,
 }
 
 impl Executor {
@@ -223,7 +225,7 @@ impl Executor {
                 Box::new(model.map_err(|error| DeviceError::of_gpu(error, &artifact))?)
             }
         };
-        Ok(Executor { artifact, device, inputs: StepInputs::default() })
+        Ok(Executor { artifact, device, inputs: StepInputs::default(), program: 0 })
     }
 
     /// Runs a step: writes its tokens' keys and values into the step's blocks and returns the
@@ -268,16 +270,14 @@ impl Executor {
 
     /// Runs a step and tells of each row of logits what is known of it, given what it will be scaled by: see
     /// [`Sampler::sample_found`](crate::sampler::Sampler::sample_found). Single rows can then be had from
-    /// [`Executor::row`]. `None`, and nothing was run, where the logits are at hand anyway.
+    /// [`Executor::row`]. `None`, and nothing was run, if this device has no better way than to look at all logits.
     ///
     /// # Errors
     /// As [`Executor::run`].
     pub fn candidates(&mut self, step: &Step, scales: &[f32]) -> Result<Option<Vec<Found>>, ExecutorError> {
         let program = self.prepare(step)?;
-        let vocab = self.plan().model.vocab;
         let Some(found) = self.device.candidates(program, &self.inputs, scales)? else { return Ok(None) };
-        let rows = found.chunks_exact(sampler::words(vocab)).zip(scales);
-        let found: Option<Vec<Found>> = rows.map(|(words, &scale)| Found::of_parts(words, vocab, scale)).collect();
+        let found: Option<Vec<Found>> = found.into_iter().collect();
         if found.is_none() {
             // A logit is not finite. The same step again, with logits, says whose.
             self.logits(step, program)?;
@@ -285,12 +285,17 @@ impl Executor {
         Ok(found)
     }
 
-    /// A row of the last step's logits.
+    /// What [`Executor::candidates`] tells.
+    pub fn finds(&self) -> Finds {
+        self.device.finds()
+    }
+
+    /// A row of the last step's logits, for which a CPU may run it again.
     ///
     /// # Errors
     /// If the device was lost.
     pub fn row(&mut self, row: usize) -> Result<&[f32], ExecutorError> {
-        Ok(self.device.row(row)?)
+        Ok(self.device.row(self.program, &self.inputs, row)?)
     }
 
     /// Runs a step for what it writes into its blocks alone: nobody looks at its logits.
@@ -316,12 +321,14 @@ impl Executor {
         let kv_blocks = self.device.kv_blocks();
         let shape = PoolShape { kv_blocks, vocab: plan.model.vocab, max_context: plan.model.max_context };
         let sizes = self.inputs.prepare(step, shape)?;
-        plan.programs.iter().position(|program| fits(program, &sizes)).ok_or_else(|| ExecutorError::TooLarge {
+        let fitting = plan.programs.iter().position(|program| fits(program, &sizes));
+        self.program = fitting.ok_or_else(|| ExecutorError::TooLarge {
             tokens: sizes.tokens,
             samples: sizes.samples,
             sequences: sizes.sequences,
             programs: describe(&plan.programs),
-        })
+        })?;
+        Ok(self.program)
     }
 
     /// Zeroes blocks that may hold infinities or NaN. A later sequence masks what it has not

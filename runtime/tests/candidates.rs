@@ -1,8 +1,10 @@
-//! The kernel that finds the largest logits, on the PTX emulator: the host chooses from them the token that it would choose
-//! from the whole row, with the same random numbers, or notices that it takes the row.
+//! The kernel that finds the largest logits, on the PTX emulator, and lists as the threads of a CPU make them: the host
+//! chooses from them the token that it would choose from the whole row, with the same random numbers, or notices that it takes
+//! the row.
 
+use llmc_ir::abi::Listed;
 use llmc_ptx_emulator::{Argument, LaunchConfig, Memory, Module, launch};
-use llmrt::sampler::{Found, PART, Sampler, SamplingParams, TOTAL_ERROR, words};
+use llmrt::sampler::{Finds, Found, PART, Sampler, SamplingParams, TOTAL_ERROR, words};
 
 const PTX: &str = include_str!("../src/device/cuda/candidates.ptx");
 
@@ -27,6 +29,28 @@ fn find(rows: &[Vec<f32>], scales: &[f32]) -> Vec<Option<Found>> {
     let found: Vec<u32> = found.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
     let rows = found.chunks(words(vocab)).zip(scales);
     rows.map(|(words, &scale)| Found::of_parts(words, vocab, scale)).collect()
+}
+
+/// What so many threads list of a row, of which each looks at every so many blocks of 64.
+fn list(row: &[f32], threads: usize) -> Option<Found> {
+    let empty = Listed {
+        logits: [[f32::NEG_INFINITY; Listed::LANES]; Listed::DEPTH],
+        tokens: [[i32::MAX; Listed::LANES]; Listed::DEPTH],
+    };
+    let mut lists = vec![empty; threads];
+    for (thread, list) in lists.iter_mut().enumerate() {
+        for lane in 0..Listed::LANES {
+            let own = (lane..row.len()).step_by(Listed::LANES).filter(|token| token / 64 % threads == thread);
+            let mut own: Vec<(f32, i32)> = own
+                .map(|token| if row[token].is_finite() { (row[token], token as i32) } else { (f32::INFINITY, -1) })
+                .collect();
+            own.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap());
+            for (depth, (logit, token)) in own.into_iter().take(Listed::DEPTH).enumerate() {
+                (list.logits[depth][lane], list.tokens[depth][lane]) = (logit, token);
+            }
+        }
+    }
+    Found::of_lists(lists.iter(), row.len())
 }
 
 /// Numbers that are distributed like logits: most are small and a few stand out. Every so many are equal.
@@ -81,20 +105,21 @@ fn compare(row: &[f32], seed: u64) -> Vec<bool> {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let term = |logit: &f32| ((f64::from(*logit) - f64::from(largest)) * f64::from(sampler.scale())).exp();
         let total: f64 = row.iter().map(term).sum();
-        assert!((found.total() / total - 1.0).abs() < TOTAL_ERROR, "{} is not {total}", found.total());
-        let mut clear = true;
-        for _ in 0..5 {
-            let token = sampler.sample_found(&found, &history);
-            let expected = match token {
-                Some(_) => by_row.sample(row, &history),
-                None => return false,
-            };
-            assert_eq!(token, Some(expected), "{params:?} of {} logits", row.len());
-            clear &= token.is_some();
-        }
-        clear
+        let found_total = found.total().unwrap();
+        assert!((found_total / total - 1.0).abs() < TOTAL_ERROR, "{found_total} is not {total}");
+        draw([&mut sampler, &mut by_row], &found, row, &history)
     })
     .collect()
+}
+
+/// Whether it is clear from what is found which tokens are drawn, which then are those of the whole row.
+fn draw([sampler, by_row]: [&mut Sampler; 2], found: &Found, row: &[f32], history: &[u32]) -> bool {
+    (0..5).all(|_| {
+        let token = sampler.sample_found(found, history);
+        let expected = token.map(|_| by_row.sample(row, history));
+        assert_eq!(token, expected, "of {} logits", row.len());
+        token.is_some()
+    })
 }
 
 #[test]
@@ -115,7 +140,59 @@ fn tokens_are_those_of_the_whole_row() {
 
 /// Whether the engine would ask a GPU for candidates.
 fn sampler_tries(params: &SamplingParams) -> bool {
-    Sampler::new(params).may_do_with_found()
+    Sampler::new(params).may_do_with(Finds::Most)
+}
+
+#[test]
+fn lists_of_threads_are_enough() {
+    let penalty = Some(1.3);
+    let ways = [
+        (SamplingParams { top_k: Some(40), ..params(0.8) }, true),
+        (SamplingParams { top_k: Some(40), top_p: Some(0.7), min_p: Some(0.05), ..params(1.2) }, true),
+        (SamplingParams { top_k: Some(20), repetition_penalty: penalty, ..params(1.0) }, true),
+        (SamplingParams { repetition_penalty: penalty, ..params(0.0) }, true),
+        (SamplingParams { top_k: Some(1), ..params(1.0) }, true),
+        (SamplingParams { top_k: Some(41), ..params(1.0) }, false),
+        (SamplingParams { top_k: Some(21), repetition_penalty: penalty, ..params(1.0) }, false),
+        (SamplingParams { top_k: Some(40), repetition_penalty: Some(0.7), ..params(1.0) }, false),
+        (SamplingParams { top_k: Some(0), ..params(1.0) }, false),
+        (SamplingParams { top_p: Some(0.7), ..params(0.25) }, false),
+        (SamplingParams { min_p: Some(0.05), ..params(0.5) }, false),
+        (params(1.0), false),
+    ];
+    let (mut tried, mut clear) = (0, 0);
+    for length in [1, 15, 16, 100, 128, 129, 1000, 49152] {
+        for (seed, threads) in (0..10).flat_map(|seed| [1, 2, 5].map(|threads| (seed, threads))) {
+            let row = row(length, seed, if seed % 3 == 0 { 5 } else { 1000 });
+            let found = list(&row, threads).unwrap();
+            assert_eq!(found.total(), None);
+            let history: Vec<u32> = (0..20).map(|index| index * 7919 % length as u32).collect();
+            for (params, tries) in &ways {
+                let params = SamplingParams { seed, ..params.clone() };
+                let mut sampler = Sampler::new(&params);
+                let mut by_row = sampler.clone();
+                assert_eq!(sampler.may_do_with(Finds::Some { most: 40 }), *tries, "{params:?}");
+                let is_clear = draw([&mut sampler, &mut by_row], &found, &row, &history);
+                if *tries && length > 1000 && seed % 3 != 0 {
+                    tried += 1;
+                    clear += usize::from(is_clear);
+                }
+            }
+        }
+    }
+    assert!(clear * 50 > tried * 49, "{clear} of {tried} were clear");
+}
+
+#[test]
+fn lists_with_logits_that_are_not_finite_are_none() {
+    for (length, at) in [(1, 0), (40, 39), (9000, 8999), (9000, 4096)] {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut row = row(length, 7, 9);
+            assert!(list(&row, 3).is_some());
+            row[at] = value;
+            assert_eq!(list(&row, 3), None, "{value} at {at} of {length}");
+        }
+    }
 }
 
 #[test]

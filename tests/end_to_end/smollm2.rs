@@ -9,7 +9,7 @@ use llmc_artifact::Vocabulary;
 use llmc_ir::dim::Bindings;
 use llmc_ir::plan::Goal;
 use llmrt::executor::{Executor, SampleRows, Step};
-use llmrt::sampler::argmax;
+use llmrt::sampler::{Finds, Sampler, SamplingParams, argmax};
 use llmrt::tokenizer::{AddSpecial, Tokenizer};
 use serde_json::Value;
 use std::ops::Range;
@@ -179,6 +179,26 @@ fn a_vocabulary_in_parts_gives_the_same_tokens() {
     }
 }
 
+/// What a step lists of its logits is what tokens are drawn from, and the logits can still be had.
+fn candidates_do(executor: &mut Executor, step: &Step, rows: &[Vec<f32>]) {
+    let params = SamplingParams { temperature: 0.8, top_k: Some(40), top_p: Some(0.95), ..SamplingParams::default() };
+    assert_eq!(executor.finds(), Finds::Some { most: 80 });
+    let found = executor.candidates(step, &vec![1.0; rows.len()]).unwrap().expect("decode programs list them");
+    let samplers = (0..).map(|seed| Sampler::new(&SamplingParams { seed, ..params.clone() }));
+    let mut clear = 0;
+    for ((found, row), mut sampler) in found.iter().zip(rows).zip(samplers) {
+        assert!(sampler.may_do_with(executor.finds()));
+        if let Some(token) = sampler.clone().sample_found(found, &[]) {
+            assert_eq!(token, sampler.sample(row, &[]));
+            clear += 1;
+        }
+    }
+    assert!(clear * 50 >= rows.len() * 49, "{clear} of {} rows were clear", rows.len());
+    for (index, row) in rows.iter().enumerate() {
+        assert_eq!(executor.row(index).unwrap(), row);
+    }
+}
+
 /// Greedy steps of any number of sequences find the first of the largest logits, and on CPUs that multiply 8-bit numbers they do
 /// so by rounded weights.
 #[test]
@@ -197,8 +217,10 @@ fn greedy_steps_find_what_all_logits_say() {
         let step = parts(3..4, SampleRows::Last);
         let found = executor.likeliest(&step).unwrap();
         let logits = executor.run(&step).unwrap();
-        let expected: Vec<u32> = (0..logits.rows()).map(|row| argmax(logits.row(row))).collect();
+        let rows: Vec<Vec<f32>> = (0..logits.rows()).map(|row| logits.row(row).to_vec()).collect();
+        let expected: Vec<u32> = rows.iter().map(|row| argmax(row)).collect();
         assert_eq!(found, expected, "{sequences} sequences");
+        candidates_do(&mut executor, &step, &rows);
         let sizes = Bindings { tokens: sequences, samples: sequences, sequences, context: 4 };
         let program = executor.program_for(&sizes).unwrap().name.clone();
         let program = executor.plan().programs.iter().position(|other| other.name == program).unwrap();

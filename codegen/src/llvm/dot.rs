@@ -7,6 +7,8 @@
 //! it has a matrix unit ([`tiles`]).
 
 mod ahead;
+mod candidates;
+mod kept;
 mod largest;
 mod left;
 mod parts;
@@ -24,11 +26,13 @@ use super::step_args::size;
 use super::text::{FunctionText, Value, int};
 use super::{KernelContext, KernelParams};
 use crate::kernel::dot::{LeftSource, PANEL, Product, left_operand};
+use candidates::Candidates;
+use kept::Kept;
 use largest::Largest;
 use left::{Left, LeftRows, Source};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
-use llmc_ir::plan::compressed;
+use llmc_ir::plan::{Goal, compressed};
 use work::{Blocking, Dot, Section, Work, padded};
 
 pub use ahead::emit as emit_ahead;
@@ -41,19 +45,25 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     emit_for(f, context, params, None)
 }
 
-/// The same for a kernel that is a single product, of which it writes only each row's largest column: see [`largest`].
-pub fn emit_largest(
+/// The same for a kernel that is a single product, of which it writes only what a goal wants of each row: see [`kept`].
+pub fn emit_for_goal(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     params: &KernelParams,
+    goal: Goal,
 ) -> Result<(), String> {
     let operand = left_operand(&context.kernel.region)?;
     let rows = size(f, &params.args, operand.rows)?;
     let most_rows = context.bounds.max_of(operand.rows);
-    let largest = Largest::new(f, context, params, (&rows, most_rows))?;
-    largest.reset(f);
-    emit_for(f, context, params, Some(&largest))?;
-    largest.finish(f, params);
+    let kept = match goal {
+        Goal::Logits => return emit(f, context, params),
+        Goal::Search => return search::emit(f, context, params),
+        Goal::Largest => Kept::Largest(Largest::new(f, context, params, (&rows, most_rows))?),
+        Goal::Candidates => Kept::Candidates(Candidates::new(context, params, &rows)?),
+    };
+    kept.reset(f);
+    emit_for(f, context, params, Some(&kept))?;
+    kept.finish(f, params);
     Ok(())
 }
 
@@ -61,12 +71,12 @@ fn emit_for(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     params: &KernelParams,
-    largest: Option<&Largest>,
+    kept: Option<&Kept>,
 ) -> Result<(), String> {
     let parts = context.kernel.region.parts();
-    let dot = Dot::of(context, &parts, largest)?;
+    let dot = Dot::of(context, &parts, kept)?;
     let Work { rows, row_block, row_blocks, column_blocks, first, last } = dot.work(f, context, params)?;
-    let is_dealt = largest.is_none() && dot.is_dealt(context, column_blocks);
+    let is_dealt = kept.is_none() && dot.is_dealt(context, column_blocks);
     let has_rows = f.compare("icmp sgt", &rows, &int(0));
     let Dot { operand, mut sections, mut blocking, unpacks } = dot;
     let first_block = f.binary("sdiv", &first, &int(column_blocks as i64));
@@ -380,8 +390,8 @@ fn emit_epilogue(
     rows: RowSpan<'_>,
     column_block: &Value,
 ) -> Result<(), String> {
-    if let Some(largest) = &section.largest {
-        largest.keep_block(f, section, rows, column_block);
+    if let Some(kept) = &section.kept {
+        kept.keep_block(f, section, rows, column_block);
         return Ok(());
     }
     let column = f.scale(column_block, section.columns as i64);

@@ -80,11 +80,17 @@ pub fn emit_model(model: &PlannedModel, target: &HostTarget) -> Result<ModelText
             let mut emitted = emit_kernel(&mut context, &name);
             if let (Some(search), true) = (&program.search, Some(&kernel.name) == head) {
                 emitted = emitted.and_then(|()| {
-                    goals.push(Goal::Largest);
+                    goals.extend([Goal::Largest, Goal::Candidates]);
                     if search.rounded.is_some() && dot::search::suits(&context)? {
                         goals.push(Goal::Search);
                     }
-                    goals[1..].iter().try_for_each(|&goal| emit_head(&mut context, goal, &goal_symbol(&name, goal)))
+                    goals[1..].iter().try_for_each(|&goal| {
+                        // A step has one of them.
+                        let of_others = std::mem::take(&mut context.scratch_bytes);
+                        let emitted = emit_head(&mut context, goal, &goal_symbol(&name, goal));
+                        context.scratch_bytes = context.scratch_bytes.max(of_others);
+                        emitted
+                    })
                 });
             }
             emitted.map_err(|reason| CodegenError::Kernel {
@@ -141,6 +147,7 @@ fn goal_symbol(kernel: &str, goal: Goal) -> String {
         Goal::Logits => kernel.to_owned(),
         Goal::Largest => format!("{kernel}.largest"),
         Goal::Search => format!("{kernel}.search"),
+        Goal::Candidates => format!("{kernel}.candidates"),
     }
 }
 
@@ -290,15 +297,11 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
     Ok(())
 }
 
-/// The function that finds the largest logits of each row in place of the kernel that computes logits.
+/// The function that finds what a goal wants of the logits of each row in place of the kernel that computes them.
 fn emit_head(context: &mut KernelContext<'_>, goal: Goal, name: &str) -> Result<(), String> {
     let inputs = if goal == Goal::Search { 3 } else { 2 };
     let (mut f, params) = begin_kernel(context, name, [inputs, 1]);
-    match goal {
-        Goal::Logits => return Err("logits are what the kernel itself computes".into()),
-        Goal::Largest => dot::emit_largest(&mut f, context, &params)?,
-        Goal::Search => dot::search::emit(&mut f, context, &params)?,
-    }
+    dot::emit_for_goal(&mut f, context, &params, goal)?;
     context.module.add(f.finish());
     Ok(())
 }

@@ -23,6 +23,7 @@ pub use error::CudaError;
 
 use super::{Device, DeviceError, Preparation, Trace};
 use crate::executor::{StepInputs, default_kv_blocks_within};
+use crate::sampler::{self, Finds, Found};
 use candidates::Candidates;
 use code::Code;
 use cudarc::driver::DriverError;
@@ -217,18 +218,24 @@ impl Device for CudaModel {
         Ok(None)
     }
 
+    fn finds(&self) -> Finds {
+        Finds::Most
+    }
+
     fn candidates(
         &mut self,
         program: usize,
         inputs: &StepInputs,
         scales: &[f32],
-    ) -> Result<Option<&[u32]>, DeviceError> {
+    ) -> Result<Option<Vec<Option<Found>>>, DeviceError> {
         assert_eq!(scales.len(), inputs.sample_rows.len(), "a scale for each row");
         self.run_step(program, inputs, Wanted::Candidates(scales))?;
-        Ok(Some(self.candidates.results(scales.len())))
+        let vocab = self.plan.model.vocab;
+        let rows = self.candidates.results(scales.len()).chunks_exact(sampler::words(vocab)).zip(scales);
+        Ok(Some(rows.map(|(words, &scale)| Found::of_parts(words, vocab, scale)).collect()))
     }
 
-    fn row(&mut self, row: usize) -> Result<&[f32], DeviceError> {
+    fn row(&mut self, _: usize, _: &StepInputs, row: usize) -> Result<&[f32], DeviceError> {
         let failed = self.gpu.failed("copying logits from the GPU");
         let bytes = self.plan.model.vocab * size_of::<f32>();
         let range = row * bytes..(row + 1) * bytes;

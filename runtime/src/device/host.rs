@@ -11,9 +11,10 @@ mod workers;
 
 use super::{Device, DeviceError, Trace};
 use crate::executor::StepInputs;
+use crate::sampler::{self, Finds};
 use code::Code;
 use llmc_artifact::Artifact;
-use llmc_ir::abi::{Found, StepArgs, StepFunction};
+use llmc_ir::abi::{Found, Listed, StepArgs, StepFunction};
 use llmc_ir::machine::Processor;
 use llmc_ir::plan::{Goal, Plan, Program};
 pub use memory::give_back_freed;
@@ -28,6 +29,9 @@ use workers::Workers;
 /// Alignment of each thread's working memory: a page, so that no two threads share a cache line or
 /// a line that the hardware prefetches.
 const SCRATCH_ALIGN: u64 = 4096;
+
+/// Tokens that a thread's lists hold nearly always, if they are among the likeliest: see [`Listed::DEPTH`].
+const MOST_OF_THREAD: usize = 40;
 
 /// How to set a model up on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +111,10 @@ pub struct HostModel {
     arena: Memory,
     scratch: Memory,
     scratch_stride: u64,
-    /// `f32[samples, vocab]`, or `Found[threads, samples]` behind a step for the largest logits.
+    /// `f32[samples, vocab]`, or `Found` or `Listed` `[threads, samples]` behind a step for other goals.
     logits: Memory,
+    /// Whether the last step wrote logits.
+    has_logits: bool,
     likeliest: Vec<i32>,
     /// Rows that the logits have room for.
     rows: usize,
@@ -158,9 +164,10 @@ impl HostModel {
             logits: reserve(
                 "logits",
                 samples,
-                (vocab * size_of::<f32>()).max(threads * size_of::<Found>()),
+                (vocab * size_of::<f32>()).max(threads * size_of::<Listed>()),
                 Pages::Small,
             )?,
+            has_logits: true,
             likeliest: Vec::with_capacity(samples),
             rows: samples,
             vocab,
@@ -178,6 +185,7 @@ struct Entries {
     largest: Option<StepFunction>,
     /// And up to how many rows it is for.
     search: Option<(StepFunction, usize)>,
+    candidates: Option<StepFunction>,
 }
 
 impl Entries {
@@ -186,7 +194,7 @@ impl Entries {
         let logits = code.entry(&program.entry_symbol(Goal::Logits))?;
         let rounded = program.search.as_ref().and_then(|search| search.rounded);
         let search = rounded.and_then(|rounded| Some((other(Goal::Search)?, rounded.rows)));
-        Ok(Entries { logits, largest: other(Goal::Largest), search })
+        Ok(Entries { logits, largest: other(Goal::Largest), search, candidates: other(Goal::Candidates) })
     }
 
     /// What finds the largest logits of so many rows.
@@ -200,6 +208,21 @@ impl Entries {
 }
 
 impl HostModel {
+    /// Runs a step by an entry point that writes `T[threads, samples]` in place of logits, and returns that.
+    ///
+    /// # Safety
+    /// The entry point must do so, and any bits must be values of `T`, of which there must be room for as many.
+    unsafe fn run_for<T>(&mut self, function: StepFunction, inputs: &StepInputs) -> &[T] {
+        let mut args = self.step_args(inputs);
+        self.has_logits = false;
+        let count = self.workers.threads() * inputs.sample_rows.len();
+        // SAFETY: as in `run`, and the caller vouches for what was written.
+        unsafe {
+            self.workers.run(function, &mut args);
+            std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<T>(), count)
+        }
+    }
+
     /// A step's arguments, without the barrier.
     fn step_args(&mut self, inputs: &StepInputs) -> StepArgs {
         StepArgs {
@@ -255,6 +278,7 @@ impl Device for HostModel {
         // program's bounds), the memory has the sizes that the plan asks for, and all of it lives
         // until `run` returns, after which no worker uses it.
         unsafe { self.workers.run(self.programs[program].logits, &mut args) };
+        self.has_logits = true;
         let count = inputs.sample_rows.len() * self.vocab;
         // SAFETY: `logits` holds at least `count` floats (samples are within the program's bounds),
         // initialised by the system to zero and then by the step, and `&mut self` is borrowed.
@@ -264,6 +288,7 @@ impl Device for HostModel {
     fn trace(&mut self, program: usize, inputs: &StepInputs) -> Result<Option<Trace>, DeviceError> {
         let mut args = self.step_args(inputs);
         let (_, function) = self.programs[program].greedy(inputs.sample_rows.len());
+        self.has_logits = false;
         // SAFETY: as in `run`.
         Ok(Some(unsafe { self.workers.run_traced(function, &mut args) }))
     }
@@ -276,23 +301,39 @@ impl Device for HostModel {
         let (Goal::Largest | Goal::Search, function) = self.programs[program].greedy(inputs.sample_rows.len()) else {
             return Ok(None);
         };
-        let mut args = self.step_args(inputs);
-        // SAFETY: as in `run`.
-        unsafe { self.workers.run(function, &mut args) };
-        let (threads, samples) = (self.workers.threads(), inputs.sample_rows.len());
-        // SAFETY: the memory has room for as many, and the step wrote them: any bits are a value of each field.
-        let found = unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<Found>(), threads * samples) };
+        let samples = inputs.sample_rows.len();
+        let mut likeliest = std::mem::take(&mut self.likeliest);
+        // SAFETY: the function writes such values.
+        let found = unsafe { self.run_for::<Found>(function, inputs) };
         let of_row = |row: usize| found.iter().skip(row).step_by(samples.max(1)).copied();
-        self.likeliest.clear();
-        self.likeliest.extend((0..samples).map(|row| Found::token(of_row(row)).unwrap_or(-1)));
+        likeliest.clear();
+        likeliest.extend((0..samples).map(|row| Found::token(of_row(row)).unwrap_or(-1)));
+        self.likeliest = likeliest;
         Ok(Some(&self.likeliest))
     }
 
-    fn candidates(&mut self, _: usize, _: &StepInputs, _: &[f32]) -> Result<Option<&[u32]>, DeviceError> {
-        Ok(None)
+    fn finds(&self) -> Finds {
+        Finds::Some { most: MOST_OF_THREAD * self.workers.threads() }
     }
 
-    fn row(&mut self, row: usize) -> Result<&[f32], DeviceError> {
+    fn candidates(
+        &mut self,
+        program: usize,
+        inputs: &StepInputs,
+        _: &[f32],
+    ) -> Result<Option<Vec<Option<sampler::Found>>>, DeviceError> {
+        let Some(function) = self.programs[program].candidates else { return Ok(None) };
+        let (rows, vocab) = (inputs.sample_rows.len(), self.vocab);
+        // SAFETY: the function writes such values.
+        let listed = unsafe { self.run_for::<Listed>(function, inputs) };
+        let of_row = |row| sampler::Found::of_lists(listed.iter().skip(row).step_by(rows), vocab);
+        Ok(Some((0..rows).map(of_row).collect()))
+    }
+
+    fn row(&mut self, program: usize, inputs: &StepInputs, row: usize) -> Result<&[f32], DeviceError> {
+        if !self.has_logits {
+            self.run(program, inputs)?;
+        }
         // SAFETY: the logits have room for the rows of the largest step, all of them initialised by the system to zero and
         // then by steps, and `&mut self` is borrowed.
         let all = unsafe { std::slice::from_raw_parts(self.logits.as_mut_ptr().cast::<f32>(), self.rows * self.vocab) };

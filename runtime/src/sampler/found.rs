@@ -1,8 +1,9 @@
-//! What a GPU finds of a row of logits: the largest, and how much all of them weigh. Mostly that is all a sampler looks at,
-//! and then the row itself need not be copied.
+//! What a device finds of a row of logits: the largest, and on a GPU how much all of them weigh. Mostly that is all a sampler
+//! looks at, and then the row itself need not be copied from a GPU, or written by a CPU.
 
 use super::select::{Candidate, order};
 use super::{Chain, Sampler, SamplingParams, penalise};
+use llmc_ir::abi::Listed;
 
 /// Logits that one block of threads looks at.
 pub const PART: usize = 4096;
@@ -15,6 +16,18 @@ pub const PART_WORDS: usize = 4 + 2 * PER_PART;
 /// three times, with those so small left out that their exponents' rounding would matter.
 pub const TOTAL_ERROR: f64 = 1e-5;
 
+/// What a device can find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finds {
+    /// Hundreds of the largest, and what all weigh. Any row can be had as well.
+    Most,
+    /// The largest, nearly always at least `most` of them. Rows take another step.
+    Some {
+        /// How many.
+        most: usize,
+    },
+}
+
 /// What is known of a row of logits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
@@ -23,8 +36,8 @@ pub struct Found {
     largest: Vec<Candidate>,
     /// No other token has a larger logit; `None`: there is no other.
     rest: Option<f32>,
-    /// The sum of `exp((logit - largest) * scale)` over the whole row, within [`TOTAL_ERROR`].
-    total: f64,
+    /// The sum of `exp((logit - largest) * scale)` over the whole row, within [`TOTAL_ERROR`], if it is known.
+    total: Option<f64>,
     /// Tokens there are.
     vocab: usize,
 }
@@ -35,8 +48,8 @@ pub fn words(vocab: usize) -> usize {
 }
 
 impl Found {
-    /// The sum of `exp((logit - largest) * scale)` over the whole row, within [`TOTAL_ERROR`].
-    pub fn total(&self) -> f64 {
+    /// The sum of `exp((logit - largest) * scale)` over the whole row, within [`TOTAL_ERROR`], if it is known.
+    pub fn total(&self) -> Option<f64> {
         self.total
     }
 
@@ -63,22 +76,54 @@ impl Found {
             let below = f64::from(f32::from_bits(part[1])) - f64::from(most);
             total += f64::from(f32::from_bits(part[2])) * (below * f64::from(scale)).exp();
         }
+        Some(Found::of(largest, rest, Some(total), vocab))
+    }
+
+    /// Puts together what the threads of a CPU listed of a row. `None` where a logit is not finite.
+    pub fn of_lists<'l>(lists: impl Iterator<Item = &'l Listed> + Clone, vocab: usize) -> Option<Found> {
+        if lists.clone().flat_map(|list| list.tokens[0]).any(|token| token < 0) {
+            return None;
+        }
+        let room = lists.clone().count() * Listed::LANES * Listed::DEPTH;
+        let (mut largest, mut rest) = (Vec::with_capacity(room), None);
+        for list in lists {
+            let listed = list.logits.as_flattened().iter().zip(list.tokens.as_flattened());
+            let listed = listed.filter(|(logit, _)| **logit > f32::NEG_INFINITY);
+            // Both zeros compare equal, but not in total order.
+            largest.extend(listed.map(|(&logit, &token)| Candidate { logit: logit + 0.0, id: token as u32 }));
+            let least = list.logits[Listed::DEPTH - 1].into_iter().fold(f32::NEG_INFINITY, f32::max);
+            if least > f32::NEG_INFINITY {
+                rest = Some(rest.map_or(least, |rest: f32| rest.max(least)));
+            }
+        }
+        Some(Found::of(largest, rest, None, vocab))
+    }
+
+    fn of(mut largest: Vec<Candidate>, rest: Option<f32>, total: Option<f64>, vocab: usize) -> Found {
         // Of those as large as the largest that is not listed, one that is not listed may come first.
         largest.retain(|candidate| rest.is_none_or(|rest| candidate.logit > rest));
         largest.sort_unstable_by(order);
-        Some(Found { largest, rest, total, vocab })
+        Found { largest, rest, total, vocab }
     }
 }
 
 impl Sampler {
     /// Whether [`Sampler::sample_found`] is worth trying.
-    pub fn may_do_with_found(&self) -> bool {
+    pub fn may_do_with(&self, finds: Finds) -> bool {
         let SamplingParams { temperature, top_k, top_p, min_p, .. } = &self.params;
         let penalty = self.penalty();
-        let some = top_k.is_some_and(|k| k > 0) || min_p.is_some_and(|p| p > 0.0);
-        match *temperature == 0.0 || some {
-            true => penalty >= 1.0,
-            false => penalty == 1.0 && top_p.is_some_and(|p| p < 1.0),
+        let top_k = match temperature {
+            0.0 => Some(1),
+            _ => top_k.filter(|&k| k > 0),
+        };
+        match finds {
+            Finds::Most if top_k.is_some() || min_p.is_some_and(|p| p > 0.0) => penalty >= 1.0,
+            Finds::Most => penalty == 1.0 && top_p.is_some_and(|p| p < 1.0),
+            // Tokens that have come before may not be among the largest any more.
+            Finds::Some { most } => {
+                let most = if penalty > 1.0 { most / 2 } else { most };
+                penalty >= 1.0 && top_k.is_some_and(|k| k as usize <= most)
+            }
         }
     }
 
@@ -134,7 +179,7 @@ impl Sampler {
                 if penalty != 1.0 {
                     return None;
                 }
-                let mass = top_p * found.total;
+                let mass = top_p * found.total?;
                 let end = self.reaches(chain, mass * (1.0 - TOTAL_ERROR))?;
                 if end != self.reaches(chain, mass * (1.0 + TOTAL_ERROR))? {
                     return None;

@@ -8,7 +8,7 @@ mod found;
 mod logprobs;
 mod select;
 
-pub use found::{Found, PART, TOTAL_ERROR, words};
+pub use found::{Finds, Found, PART, TOTAL_ERROR, words};
 pub use logprobs::{TokenLogprobs, logprobs};
 
 use rand_pcg::Pcg64Mcg;

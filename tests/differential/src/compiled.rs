@@ -9,12 +9,13 @@ use llmc_codegen::error::CodegenError;
 use llmc_codegen::host::HostTarget;
 use llmc_codegen::pack::{PANEL_ROWS, Packing, compressed};
 use llmc_codegen::{HostCode, compile_host};
-use llmc_ir::abi::{Found, StepArgs, StepFunction};
+use llmc_ir::abi::{Found, Listed, StepArgs, StepFunction};
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::{Mode, StepInputs, Tensor, eval_function};
 use llmc_ir::module::Function;
 use llmc_ir::plan::{Goal, PackedWeight, Plan, Program};
 use llmc_ir::region::PlannedModel;
+use std::array;
 use std::ffi::c_void;
 use std::io::Write;
 use std::mem::offset_of;
@@ -58,7 +59,7 @@ impl Compiled {
             found.map(|function| (goal, *function)).ok()
         };
         let entries = |program: &Program| -> Vec<_> {
-            let goals = [Goal::Logits, Goal::Largest, Goal::Search];
+            let goals = [Goal::Logits, Goal::Largest, Goal::Search, Goal::Candidates];
             let found: Vec<_> = goals.into_iter().filter_map(|goal| entry(program, goal)).collect();
             assert_eq!(found.first().map(|(goal, _)| *goal), Some(Goal::Logits), "an entry point per program");
             assert_eq!(found.len() > 1, program.search.is_some(), "{}", program.name);
@@ -75,7 +76,7 @@ impl Compiled {
     ///
     /// # Errors
     /// If anything beyond the step's memory was written, or if the program's other entry points find something else than the
-    /// first of the largest logits.
+    /// first of the largest logits, or list others than the largest.
     pub fn run(&self, program: usize, batch: &Batch, pool: &mut Pool, threads: usize) -> Result<Vec<f32>, String> {
         let samples = batch.step.sample_rows.len();
         let logits_bytes = samples * self.plan.model.vocab * 4;
@@ -85,6 +86,16 @@ impl Compiled {
         let logits: Vec<f32> = logits.bytes().chunks_exact(4).map(|bytes| f32::from_le_bytes(word(bytes))).collect();
         let rows: Vec<&[f32]> = logits.chunks_exact(self.plan.model.vocab).collect();
         for &(goal, function) in others {
+            if goal == Goal::Candidates {
+                let bytes = threads * samples * size_of::<Listed>();
+                let listed = self.step((program, function), batch, pool, threads, bytes)?;
+                let listed: Vec<Listed> = listed.bytes().chunks_exact(size_of::<Listed>()).map(listed_of).collect();
+                for (index, row) in rows.iter().enumerate() {
+                    let of_row: Vec<Listed> = listed.iter().skip(index).step_by(samples).copied().collect();
+                    check_listed(&of_row, row).map_err(|error| format!("{goal:?}, row {index}: {error}"))?;
+                }
+                continue;
+            }
             let bytes = threads * samples * size_of::<Found>();
             let found = self.step((program, function), batch, pool, threads, bytes)?;
             let found: Vec<Found> = found.bytes().chunks_exact(size_of::<Found>()).map(found_of).collect();
@@ -169,6 +180,56 @@ fn found_of(bytes: &[u8]) -> Found {
     let token = i32::from_le_bytes(word(offset_of!(Found, token)));
     let [bound, logit] = [offset_of!(Found, bound), offset_of!(Found, logit)].map(|at| f32::from_le_bytes(word(at)));
     Found { bound, logit, token, unused: 0 }
+}
+
+/// The same of several tokens.
+fn listed_of(bytes: &[u8]) -> Listed {
+    let word = |at: usize, depth: usize, lane: usize| {
+        let at = at + (depth * Listed::LANES + lane) * 4;
+        <[u8; 4]>::try_from(&bytes[at..at + 4]).expect("four bytes")
+    };
+    let [logits, tokens] = [offset_of!(Listed, logits), offset_of!(Listed, tokens)];
+    Listed {
+        logits: array::from_fn(|depth| array::from_fn(|lane| f32::from_le_bytes(word(logits, depth, lane)))),
+        tokens: array::from_fn(|depth| array::from_fn(|lane| i32::from_le_bytes(word(tokens, depth, lane)))),
+    }
+}
+
+/// Whether threads listed what they should of a row of logits.
+fn check_listed(lists: &[Listed], row: &[f32]) -> Result<(), String> {
+    let any_infinite = lists.iter().flat_map(|list| list.tokens[0]).any(|token| token < 0);
+    if any_infinite || !row.iter().all(|logit| logit.is_finite()) {
+        let is_right = any_infinite && !row.iter().all(|logit| logit.is_finite());
+        return if is_right { Ok(()) } else { Err(format!("logits that are not finite: {any_infinite}")) };
+    }
+    let mut is_listed = vec![false; row.len()];
+    for list in lists {
+        for lane in 0..Listed::LANES {
+            let column = (0..Listed::DEPTH).map(|depth| (list.logits[depth][lane], list.tokens[depth][lane]));
+            let column: Vec<(f32, i32)> = column.take_while(|(logit, _)| *logit > f32::NEG_INFINITY).collect();
+            let ordered =
+                |pair: &[(f32, i32)]| pair[0].0 > pair[1].0 || pair[0].0 == pair[1].0 && pair[0].1 < pair[1].1;
+            if !column.windows(2).all(ordered) {
+                return Err(format!("lane {lane} is not in order: {column:?}"));
+            }
+            for (logit, token) in column {
+                let token = token as usize;
+                if row.get(token) != Some(&logit) || token % Listed::LANES != lane || is_listed[token] {
+                    return Err(format!("token {token} with {logit} in lane {lane}"));
+                }
+                is_listed[token] = true;
+            }
+        }
+    }
+    // A lane of a thread that is not full lists all that it has.
+    for lane in 0..Listed::LANES {
+        let least = lists.iter().map(|list| list.logits[Listed::DEPTH - 1][lane]).fold(f32::NEG_INFINITY, f32::max);
+        let missing = (lane..row.len()).step_by(Listed::LANES).find(|&token| !is_listed[token] && row[token] > least);
+        if let Some(token) = missing {
+            return Err(format!("token {token} with {} is not listed", row[token]));
+        }
+    }
+    Ok(())
 }
 
 /// The first of the largest logits; `None` if one is not finite.

@@ -4,7 +4,7 @@ use super::super::deal;
 use super::super::step_args::{share, size};
 use super::super::text::{FunctionText, Value, int};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
-use super::largest::Largest;
+use super::kept::Kept;
 use super::left::Left;
 use super::{parts, tiles};
 use crate::kernel::domain::Domain;
@@ -49,7 +49,7 @@ pub struct Section<'r> {
     /// A block's result per product.
     pub tiles: Vec<Value>,
     /// What is kept of the results, if not the results themselves.
-    pub largest: Option<Largest>,
+    pub kept: Option<Kept>,
 }
 
 impl Section<'_> {
@@ -77,8 +77,8 @@ pub struct Dot<'r> {
 }
 
 impl<'r> Dot<'r> {
-    /// Of the context's kernel, whose parts are given; `largest` is what is kept of their results, if not those.
-    pub fn of(context: &KernelContext<'_>, parts: &'r [Part], largest: Option<&Largest>) -> Result<Dot<'r>, String> {
+    /// Of the context's kernel, whose parts are given; `kept` is what is kept of their results, if not those.
+    pub fn of(context: &KernelContext<'_>, parts: &'r [Part], kept: Option<&Kept>) -> Result<Dot<'r>, String> {
         let kernel = context.kernel;
         let operand = left_operand(&kernel.region)?;
         let all = parts.iter().map(|part| products(kernel, part)).collect::<Result<Vec<_>, _>>()?;
@@ -93,7 +93,7 @@ impl<'r> Dot<'r> {
         let keeps = in_parts || context.registers.keep(context.bounds.max_of(operand.rows));
         let unpacks = are_compressed(&all) && (by_tiles || keeps);
         let sections =
-            parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, (by_tiles, largest)));
+            parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, (by_tiles, kept)));
         let sections: Vec<Section<'r>> = sections.collect();
         let blocking = match by_tiles {
             true => tiles::blocking(context, &operand),
@@ -158,14 +158,14 @@ fn section<'r>(
     part: &'r Part,
     products: Products,
     least_columns: usize,
-    (by_tiles, largest): (bool, Option<&Largest>),
+    (by_tiles, kept): (bool, Option<&Kept>),
 ) -> Section<'r> {
     let Products { domain, products, n, unit } = products;
     let columns = unit * least_columns.div_ceil(unit);
     // Blocks of one panel take the room of two, so that the same functions multiply both.
     let room = if by_tiles { columns } else { columns.next_multiple_of(2 * PANEL) };
-    let (c_stride, tiles, largest) = (room * 4 + 64, Vec::new(), largest.cloned());
-    Section { part, domain, products, n, columns, c_stride, tiles, largest }
+    let (c_stride, tiles, kept) = (room * 4 + 64, Vec::new(), kept.cloned());
+    Section { part, domain, products, n, columns, c_stride, tiles, kept }
 }
 
 /// Whether any weights are compressed.

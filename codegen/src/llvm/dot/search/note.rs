@@ -7,7 +7,7 @@ use super::super::super::multiply::{Level, TILE};
 use super::super::super::step_args::share;
 use super::super::super::text::{F32, FunctionText, I16, I32, I64, Value, float_of, int, int_of};
 use super::super::PANEL;
-use super::super::largest::column_numbers;
+use super::super::kept::column_numbers;
 use super::bytes::add_products;
 use super::{
     BOUND, EXCESS, GROUPS, LARGE_SUM, LOST_LENGTH, LOW_BITS, MOST_NOTED, NOTED, OTHER_LENGTH, RUN, STEP, Search,

@@ -209,6 +209,18 @@ pub enum Goal {
     Candidates,
 }
 
+impl Goal {
+    /// What the names of its functions end with.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Goal::Logits => "",
+            Goal::Largest => ".largest",
+            Goal::Search => ".search",
+            Goal::Candidates => ".candidates",
+        }
+    }
+}
+
 /// What every step of a program has to move and compute, whatever its code: the floor under its time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
@@ -261,13 +273,7 @@ impl AttentionWork {
 impl Program {
     /// The name of the entry point in the native code. There is one for logits; others there may be.
     pub fn entry_symbol(&self, goal: Goal) -> String {
-        let suffix = match goal {
-            Goal::Logits => "",
-            Goal::Largest => ".largest",
-            Goal::Search => ".search",
-            Goal::Candidates => ".candidates",
-        };
-        format!("llmc_{}{suffix}", self.name)
+        format!("llmc_{}{}", self.name, goal.suffix())
     }
 
     /// What no step can do without that is run for a goal.

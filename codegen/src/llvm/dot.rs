@@ -22,13 +22,10 @@ use super::deal;
 use super::expression::Tile;
 use super::multiply::{Distance, Level, Rows, Shape, Start, TILE, Tiles};
 use super::rows::{Columns, Outputs, emit_rows};
-use super::step_args::size;
 use super::text::{FunctionText, Value, int};
 use super::{KernelContext, KernelParams};
-use crate::kernel::dot::{LeftSource, PANEL, Product, left_operand};
-use candidates::Candidates;
+use crate::kernel::dot::{LeftSource, PANEL, Product};
 use kept::Kept;
-use largest::Largest;
 use left::{Left, LeftRows, Source};
 use llmc_ir::dtype::DType;
 use llmc_ir::op::DotMethod;
@@ -40,27 +37,17 @@ pub use ahead::emit as emit_ahead;
 /// Sums longer than this are cut, so that a panel's part stays in cache while all row groups use it.
 const LONGEST_SUM: usize = 1536;
 
-/// Emits the kernel's body.
-pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &KernelParams) -> Result<(), String> {
-    emit_for(f, context, params, None)
-}
-
-/// The same for a kernel that is a single product, of which it writes only what a goal wants of each row: see [`kept`].
-pub fn emit_for_goal(
+/// Emits the kernel's body: all columns, or, of a kernel that is a single product, what a goal wants of each row (see [`kept`]).
+pub fn emit(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
     params: &KernelParams,
     goal: Goal,
 ) -> Result<(), String> {
-    let operand = left_operand(&context.kernel.region)?;
-    let rows = size(f, &params.args, operand.rows)?;
-    let most_rows = context.bounds.max_of(operand.rows);
-    let kept = match goal {
-        Goal::Logits => return emit(f, context, params),
-        Goal::Search => return search::emit(f, context, params),
-        Goal::Largest => Kept::Largest(Largest::new(f, context, params, (&rows, most_rows))?),
-        Goal::Candidates => Kept::Candidates(Candidates::new(context, params, &rows)?),
-    };
+    if goal == Goal::Search {
+        return search::emit(f, context, params);
+    }
+    let Some(kept) = Kept::of(f, context, params, goal)? else { return emit_for(f, context, params, None) };
     kept.reset(f);
     emit_for(f, context, params, Some(&kept))?;
     kept.finish(f, params);

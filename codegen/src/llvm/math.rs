@@ -355,6 +355,12 @@ pub fn max_lanes(f: &mut FunctionText, vector: &Value) -> Value {
     fold_lanes(f, vector, larger)
 }
 
+/// Whether one of 16 lanes is set.
+pub fn any(f: &mut FunctionText, lanes: &Value) -> Value {
+    let bits = f.cast("bitcast", lanes, I16);
+    f.compare("icmp ne", &bits, &int_of(I16, 0))
+}
+
 fn fold_lanes(
     f: &mut FunctionText,
     vector: &Value,

@@ -143,12 +143,7 @@ fn ahead_symbol(kernel: &str) -> String {
 
 /// The name of the function that does for another goal what a kernel does for logits.
 fn goal_symbol(kernel: &str, goal: Goal) -> String {
-    match goal {
-        Goal::Logits => kernel.to_owned(),
-        Goal::Largest => format!("{kernel}.largest"),
-        Goal::Search => format!("{kernel}.search"),
-        Goal::Candidates => format!("{kernel}.candidates"),
-    }
+    format!("{kernel}{}", goal.suffix())
 }
 
 /// What the registers of a target allow; see [`multiply`].
@@ -284,7 +279,7 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
     let (mut f, params) = begin_kernel(context, name, [inputs, outputs]);
     match region.anchor {
         Anchor::Rows => emit_rows_kernel(&mut f, context, &params)?,
-        Anchor::Dot => dot::emit(&mut f, context, &params)?,
+        Anchor::Dot => dot::emit(&mut f, context, &params, Goal::Logits)?,
         Anchor::Attend => attend::emit(&mut f, context, &params)?,
         Anchor::Weights => return Err("what depends on weights alone is computed while compiling".into()),
     }
@@ -301,7 +296,7 @@ fn emit_kernel(context: &mut KernelContext<'_>, name: &str) -> Result<(), String
 fn emit_head(context: &mut KernelContext<'_>, goal: Goal, name: &str) -> Result<(), String> {
     let inputs = if goal == Goal::Search { 3 } else { 2 };
     let (mut f, params) = begin_kernel(context, name, [inputs, 1]);
-    dot::emit_for_goal(&mut f, context, &params, goal)?;
+    dot::emit(&mut f, context, &params, goal)?;
     context.module.add(f.finish());
     Ok(())
 }

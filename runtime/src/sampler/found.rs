@@ -84,18 +84,13 @@ impl Found {
         if lists.clone().flat_map(|list| list.tokens[0]).any(|token| token < 0) {
             return None;
         }
-        let room = lists.clone().count() * Listed::LANES * Listed::DEPTH;
-        let (mut largest, mut rest) = (Vec::with_capacity(room), None);
-        for list in lists {
-            let listed = list.logits.as_flattened().iter().zip(list.tokens.as_flattened());
-            let listed = listed.filter(|(logit, _)| **logit > f32::NEG_INFINITY);
-            // Both zeros compare equal, but not in total order.
-            largest.extend(listed.map(|(&logit, &token)| Candidate { logit: logit + 0.0, id: token as u32 }));
-            let least = list.logits[Listed::DEPTH - 1].into_iter().fold(f32::NEG_INFINITY, f32::max);
-            if least > f32::NEG_INFINITY {
-                rest = Some(rest.map_or(least, |rest: f32| rest.max(least)));
-            }
-        }
+        let is_listed = |logit: &f32| *logit > f32::NEG_INFINITY;
+        let rest = lists.clone().flat_map(|list| list.logits[Listed::DEPTH - 1]).filter(is_listed).reduce(f32::max);
+        let mut largest = Vec::with_capacity(lists.clone().count() * Listed::LANES * Listed::DEPTH);
+        let listed = lists.flat_map(|list| list.logits.as_flattened().iter().zip(list.tokens.as_flattened()));
+        let listed = listed.filter(|(logit, _)| is_listed(logit));
+        // Both zeros compare equal, but not in total order.
+        largest.extend(listed.map(|(&logit, &token)| Candidate { logit: logit + 0.0, id: token as u32 }));
         Some(Found::of(largest, rest, None, vocab))
     }
 

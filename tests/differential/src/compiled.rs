@@ -82,30 +82,19 @@ impl Compiled {
         let logits_bytes = samples * self.plan.model.vocab * 4;
         let [(_, logits), others @ ..] = &self.programs[program][..] else { unreachable!("checked when loaded") };
         let logits = self.step((program, *logits), batch, pool, threads, logits_bytes)?;
-        let word = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).expect("four bytes");
-        let logits: Vec<f32> = logits.bytes().chunks_exact(4).map(|bytes| f32::from_le_bytes(word(bytes))).collect();
+        let logits: Vec<f32> = logits.bytes().chunks_exact(4).map(|bytes| f32::from_le_bytes(word(bytes, 0))).collect();
         let rows: Vec<&[f32]> = logits.chunks_exact(self.plan.model.vocab).collect();
         for &(goal, function) in others {
-            if goal == Goal::Candidates {
-                let bytes = threads * samples * size_of::<Listed>();
-                let listed = self.step((program, function), batch, pool, threads, bytes)?;
-                let listed: Vec<Listed> = listed.bytes().chunks_exact(size_of::<Listed>()).map(listed_of).collect();
-                for (index, row) in rows.iter().enumerate() {
-                    let of_row: Vec<Listed> = listed.iter().skip(index).step_by(samples).copied().collect();
-                    check_listed(&of_row, row).map_err(|error| format!("{goal:?}, row {index}: {error}"))?;
-                }
-                continue;
-            }
-            let bytes = threads * samples * size_of::<Found>();
-            let found = self.step((program, function), batch, pool, threads, bytes)?;
-            let found: Vec<Found> = found.bytes().chunks_exact(size_of::<Found>()).map(found_of).collect();
+            let size = if goal == Goal::Candidates { size_of::<Listed>() } else { size_of::<Found>() };
+            let written = self.step((program, function), batch, pool, threads, threads * samples * size)?;
             for (index, row) in rows.iter().enumerate() {
-                let of_row = || found.iter().skip(index).step_by(samples).copied();
-                let (token, expected) = (Found::token(of_row()), first_of_largest(row));
-                if token != expected {
-                    let found: Vec<Found> = of_row().collect();
-                    return Err(format!("{goal:?}, row {index}: {token:?}, expected {expected:?} ({found:?})"));
-                }
+                // What each thread wrote of it.
+                let of_row = written.bytes().chunks_exact(size).skip(index).step_by(samples);
+                let checked = match goal {
+                    Goal::Candidates => check_listed(&of_row.map(listed_of).collect::<Vec<_>>(), row),
+                    _ => check_found(&of_row.map(found_of).collect::<Vec<_>>(), row),
+                };
+                checked.map_err(|error| format!("{goal:?}, row {index}: {error}"))?;
             }
         }
         Ok(logits)
@@ -176,18 +165,15 @@ impl Compiled {
 
 /// What a thread wrote.
 fn found_of(bytes: &[u8]) -> Found {
-    let word = |at: usize| <[u8; 4]>::try_from(&bytes[at..at + 4]).expect("four bytes");
-    let token = i32::from_le_bytes(word(offset_of!(Found, token)));
-    let [bound, logit] = [offset_of!(Found, bound), offset_of!(Found, logit)].map(|at| f32::from_le_bytes(word(at)));
+    let token = i32::from_le_bytes(word(bytes, offset_of!(Found, token)));
+    let [bound, logit] =
+        [offset_of!(Found, bound), offset_of!(Found, logit)].map(|at| f32::from_le_bytes(word(bytes, at)));
     Found { bound, logit, token, unused: 0 }
 }
 
 /// The same of several tokens.
 fn listed_of(bytes: &[u8]) -> Listed {
-    let word = |at: usize, depth: usize, lane: usize| {
-        let at = at + (depth * Listed::LANES + lane) * 4;
-        <[u8; 4]>::try_from(&bytes[at..at + 4]).expect("four bytes")
-    };
+    let word = |at: usize, depth: usize, lane: usize| word(bytes, at + (depth * Listed::LANES + lane) * 4);
     let [logits, tokens] = [offset_of!(Listed, logits), offset_of!(Listed, tokens)];
     Listed {
         logits: array::from_fn(|depth| array::from_fn(|lane| f32::from_le_bytes(word(logits, depth, lane)))),
@@ -195,12 +181,29 @@ fn listed_of(bytes: &[u8]) -> Listed {
     }
 }
 
+/// Four bytes.
+fn word(bytes: &[u8], at: usize) -> [u8; 4] {
+    bytes[at..at + 4].try_into().expect("four bytes")
+}
+
+/// Whether threads found the first of the largest of a row of logits.
+fn check_found(found: &[Found], row: &[f32]) -> Result<(), String> {
+    let (token, expected) = (Found::token(found.iter().copied()), first_of_largest(row));
+    match token == expected {
+        true => Ok(()),
+        false => Err(format!("{token:?}, expected {expected:?} ({found:?})")),
+    }
+}
+
 /// Whether threads listed what they should of a row of logits.
 fn check_listed(lists: &[Listed], row: &[f32]) -> Result<(), String> {
-    let any_infinite = lists.iter().flat_map(|list| list.tokens[0]).any(|token| token < 0);
-    if any_infinite || !row.iter().all(|logit| logit.is_finite()) {
-        let is_right = any_infinite && !row.iter().all(|logit| logit.is_finite());
-        return if is_right { Ok(()) } else { Err(format!("logits that are not finite: {any_infinite}")) };
+    let are_finite = lists.iter().flat_map(|list| list.tokens[0]).all(|token| token >= 0);
+    let expected = row.iter().all(|logit| logit.is_finite());
+    if are_finite != expected {
+        return Err(format!("are all logits finite? {are_finite}, expected {expected}"));
+    }
+    if !are_finite {
+        return Ok(());
     }
     let mut is_listed = vec![false; row.len()];
     for list in lists {

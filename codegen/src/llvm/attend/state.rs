@@ -4,9 +4,9 @@
 //! When a maximum is raised, the sum of weights follows at once. The weighted sum of values may be in use at that time: it
 //! is multiplied later by a factor that is noted beside it.
 
-use super::super::math::{floats, sum_lanes};
+use super::super::math::{any, floats, sum_lanes};
 use super::super::rows::LANES;
-use super::super::text::{F32, FunctionText, I16, I64, Value, float_of, int, int_of};
+use super::super::text::{F32, FunctionText, I64, Value, float_of, int};
 use crate::kernel::attend::NO_MAXIMUM;
 
 /// The rows' memory: each row's values, then its sums; behind all rows their maxima, then their factors.
@@ -121,13 +121,7 @@ pub fn multiply(f: &mut FunctionText, at: &Value, count: usize, factor: &Value) 
     }
 }
 
-/// Whether one of 16 lanes is set.
-pub fn any(f: &mut FunctionText, lanes: &Value) -> Value {
-    let bits = f.cast("bitcast", lanes, I16);
-    f.compare("icmp ne", &bits, &int_of(I16, 0))
-}
-
-/// The same as a number of turns, 0 or 1.
+/// Whether one of 16 lanes is set, as a number of turns, 0 or 1.
 pub fn once_if_any(f: &mut FunctionText, lanes: &Value) -> Value {
     let any = any(f, lanes);
     f.cast("zext", &any, I64)

@@ -4,13 +4,15 @@
 //! A thread lists the largest columns of each lane ([`Listed`]). Once it has seen some, few are larger than the least of
 //! their lane's list, and only those are put in their place.
 
-use super::super::math::{floats, ints};
+use super::super::math::{any, floats, ints};
 use super::super::multiply::TILE;
-use super::super::text::{FunctionText, I16, Value, float_of, int, int_of};
+use super::super::text::{FunctionText, Value, float_of, int, int_of};
 use super::super::{KernelContext, KernelParams};
 use super::kept::{KeptRows, NO_TOKEN};
 use llmc_ir::abi::Listed;
 use std::mem::offset_of;
+
+const _: () = assert!(Listed::LANES == TILE, "a lane of a list is one of a vector");
 
 /// What a thread keeps of the rows of a product.
 #[derive(Clone)]
@@ -25,18 +27,17 @@ impl Candidates {
         Ok(Candidates { rows: KeptRows::new(context, params, rows)?, thread: params.thread.clone() })
     }
 
-    /// Where the thread's list of a row has logits and tokens of a depth.
-    fn at(&self, f: &mut FunctionText, row: &Value, depth: usize) -> [Value; 2] {
-        let list = self.rows.output(f, &self.thread, row, size_of::<Listed>());
-        [offset_of!(Listed, logits), offset_of!(Listed, tokens)]
-            .map(|part| f.offset(&list, &int((part + depth * TILE * 4) as i64)))
+    /// The address of the thread's list of a row.
+    fn list(&self, f: &mut FunctionText, row: &Value) -> Value {
+        self.rows.output(f, &self.thread, row, size_of::<Listed>())
     }
 
     /// Forgets all columns.
     pub fn reset(&self, f: &mut FunctionText) {
         self.rows.for_each(f, |f, row| {
+            let list = self.list(f, row);
             for depth in 0..Listed::DEPTH {
-                let [logits, tokens] = self.at(f, row, depth);
+                let [logits, tokens] = at(f, &list, depth);
                 f.store(&float_of(floats(TILE), f64::NEG_INFINITY), &logits, 4);
                 f.store(&int_of(ints(TILE), NO_TOKEN), &tokens, 4);
             }
@@ -46,30 +47,30 @@ impl Candidates {
     /// Looks at 16 columns of a row, from `first` on, a multiple of 16. Those of each lane must come in ascending order.
     pub fn keep(&self, f: &mut FunctionText, row: &Value, first: &Value, logits: &Value) {
         let [logits, columns] = self.rows.columns(f, first, logits);
-        let [least, _] = self.at(f, row, Listed::DEPTH - 1);
+        let list = self.list(f, row);
+        let [least, _] = at(f, &list, Listed::DEPTH - 1);
         let least = f.load(floats(TILE), &least, 4);
         let enter = f.compare("fcmp ogt", &logits, &least);
-        let enter = f.cast("bitcast", &enter, I16);
-        let some = f.compare("icmp ne", &enter, &int_of(I16, 0));
+        let some = any(f, &enter);
         f.when(&some, |f| {
-            // Each lane's takes the place of the first that is smaller, and from there on all go down by one.
+            // Each lane's takes the place of the first that is smaller, and that and all behind it, which are smaller too, go down by one.
             let mut falling = [logits.clone(), columns.clone()];
-            let mut moves: Option<Value> = None;
             for depth in 0..Listed::DEPTH {
-                let [logits_at, tokens_at] = self.at(f, row, depth);
+                let [logits_at, tokens_at] = at(f, &list, depth);
                 let listed = [f.load(floats(TILE), &logits_at, 4), f.load(ints(TILE), &tokens_at, 4)];
-                let above = f.compare("fcmp ogt", &falling[0], &listed[0]);
-                let moved = match &moves {
-                    Some(moves) => f.binary("or", moves, &above),
-                    None => above,
-                };
+                let moves = f.compare("fcmp ogt", &logits, &listed[0]);
                 for ((falling, listed), at) in falling.iter().zip(&listed).zip([&logits_at, &tokens_at]) {
-                    let stays = f.select(&moved, falling, listed);
+                    let stays = f.select(&moves, falling, listed);
                     f.store(&stays, at, 4);
                 }
-                falling = [0, 1].map(|part| f.select(&moved, &listed[part], &falling[part]));
-                moves = Some(moved);
+                falling = [0, 1].map(|part| f.select(&moves, &listed[part], &falling[part]));
             }
         });
     }
+}
+
+/// Where a list has logits and tokens of a depth.
+fn at(f: &mut FunctionText, list: &Value, depth: usize) -> [Value; 2] {
+    [offset_of!(Listed, logits), offset_of!(Listed, tokens)]
+        .map(|part| f.offset(list, &int((part + depth * TILE * 4) as i64)))
 }

@@ -5,11 +5,14 @@
 
 use super::super::math::{floats, ints};
 use super::super::multiply::TILE;
+use super::super::step_args::size;
 use super::super::text::{FunctionText, I32, Value, float_of, int, int_of};
 use super::super::{KernelContext, KernelParams};
 use super::candidates::Candidates;
 use super::largest::Largest;
 use super::{RowSpan, Section};
+use crate::kernel::dot::left_operand;
+use llmc_ir::plan::Goal;
 
 /// A token that is behind all others.
 pub const NO_TOKEN: i64 = i32::MAX as i64;
@@ -24,6 +27,27 @@ pub enum Kept {
 }
 
 impl Kept {
+    /// What a goal wants, unless that is all columns or takes a kernel of its own.
+    pub fn of(
+        f: &mut FunctionText,
+        context: &mut KernelContext<'_>,
+        params: &KernelParams,
+        goal: Goal,
+    ) -> Result<Option<Kept>, String> {
+        if matches!(goal, Goal::Logits | Goal::Search) {
+            return Ok(None);
+        }
+        let operand = left_operand(&context.kernel.region)?;
+        let rows = size(f, &params.args, operand.rows)?;
+        Ok(Some(match goal {
+            Goal::Candidates => Kept::Candidates(Candidates::new(context, params, &rows)?),
+            _ => {
+                let most_rows = context.bounds.max_of(operand.rows);
+                Kept::Largest(Largest::new(f, context, params, (&rows, most_rows))?)
+            }
+        }))
+    }
+
     /// Forgets all columns.
     pub fn reset(&self, f: &mut FunctionText) {
         match self {

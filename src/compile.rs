@@ -335,7 +335,10 @@ pub fn pass_context(model: &Definition<'_>, request: &Request) -> Result<Context
     let facts = facts(model.config, model.module, model.numerics, limits);
     let rates = request.targets.iter().filter_map(HostTarget::byte_products).map(ByteProducts::rate);
     let rounded_rate = rates.reduce(f64::min);
-    Ok(Context { rounded_rate, ..Context::new(facts, request.machines.clone()) })
+    // Code for other levels takes the same programs by plain gemm.
+    let rates = request.targets.iter().filter_map(HostTarget::block_float);
+    let machines = request.machines.clone().with_block_float(rates.reduce(f64::min));
+    Ok(Context { rounded_rate, ..Context::new(facts, machines) })
 }
 
 /// Those that look on at every compilation.

@@ -2,7 +2,7 @@
 
 use crate::dim::{Dim, Symbol};
 use crate::dtype::DType;
-use crate::op::{Attention, Op, UnaryOp};
+use crate::op::{Attention, DotMethod, Op, UnaryOp};
 use crate::plan::StepInput;
 use crate::shape::{KvType, Shape, TensorType, Type};
 
@@ -85,7 +85,15 @@ fn tensor_op(op: &Op, operands: &[&TensorType]) -> Result<TensorType, String> {
             shape.0[*axis] = Dim::fixed(1);
             Ok(with_shape(shape))
         }
-        Op::Dot { left, right, batch, .. } => dot(first, operands[1], *left, *right, *batch),
+        Op::Dot { left, right, batch, method } => {
+            let ty = dot(first, operands[1], *left, *right, *batch)?;
+            let is_narrow = [first, operands[1]].iter().all(|ty| ty.dtype == DType::BF16);
+            if *method == DotMethod::BlockFloat && !(is_narrow && (*left, *right, *batch) == (1, 1, 0)) {
+                let (name, second) = (method.name(), operands[1]);
+                return Err(format!("dot by {name} needs rows of bf16 and rows of bf16, found {first} and {second}"));
+            }
+            Ok(ty)
+        }
         Op::Reshape { shape } => match (first.shape.elements(), shape.elements()) {
             (Some(from), Some(to)) if from == to => Ok(with_shape(shape.clone())),
             _ => Err(format!("reshape must keep the number of elements: {} to {shape}", first.shape)),

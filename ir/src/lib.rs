@@ -39,6 +39,7 @@
 //! compiler's exhaustive matches list the rest.
 
 pub mod abi;
+pub mod block_float;
 pub mod builder;
 pub mod decompose;
 pub mod dim;

@@ -72,7 +72,7 @@ pub enum Op {
         right: usize,
         /// Leading axes that both operands share.
         batch: usize,
-        /// How its kernel divides the work.
+        /// How its kernel takes the products.
         method: DotMethod,
     },
     /// The same elements in row-major order under another shape.
@@ -228,7 +228,7 @@ macro_rules! named {
 }
 
 named! {
-    /// How the kernel of a dot divides its work. It changes no value beyond the order of sums.
+    /// How the kernel of a dot takes its products. But for the last way it changes no value beyond the order of sums.
     DotMethod {
         /// Blocks of rows and columns that stay in fast memory while they are multiplied: for many rows.
         Gemm = "gemm",
@@ -236,6 +236,9 @@ named! {
         Gemv = "gemv",
         /// A gemv whose work items are parts of the sum as well as columns: for few rows and many cores.
         SplitK = "split_k",
+        /// A gemm of whole numbers: of a row and of a weight in bf16, with 64 consecutive k sharing a power of two
+        /// ([`crate::block_float`]). That rounds both, by far less than bf16 does.
+        BlockFloat = "block_float",
     }
 }
 

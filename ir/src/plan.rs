@@ -228,10 +228,17 @@ pub struct Work {
     pub weight_bytes: u64,
     /// Operations of products with weights per token, a multiply-add being two.
     pub flops_per_token: u64,
-    /// The same per row of logits.
+    /// Those of them that are taken in block floating point: [`crate::block_float`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub block_float_flops_per_token: u64,
+    /// The same as the first per row of logits.
     pub flops_per_sample: u64,
     /// What attention adds, by how far it looks back.
     pub attention: Vec<AttentionWork>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The part of a step's attention, of all layers, that looks back equally far.
@@ -389,6 +396,7 @@ mod tests {
         let work = Work {
             weight_bytes: 1000,
             flops_per_token: 7,
+            block_float_flops_per_token: 0,
             flops_per_sample: 3,
             attention: vec![part(None), part(Some(4))],
         };

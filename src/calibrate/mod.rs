@@ -71,9 +71,12 @@ impl Measurement {
     pub fn is_disturbed(&self) -> bool {
         let best = match self.limit {
             Limit::Barrier => self.values.iter().map(|seconds| 1.0 / seconds).fold(0.0, f64::max) * self.median,
-            Limit::Reads | Limit::F32Products | Limit::Bf16Products | Limit::Int8Products | Limit::Elementwise => {
-                self.values.iter().copied().fold(0.0, f64::max) / self.median
-            }
+            Limit::Reads
+            | Limit::F32Products
+            | Limit::Bf16Products
+            | Limit::BlockFloatProducts
+            | Limit::Int8Products
+            | Limit::Elementwise => self.values.iter().copied().fold(0.0, f64::max) / self.median,
         };
         best >= 1.25
     }

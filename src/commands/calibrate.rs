@@ -157,7 +157,11 @@ fn row(measurement: &Measurement) -> [String; 6] {
     let (scale, unit) = match limit {
         Limit::Reads => (1e-9, "GB/s"),
         Limit::Barrier => (1e9, "ns"),
-        Limit::F32Products | Limit::Bf16Products | Limit::Int8Products | Limit::Elementwise => (1e-9, "Gop/s"),
+        Limit::F32Products
+        | Limit::Bf16Products
+        | Limit::BlockFloatProducts
+        | Limit::Int8Products
+        | Limit::Elementwise => (1e-9, "Gop/s"),
     };
     let shown = |value: f64| format!("{:.1}", scale * value);
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);

@@ -67,9 +67,10 @@ pub struct CompileArguments {
     /// Leave out an optional pass or a family of rewrite rules; may be given several times
     #[arg(long, value_name = "PASS", long_help = without_help())]
     without: Vec<String>,
-    /// How far rewrite rules may go: exact (the same operations), reassociates (sums in another order) or rounds (results
-    /// may be rounded to bf16 at other places)
-    #[arg(long, value_name = "CLASS", default_value = "reassociates")]
+    /// How far rewrite rules may go: exact (the same operations), reassociates (sums in another order), blocks (and
+    /// products of many rows in block floating point, where a CPU is faster at it) or rounds (results may be rounded to bf16 at
+    /// other places)
+    #[arg(long, value_name = "CLASS", default_value = "blocks")]
     numerics: Numerics,
     /// Take every sum in one order in all programs, so that a sequence's logits have the same bits in a prompt, in chunks of
     /// any size, token by token, and beside any others; what that costs is said. For CPUs only, whose matrix units it does

@@ -35,9 +35,10 @@ pub struct OptArguments {
     /// Leave out an optional pass or a family of rewrite rules; may be given several times
     #[arg(long, value_name = "PASS")]
     without: Vec<String>,
-    /// How far rewrite rules may go: exact (the same operations), reassociates (sums in another order) or rounds (results
-    /// may be rounded to bf16 at other places)
-    #[arg(long, value_name = "CLASS", default_value = "reassociates")]
+    /// How far rewrite rules may go: exact (the same operations), reassociates (sums in another order), blocks (and
+    /// products of many rows in block floating point, where a CPU is faster at it) or rounds (results may be rounded to bf16 at
+    /// other places)
+    #[arg(long, value_name = "CLASS", default_value = "blocks")]
     numerics: Numerics,
     /// The most positions of a sequence, for `specialize`
     #[arg(long, value_name = "N", default_value_t = 2048)]

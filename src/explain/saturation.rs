@@ -19,6 +19,7 @@ fn numerics(numerics: Numerics) -> &'static str {
     match numerics {
         Numerics::Exact => "the same operations",
         Numerics::Reassociates => "sums in another order",
+        Numerics::Blocks => "whole numbers in blocks",
         Numerics::Rounds => "rounded elsewhere",
     }
 }

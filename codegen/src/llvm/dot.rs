@@ -36,6 +36,8 @@ pub use ahead::emit as emit_ahead;
 
 /// Sums longer than this are cut, so that a panel's part stays in cache while all row groups use it.
 const LONGEST_SUM: usize = 1536;
+/// Parts of a sum have a multiple of this many k, but for the last one: whole blocks of any layout.
+const PART_UNIT: usize = 64;
 
 /// Emits the kernel's body: all columns, or, of a kernel that is a single product, what a goal wants of each row (see [`kept`]).
 pub fn emit(
@@ -73,6 +75,7 @@ fn emit_for(
     if unpacks {
         let bytes = match blocking.left {
             Left::Tiles(parts) => parts.panel_bytes(),
+            Left::Blocks => parts::bytes_of_blocks(blocking.k),
             _ if blocking.in_parts => parts::bytes(blocking.k),
             Left::InPlace | Left::Copied(_) | Left::Pairs => {
                 context.registers.kept_bytes(longest_part(context, blocking.k), blocking.most_rows)
@@ -299,9 +302,9 @@ fn multiply_part(
     let SumPart { start, length: k, sums } = part;
     let shape = Shape { k, tiles, layout, left, a_stride, c_stride, start: sums, rows: rows_of_call, ahead, prefetch };
     let [first_panel, panels] = section.panels(f, column_block);
-    let a = f.element(a, &start, left.bytes() as i64);
     // Whole blocks of 32 k, unless k are in f32 and all of them.
     let block = f.binary("sdiv", &start, &int(32));
+    let a = blocking.left.at(f, a, &start);
     f.for_each(&int(0), &panels, 1, |f, panel| {
         let number = f.add(&first_panel, panel);
         let c = f.element(c, panel, (PANEL * 4) as i64);
@@ -309,9 +312,8 @@ fn multiply_part(
         if !blocking.in_parts || weight.dtype != DType::BF16 {
             return multiply_whole(f, context, blocking, of, [&a, &c], (rows, &shape));
         }
-        let memory = blocking.unpacked.as_ref();
-        if !weight.is_compressed {
-            return parts::multiply_panel(f, context, memory, of, [&a, &c], (rows, &shape));
+        if !weight.is_compressed || blocking.left == Left::Blocks {
+            return parts::multiply_panel(f, context, blocking, of, [&a, &c], (rows, &shape));
         }
         let few = context.registers.most_in_passing();
         let [are_few, are_many] =
@@ -320,7 +322,7 @@ fn multiply_part(
             let shape = Shape { rows: Rows { most: few.min(blocking.most_rows), ..shape.rows }, ..shape.clone() };
             multiply_whole(f, context, blocking, of, [&a, &c], (rows, &shape));
         });
-        f.when(&are_many, |f| parts::multiply_panel(f, context, memory, of, [&a, &c], (rows, &shape)));
+        f.when(&are_many, |f| parts::multiply_panel(f, context, blocking, of, [&a, &c], (rows, &shape)));
     });
 }
 
@@ -346,10 +348,10 @@ fn multiply_whole(
 
 /// The lengths in which a sum over k is computed.
 fn sum_parts(k: usize, method: DotMethod, longest: usize) -> Vec<usize> {
-    if method != DotMethod::Gemm || k <= LONGEST_SUM {
+    if matches!(method, DotMethod::Gemv | DotMethod::SplitK) || k <= LONGEST_SUM {
         return vec![k];
     }
-    let part = k.div_ceil(k.div_ceil(longest)).next_multiple_of(32);
+    let part = k.div_ceil(k.div_ceil(longest)).next_multiple_of(PART_UNIT);
     let mut parts = vec![part; k / part];
     if !k.is_multiple_of(part) {
         parts.push(k % part);

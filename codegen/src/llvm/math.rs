@@ -39,7 +39,7 @@ const EXP_6: [f64; 7] =
     [1.381_461_335_8e-3, 8.368_709_936_8e-3, 4.166_838_736_9e-2, 0.166_665_206_89, 0.499_999_934_52, 1.0, 1.0];
 
 /// Adding this rounds an f32 to the nearest whole number, which is then in the lowest bits.
-const ROUNDER: f64 = 12_582_912.0;
+pub const ROUNDER: f64 = 12_582_912.0;
 
 /// x rounded to a whole number, as f32 and as what a fraction is multiplied by to raise it to that power of 2: both of
 /// `shifted`, which is x plus [`ROUNDER`]. The number must be in -127..=127; -127 gives the factor 0.

@@ -2,6 +2,7 @@
 
 mod amx;
 mod attend;
+mod block_float;
 pub mod compile;
 mod compressed;
 mod deal;

@@ -9,6 +9,7 @@
 mod block;
 mod call;
 
+use super::block_float;
 use super::compressed::LookUp;
 use super::math::{Fma, bf16_to_f32, floats};
 use super::text::{FunctionText, I16, ModuleText, Value, float_of, int_of};
@@ -16,7 +17,7 @@ use llmc_ir::dtype::DType;
 use llmc_ir::plan::compressed;
 use std::collections::BTreeSet;
 
-pub use block::{Block, Order, Scattered};
+pub use block::{Ahead, Block, Order, Scattered};
 pub use call::clear;
 
 /// Columns of a tile of B.
@@ -45,6 +46,8 @@ pub enum Tiles {
         /// Bytes from one k to the next.
         k_stride: usize,
     },
+    /// Whole numbers in blocks of 64 k: [`super::block_float`].
+    Blocks,
     /// bf16, a panel of compressed weights: [`super::compressed`]. Calls say from which block of 32 k on.
     Compressed {
         /// Length of the panel's rows, of which the sums may be a part.
@@ -57,6 +60,7 @@ impl Tiles {
     fn tile_bytes(self, k: usize) -> i64 {
         match self {
             Tiles::Bf16 { .. } => (k * TILE * 2) as i64,
+            Tiles::Blocks => (k.div_ceil(block_float::LENGTH) * block_float::TILE_BLOCK) as i64,
             Tiles::Compressed { .. } => (k / 32 * compressed::BLOCK / compressed::TILES) as i64,
             Tiles::F32 { .. } => (k * TILE * 4) as i64,
         }
@@ -66,6 +70,7 @@ impl Tiles {
     fn block_bytes(self) -> i64 {
         match self {
             Tiles::Bf16 { block_stride, .. } => block_stride as i64,
+            Tiles::Blocks => block_float::PANEL_BLOCK as i64,
             Tiles::Compressed { .. } => compressed::BLOCK as i64,
             Tiles::F32 { .. } => panic!("blocks are of bf16"),
         }
@@ -75,6 +80,7 @@ impl Tiles {
     fn tile_stride(self) -> usize {
         match self {
             Tiles::Bf16 { tile_stride, .. } | Tiles::F32 { tile_stride, .. } => tile_stride,
+            Tiles::Blocks => block_float::TILE_BLOCK,
             Tiles::Compressed { .. } => compressed::QUARTER,
         }
     }
@@ -85,7 +91,7 @@ impl Tiles {
 pub enum LeftForm {
     /// f32: B is made f32 where it is not.
     Wide,
-    /// bf16, as B is: pairs of k are multiplied at once.
+    /// 16 bits, as B has: bf16 or, in blocks, whole numbers. Pairs of k are multiplied at once.
     Pairs,
 }
 
@@ -237,7 +243,7 @@ impl Registers {
             // Others than VPERMB take a register for a mask as well.
             Tiles::Compressed { .. } if self.look_up != LookUp::Many => [2 * (beside - 1), beside - 1],
             Tiles::Compressed { .. } => [in_turn, beside],
-            Tiles::Bf16 { .. } | Tiles::F32 { .. } => [in_turn, beside],
+            Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Blocks => [in_turn, beside],
         }
     }
 
@@ -288,6 +294,7 @@ impl Multiplies {
             Tiles::Bf16 { tile_stride, block_stride } => format!("bf16_{tile_stride}_{block_stride}"),
             Tiles::F32 { tile_stride, k_stride } => format!("f32_{tile_stride}_{k_stride}"),
             Tiles::Compressed { row } => format!("compressed_{row}"),
+            Tiles::Blocks => "blocks".to_owned(),
         };
         let tallest = registers.tallest(shape);
         // Functions for many rows have the blocks of few in common.

@@ -3,9 +3,10 @@
 use super::Mode;
 use super::strided::{permuted, strides, walk};
 use super::value::{Tensor, sizes};
+use crate::block_float::{self, EXPONENT_IN_ROWS, EXPONENT_IN_WEIGHTS};
 use crate::dim::Bindings;
 use crate::dtype::DType;
-use crate::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::op::{BinaryOp, CompareOp, DotMethod, Op, ReduceOp, UnaryOp};
 use crate::shape::TensorType;
 
 /// The result of a tensor operation, of type `ty`, for operands whose types were inferred to fit.
@@ -38,6 +39,15 @@ pub(super) fn apply(
         }
         Op::Convert { .. } | Op::Reshape { .. } => operand(0)?.data().to_vec(),
         Op::Reduce { op, axis } => reduce(operand(0)?, *op, *axis),
+        Op::Dot { method: DotMethod::BlockFloat, .. } if mode == Mode::AsTyped => {
+            let in_blocks = |x: &Tensor, exponent| {
+                let rows = block_float::rounded(x.data(), x.sizes()[1], exponent);
+                Tensor::new(DType::F32, x.sizes().to_vec(), rows)
+            };
+            let [rows, weights] = [(0, EXPONENT_IN_ROWS), (1, EXPONENT_IN_WEIGHTS)]
+                .map(|(index, exponent)| operand(index).map_err(str::to_owned).and_then(|x| in_blocks(x, exponent)));
+            dot(&rows?, &weights?, [1, 1], 0, elements)
+        }
         Op::Dot { left, right, batch, .. } => dot(operand(0)?, operand(1)?, [*left, *right], *batch, elements),
         Op::Permute { order } => {
             let x = operand(0)?;

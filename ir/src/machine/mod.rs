@@ -58,6 +58,10 @@ pub struct Machine {
     pub gemm_tile: Tile,
     /// Blocks that products of few rows are cut into.
     pub gemv_tile: Tile,
+    /// How many products in block floating point the code that will be made takes in the time of one of its products of bf16;
+    /// `None`: it takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_float: Option<f64>,
 }
 
 /// A block of a matrix product's result.
@@ -98,6 +102,9 @@ const RATES: [f64; 2] = [1e6, 1e18];
 /// Seconds that a launch can take.
 const LAUNCHES: [f64; 2] = [1e-10, 1.0];
 
+/// How much faster or slower products in block floating point can be.
+const BLOCK_FLOAT: [f64; 2] = [1e-3, 1e3];
+
 /// Units of a machine, and rows and columns of blocks, that can be.
 const SIZES: [f64; 2] = [1.0, 1e6];
 
@@ -131,6 +138,7 @@ impl Machine {
         }
         let MatrixFlops { f32, bf16 } = machine.matrix_flops;
         let [gemm, gemv] = [machine.gemm_tile, machine.gemv_tile];
+        let block_float = machine.block_float.map(|rate| ("block_float", rate, BLOCK_FLOAT));
         let numbers = [
             ("memory_bandwidth", machine.memory_bandwidth, RATES),
             ("matrix_flops.f32", f32, RATES),
@@ -145,7 +153,7 @@ impl Machine {
             ("gemv_tile.columns", gemv.columns, SIZES),
             ("gemv_tile.least_rows", gemv.least_rows, SIZES),
         ];
-        for (field, value, [least, most]) in numbers {
+        for (field, value, [least, most]) in numbers.into_iter().chain(block_float) {
             if !(least..=most).contains(&value) {
                 return Err(format!("{field} is {value:e}, expected {least:e} to {most:e}"));
             }
@@ -194,6 +202,14 @@ impl Machines {
             let names: Vec<&str> = self.0.iter().map(|machine| machine.name.as_str()).collect();
             format!("no machine describes a {processor}, there is {}; add one, with --machine", names.join(" and "))
         })
+    }
+
+    /// The same where code for CPUs takes products in block floating point at a rate: [`Machine::block_float`].
+    pub fn with_block_float(mut self, rate: Option<f64>) -> Machines {
+        for machine in self.0.iter_mut().filter(|machine| machine.processor == Processor::Cpu) {
+            machine.block_float = rate;
+        }
+        self
     }
 
     /// All of them.

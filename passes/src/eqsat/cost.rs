@@ -111,6 +111,10 @@ const GEMM_BANDWIDTH: f64 = 0.7;
 /// stay in caches. Whole prefill steps of 512 rows on the host measured 0.93 to 0.97.
 const GEMV_COMPUTE: f64 = 0.97;
 
+/// Products per weight that making a weight's block of whole numbers takes the time of, measured on Zen 3: from some 30 rows on a
+/// gemm in block floating point is faster there.
+const MAKING_BLOCKS: f64 = 11.0;
+
 /// Query rows (tokens times query heads per key/value head) of a work item of whole attention.
 const ATTEND_ROWS: f64 = 24.0;
 
@@ -163,7 +167,9 @@ impl<'a> Term<'a> {
                 let bytes = bytes(self.operands[0], sizes) + bytes(self.operands[1], sizes) + stored;
                 let matrix_flops = 2.0 * k as f64 * result;
                 match method {
-                    DotMethod::Gemm | DotMethod::Gemv => Work { bytes, matrix_flops, launches: 1.0, ..Work::default() },
+                    DotMethod::Gemm | DotMethod::Gemv | DotMethod::BlockFloat => {
+                        Work { bytes, matrix_flops, launches: 1.0, ..Work::default() }
+                    }
                     // Parts of the sums wait in f32 to be added by another kernel.
                     DotMethod::SplitK => {
                         let parts = 2.0 * result * 4.0 * DotMethod::sum_parts(k).len() as f64;
@@ -212,7 +218,10 @@ impl<'a> Term<'a> {
         let rates = Rates::of(target.machine, dtype);
         let rates = match self.op {
             Op::Dot { left: 1, right: 1, batch: 0, method } if self.dependence == Dependence::Runtime => {
-                self.dot_rates(*method, rates, target)
+                match self.dot_rates(*method, rates, target) {
+                    Some(rates) => rates,
+                    None => return Price { seconds: f64::INFINITY, bound: Bound::Impossible },
+                }
             }
             Op::Attend(attention) => match (attention.method, target.promise) {
                 (AttendMethod::Split, Promise::None) => {
@@ -225,21 +234,29 @@ impl<'a> Term<'a> {
         rates.price(&self.work(&target.sizes), target.machine.launch_seconds)
     }
 
-    /// What a dot's kernel reaches with its way to divide the work.
-    fn dot_rates(&self, method: DotMethod, rates: Rates, target: &Target<'_>) -> Rates {
+    /// What a dot's kernel reaches with its way to take the products, if there can be code for it.
+    fn dot_rates(&self, method: DotMethod, rates: Rates, target: &Target<'_>) -> Option<Rates> {
         let Machine { processor, gemm_tile, gemv_tile, ref matrix_flops, .. } = *target.machine;
         let columns = match self.operands[1].as_tensor() {
             Some(ty) => ty.shape.evaluate(&target.sizes).first().copied().unwrap_or(1) as f64,
             None => 1.0,
         };
         let rows = elements(self.ty, &target.sizes) / columns;
-        match method {
+        Some(match method {
             DotMethod::Gemm => {
                 let items = (rows / gemm_tile.rows).ceil() * (columns / gemm_tile.columns).ceil();
                 let busy = busy(items, target.machine);
                 let filled = filled(rows, gemm_tile.least_rows);
                 Rates { memory: rates.memory * GEMM_BANDWIDTH * busy, matrix: rates.matrix * filled * busy, ..rates }
             }
+            // Blocks of a weight are made anew for each block of rows. A program whose steps never fill one would gain by its
+            // longest steps, and lose by others.
+            DotMethod::BlockFloat if target.promise == Promise::None && rows >= gemm_tile.rows => {
+                let gemm = self.dot_rates(DotMethod::Gemm, rates, target)?;
+                let useful = gemm_tile.rows / (gemm_tile.rows + MAKING_BLOCKS);
+                Rates { matrix: gemm.matrix * target.machine.block_float? * useful, ..gemm }
+            }
+            DotMethod::BlockFloat => return None,
             DotMethod::Gemv | DotMethod::SplitK => {
                 let k = self.operands[1].as_tensor().and_then(|ty| ty.shape.0.get(1)?.as_fixed()).unwrap_or(1);
                 // Blocks of rows are at work together, or one behind the other where their parts must meet.
@@ -264,7 +281,7 @@ impl<'a> Term<'a> {
                     }
                 }
             }
-        }
+        })
     }
 }
 

@@ -92,21 +92,25 @@ pub enum Numerics {
     Exact,
     /// Sums and products are taken in another order: equal over the real numbers, and rounded to narrow types at the same
     /// places.
-    #[default]
     Reassociates,
+    /// The same but for what products in block floating point lose, which is far less than what rounding to narrow types loses
+    /// at those places: [`llmc_ir::block_float`].
+    #[default]
+    Blocks,
     /// Equal over the real numbers, but rounded to narrow types at other places.
     Rounds,
 }
 
 impl Numerics {
     /// Every class, the strictest first.
-    pub const ALL: [Numerics; 3] = [Numerics::Exact, Numerics::Reassociates, Numerics::Rounds];
+    pub const ALL: [Numerics; 4] = [Numerics::Exact, Numerics::Reassociates, Numerics::Blocks, Numerics::Rounds];
 
     /// The name used in flags and reports.
     pub fn name(self) -> &'static str {
         match self {
             Numerics::Exact => "exact",
             Numerics::Reassociates => "reassociates",
+            Numerics::Blocks => "blocks",
             Numerics::Rounds => "rounds",
         }
     }

@@ -3,7 +3,7 @@
 use crate::region_cost::is_looked_up;
 use llmc_ir::dim::Bindings;
 use llmc_ir::graph::NodeId;
-use llmc_ir::op::Op;
+use llmc_ir::op::{DotMethod, Op};
 use llmc_ir::plan::{AttentionWork, Operand, PackedWeight, PlannedCall, PlannedFunction, Work};
 use llmc_ir::region::{Kernel, Region};
 use llmc_ir::shape::{TensorType, Type};
@@ -43,12 +43,16 @@ pub(crate) fn work(
 fn add(work: &mut Work, region: &Region, node: NodeId) {
     let body = &region.body;
     match body.op(node) {
-        Op::Dot { left, .. } => {
+        Op::Dot { left, method, .. } => {
             let operand = body.operands(node)[0];
             let (Some(operand), Some(ty)) = (body.ty(operand).as_tensor(), body.ty(node).as_tensor()) else { return };
             let k = operand.shape.0[*left].as_fixed().unwrap_or(1) as u64;
             let [token, sample] = [Bindings { tokens: 1, ..NOTHING }, Bindings { samples: 1, ..NOTHING }];
-            work.flops_per_token += 2 * k * elements(ty, &token);
+            let per_token = 2 * k * elements(ty, &token);
+            work.flops_per_token += per_token;
+            if *method == DotMethod::BlockFloat {
+                work.block_float_flops_per_token += per_token;
+            }
             work.flops_per_sample += 2 * k * elements(ty, &sample);
         }
         Op::Attend(attention) => {

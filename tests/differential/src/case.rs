@@ -58,7 +58,12 @@ pub struct Build {
     pub without: Vec<String>,
     /// Whether products take the work behind them along.
     pub epilogues: Epilogues,
+    /// How all products are taken that can be; `None`: each in any way that changes no value.
+    pub method: Option<DotMethod>,
 }
+
+/// Ways to take products that change no value.
+const EXACT_METHODS: [DotMethod; 3] = [DotMethod::Gemm, DotMethod::Gemv, DotMethod::SplitK];
 
 /// Rows that a gemv usually takes.
 const FEW_ROWS: usize = 32;
@@ -86,6 +91,11 @@ impl Target {
         self.has("avx512bf16")
     }
 
+    /// Whether it takes products in block floating point.
+    pub fn has_blocks(&self) -> bool {
+        matches!(self, Target::Host(target) if target.block_float().is_some())
+    }
+
     /// Whether attention in bf16 rounds the weights of positions, as tiles of AMX want them.
     pub fn rounds_weights(&self) -> bool {
         self.has("amx-bf16")
@@ -105,7 +115,7 @@ impl Case {
     /// The refusing pass's message.
     pub fn programs(&self) -> Result<Vec<SpecializedModule>, String> {
         let mut random = Random::new(self.weights.len() as u64);
-        self.programs_with(|_| (*random.choose(DotMethod::ALL), *random.choose(AttendMethod::ALL)))
+        self.programs_with(|_| (*random.choose(&EXACT_METHODS), *random.choose(AttendMethod::ALL)))
     }
 
     /// The same, with the ways that large models take: a gemv for few rows, and attention split in decode.
@@ -131,7 +141,11 @@ impl Case {
                 rebuild(function, |graph, op, operands| {
                     let op = match op {
                         Op::Dot { left: 1, right: 1, batch: 0, .. } => {
-                            Op::Dot { left: 1, right: 1, batch: 0, method: choose(&program.bounds).0 }
+                            let method = choose(&program.bounds).0;
+                            let method = self.build.method.unwrap_or(method);
+                            let chosen = Op::Dot { left: 1, right: 1, batch: 0, method };
+                            // Not all types can be multiplied in all ways.
+                            return graph.add(chosen, operands).or_else(|_| graph.add(op, operands));
                         }
                         Op::Attend(attention) if may_split => {
                             Op::Attend(Attention { method: choose(&program.bounds).1, ..attention })

@@ -48,7 +48,7 @@ fn for_targets(numbers: &[f32], width: usize, body: Body, mut check: impl FnMut(
             module: module.clone(),
             weights: [("numbers".to_owned(), table.clone())].into(),
             limits: Limits { max_context: rows, max_batch: 2, prefill_chunk: rows },
-            build: Build { target: target.clone(), without: vec![], epilogues: Epilogues::Fused },
+            build: Build { target: target.clone(), without: vec![], epilogues: Epilogues::Fused, method: None },
         };
         let programs = case.programs().expect("rows have programs");
         let plan = case.plan(&programs).expect("rows have a plan");

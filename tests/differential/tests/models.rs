@@ -9,6 +9,7 @@ use llmc_differential::cases::steps;
 use llmc_differential::check::{Bounds, check};
 use llmc_differential::targets;
 use llmc_ir::dtype::DType;
+use llmc_ir::op::DotMethod;
 use llmc_models::architecture::Architecture;
 
 /// CPU levels in turns.
@@ -72,6 +73,20 @@ fn models_by_tiles() {
         let tiles = |_| targets::tiles().expect("it was there");
         check_all(&tiny_sizes(), &[DType::BF16], tiles, SHORT);
         check_all(&odd_sizes(), &[DType::BF16], tiles, SHORT);
+    }
+}
+
+#[test]
+fn models_in_blocks() {
+    for target in targets::runnable().into_iter().filter(Target::has_blocks) {
+        for sizes in tiny_sizes().into_iter().chain(odd_sizes()) {
+            let mut case = case(&sizes, DType::BF16, target.clone());
+            case.build.method = Some(DotMethod::BlockFloat);
+            let sharpness = check(&case, &steps(3, sizes.vocab, SHORT), Bounds::Noise(16.0))
+                .unwrap_or_else(|failure| panic!("{sizes:?} for {}: {failure}", target.name()));
+            println!("{sizes:?} {} {sharpness:?}", target.name());
+            sharpness.assert(DType::BF16, sizes.hidden, 0.2);
+        }
     }
 }
 

@@ -36,7 +36,7 @@ fn case(seed: u64, config: &Config, target: Option<&Target>) -> Option<Case> {
     }
     let epilogues = if source.below(4) == 0 { Epilogues::Separate } else { Epilogues::Fused };
     let target = target.cloned().unwrap_or_else(|| targets[(seed % targets.len() as u64) as usize].clone());
-    Some(Case { module, weights, limits: LIMITS, build: Build { target, without, epilogues } })
+    Some(Case { module, weights, limits: LIMITS, build: Build { target, without, epilogues, method: None } })
 }
 
 /// A ragged prefill, a decode step, a mixed step with a newcomer, a decode step of some.

@@ -161,7 +161,8 @@ fn check(target: &Target, dtype: DType, kind: Weights, columns: usize, k: usize)
     };
     let weights: BTreeMap<String, Tensor> = tensors.into_iter().map(|(name, it)| (name.to_owned(), it)).collect();
     let limits = Limits { max_context: 64, max_batch: 30, prefill_chunk: 30 };
-    let build = Build { target: target.clone(), without: vec!["dequant".into()], epilogues: Epilogues::Separate };
+    let build =
+        Build { target: target.clone(), without: vec!["dequant".into()], epilogues: Epilogues::Separate, method: None };
     let case = Case { module, weights, limits, build };
     let planned = case.plan(&case.usual_programs().unwrap()).unwrap();
     let is_compressed = planned.plan.weights.iter().any(|weight| weight.layout == WeightLayout::Compressed);

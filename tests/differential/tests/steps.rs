@@ -30,7 +30,7 @@ fn case(seed: u64, target: Option<Target>) -> Case {
     let target = target.unwrap_or_else(|| targets[(seed % targets.len() as u64) as usize].clone());
     let epilogues = if seed.is_multiple_of(3) { Epilogues::Separate } else { Epilogues::Fused };
     let without = if seed % 5 == 4 { vec!["compress".to_owned()] } else { vec![] };
-    Case { module, weights, limits: LIMITS, build: Build { target, without, epilogues } }
+    Case { module, weights, limits: LIMITS, build: Build { target, without, epilogues, method: None } }
 }
 
 /// `target` `None`: CPU levels take turns.

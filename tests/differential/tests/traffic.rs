@@ -33,7 +33,7 @@ fn counters((dtype, hidden): (DType, usize)) -> Vec<(String, Counters)> {
     let types = weight_types(&module).into_iter();
     let weights = types.map(|(name, ty)| (name, random_weight(&mut random, &ty, 0.1))).collect();
     let limits = Limits { max_context: 256, max_batch: 4, prefill_chunk: 128 };
-    let build = Build { target: targets::device(), without: vec![], epilogues: Epilogues::Fused };
+    let build = Build { target: targets::device(), without: vec![], epilogues: Epilogues::Fused, method: None };
     let case = Case { module, weights, limits, build };
     let programs = case.usual_programs().expect("a model has programs");
     let planned = case.plan(&programs).expect("a model has a plan");

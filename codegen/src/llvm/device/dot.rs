@@ -102,7 +102,7 @@ pub fn emit(context: &mut DeviceContext<'_>) -> Result<(), String> {
     let operand = left_operand(&kernel.region)?;
     let mut left = left_of(operand, of_parts.iter().flat_map(|products| &products.products))?;
     let method = method(&kernel.region);
-    let few = method != DotMethod::Gemm;
+    let few = matches!(method, DotMethod::Gemv | DotMethod::SplitK);
     let sum_parts = if method == DotMethod::SplitK { DotMethod::sum_parts(left.k) } else { vec![left.k] };
     let limit = |dots: usize| if few { stream::most_columns(dots) } else { block::COLUMNS / dots };
     let mut sections = Vec::new();

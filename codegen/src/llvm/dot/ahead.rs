@@ -17,7 +17,7 @@ pub fn emit(f: &mut FunctionText, context: &mut KernelContext<'_>, params: &Kern
     let dot = Dot::of(context, &parts, None)?;
     let from = match context.method {
         DotMethod::SplitK => first_part(f, params, &dot)?,
-        DotMethod::Gemm | DotMethod::Gemv => {
+        DotMethod::Gemm | DotMethod::Gemv | DotMethod::BlockFloat => {
             let work = dot.work(f, context, params)?;
             let block = f.binary("srem", &work.first, &int(work.column_blocks as i64));
             first_panel(f, params, &dot, block)?

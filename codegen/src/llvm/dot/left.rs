@@ -1,8 +1,10 @@
 //! The rows of a dot's left operand: where they come from, and the form in which the inner kernel reads them.
 
+use super::super::block_float;
+use super::super::math::Fma;
 use super::super::multiply::LeftForm;
 use super::super::rows::{Columns, LANES, Outputs, emit_rows};
-use super::super::text::{FunctionText, Value, int};
+use super::super::text::{FunctionText, I16, Value, int, int_of};
 use super::super::{KernelContext, KernelParams};
 use super::tiles::Parts;
 use super::{Blocking, tiles};
@@ -21,6 +23,8 @@ pub enum Left {
     Copied(DType),
     /// In working memory: bf16 rows with zeros to the end of a block of k.
     Pairs,
+    /// In working memory: rows of whole numbers in blocks of k ([`block_float`]).
+    Blocks,
     /// In working memory: bf16 tiles of 16 rows and 32 k, with zeros to the end of a tile of k, a part of the sum after the
     /// other.
     Tiles(Parts),
@@ -31,7 +35,26 @@ impl Left {
     pub fn form(self) -> LeftForm {
         match self {
             Left::InPlace | Left::Copied(_) => LeftForm::Wide,
-            Left::Pairs | Left::Tiles(_) => LeftForm::Pairs,
+            Left::Pairs | Left::Blocks | Left::Tiles(_) => LeftForm::Pairs,
+        }
+    }
+
+    /// The address of element `k` of a row, which begins a block.
+    pub fn at(self, f: &mut FunctionText, row: &Value, k: &Value) -> Value {
+        match self {
+            Left::Blocks => {
+                let block = f.binary("sdiv", k, &int(block_float::LENGTH as i64));
+                f.element(row, &block, block_float::ROW_BLOCK as i64)
+            }
+            _ => f.element(row, k, self.form().bytes() as i64),
+        }
+    }
+
+    /// Bytes of `k` elements of a row: whole blocks, or what a block begins with.
+    pub fn row_bytes(self, k: usize) -> usize {
+        match self {
+            Left::Blocks => k.div_ceil(block_float::LENGTH) * block_float::ROW_BLOCK,
+            _ => k * self.form().bytes(),
         }
     }
 }
@@ -84,6 +107,10 @@ impl LeftRows<'_> {
                 copy_rows(f, blocking, &from, &self.copy, &count);
                 self.copy.clone()
             }
+            Left::Blocks => {
+                make_blocks(f, context.registers.fma, blocking, [&from, &self.copy], &count);
+                self.copy.clone()
+            }
             Left::Tiles(parts) => {
                 tiles::pack_rows(f, (blocking, parts), &from, &self.copy, &count);
                 self.copy.clone()
@@ -107,6 +134,33 @@ fn compute_rows(
     let columns = Columns::Groups(int(0), int(computed.domain.groups as i64));
     let mut scope = context.scope(params);
     emit_rows(f, &mut scope, &computed.domain, &outputs, (row, &end), &columns)
+}
+
+/// Makes rows of bf16 blocks of whole numbers in working memory, with zeros to the end of the last one.
+fn make_blocks(f: &mut FunctionText, kind: Fma, blocking: &Blocking, [from, to]: [&Value; 2], count: &Value) {
+    let whole = blocking.k / block_float::LENGTH;
+    f.for_each(&int(0), count, 1, |f, row| {
+        let from = f.element(from, row, (blocking.k * 2) as i64);
+        let to = f.element(to, row, blocking.a_stride as i64);
+        f.for_each(&int(0), &int(whole as i64), 1, |f, block| {
+            let from = f.element(&from, block, (2 * block_float::LENGTH) as i64);
+            let to = f.element(&to, block, block_float::ROW_BLOCK as i64);
+            block_float::make_row_block(f, kind, &from, &to);
+        });
+        let rest = blocking.k % block_float::LENGTH;
+        if rest > 0 {
+            // In place of its numbers until they are made of it.
+            let from = f.offset(&from, &int((whole * block_float::LENGTH * 2) as i64));
+            let to = f.offset(&to, &int((whole * block_float::ROW_BLOCK) as i64));
+            f.store(&int_of(I16.with_lanes(block_float::LENGTH), 0), &to, 4);
+            f.for_each(&int(0), &int(rest as i64), 1, |f, k| {
+                let [from, to] = [&from, &to].map(|base| f.element(base, k, 2));
+                let element = f.load(I16, &from, 2);
+                f.store(&element, &to, 2);
+            });
+            block_float::make_row_block(f, kind, &to, &to);
+        }
+    });
 }
 
 /// Copies rows into working memory as f32, or as bf16 for pairs, padded with zeros to whole blocks of k. Other threads have

@@ -2,9 +2,11 @@
 //! rows meet them. What is compressed is looked up once, into working memory; blocks widen what they read.
 
 use super::super::KernelContext;
+use super::super::block_float;
 use super::super::multiply::{Distance, Shape, Start, TILE, Tiles, clear};
 use super::super::text::{FunctionText, I64, Value, int};
-use super::Panels;
+use super::left::Left;
+use super::{Blocking, PART_UNIT, Panels};
 use crate::kernel::dot::{LeftOperand, PANEL, Products};
 use llmc_ir::dtype::DType;
 
@@ -28,12 +30,18 @@ pub fn bytes(k: usize) -> usize {
     k.next_multiple_of(32).min(LONGEST_PART) * BYTES
 }
 
+/// The same where parts become blocks of whole numbers, one by one behind what is looked up.
+pub fn bytes_of_blocks(k: usize) -> usize {
+    let blocks = k.min(LONGEST_PART).div_ceil(block_float::LENGTH);
+    blocks * block_float::PANEL_BLOCK + block_float::HALVES * block_float::PLAIN_BLOCK
+}
+
 /// `C = A B` or `C += A B` for a panel of a weight, by its number, from block `first` of 32 k on. `shape` says how it would be
 /// multiplied as a whole; `memory` is for what is compressed.
 pub fn multiply_panel(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
-    memory: Option<&Value>,
+    blocking: &Blocking,
     (weight, panel, first): (&Panels, &Value, &Value),
     [a, c]: [&Value; 2],
     (rows, shape): (&Value, &Shape),
@@ -41,15 +49,19 @@ pub fn multiply_panel(
     if shape.start == Start::Zero {
         clear(f, c, shape.c_stride, PANEL, rows);
     }
-    let part = shape.k.div_ceil(shape.k.div_ceil(LONGEST_PART)).next_multiple_of(32);
+    let part = shape.k.div_ceil(shape.k.div_ceil(LONGEST_PART)).next_multiple_of(PART_UNIT);
     let whole = int((shape.k / part) as i64);
     let mut multiply_part = |f: &mut FunctionText, number: &Value, k: usize| {
         let before = f.scale(number, part as i64 / 32);
         let block = f.add(first, &before);
-        let a = f.element(a, number, (part * 4) as i64);
+        let a = f.element(a, number, blocking.left.row_bytes(part) as i64);
         let behind = f.add(&block, &int(k as i64 / 32));
         let next = weight.block(f, panel, &behind);
-        let from = match memory {
+        let from = match &blocking.unpacked {
+            Some(memory) if blocking.left == Left::Blocks => {
+                make_blocks(f, context, weight, (panel, &block), (k, memory));
+                memory.clone()
+            }
             Some(memory) if weight.is_compressed => {
                 // The turns of the products before have prefetched it.
                 weight.unpack(f, context, (panel, &block), None, (k / 32, memory));
@@ -57,7 +69,10 @@ pub fn multiply_panel(
             }
             _ => weight.block(f, panel, &block),
         };
-        let layout = Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 };
+        let layout = match blocking.left {
+            Left::Blocks => Tiles::Blocks,
+            _ => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
+        };
         let ahead = Distance::OfTurns { line: weight.block_bytes() * TILE / PANEL / 16 };
         let shape = Shape { k, layout, ahead, start: Start::Memory, ..shape.clone() };
         let multiply = context.multiplies.get(context.module, context.registers, &shape);
@@ -69,5 +84,38 @@ pub fn multiply_panel(
     let rest = shape.k % part;
     if rest > 0 {
         multiply_part(f, &whole, rest);
+    }
+}
+
+/// Makes blocks of whole numbers of `k` of a panel, from block `first` of 32 k on, and where to. What is compressed is looked up
+/// behind them.
+fn make_blocks(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    weight: &Panels,
+    (panel, first): (&Value, &Value),
+    (k, to): (usize, &Value),
+) {
+    let make = block_float::make_panel_block(context.multiplies, context.module, context.registers.fma);
+    let blocks = k.div_ceil(block_float::LENGTH);
+    let plain = f.offset(to, &int((blocks * block_float::PANEL_BLOCK) as i64));
+    let mut make_block = |f: &mut FunctionText, number: &Value, halves: usize| {
+        let before = f.scale(number, block_float::HALVES as i64);
+        let block = f.add(first, &before);
+        let from = match weight.is_compressed {
+            true => {
+                // The turns of the products before have prefetched it.
+                weight.unpack(f, context, (panel, &block), None, (halves, &plain));
+                plain.clone()
+            }
+            false => weight.block(f, panel, &block),
+        };
+        let to = f.element(to, number, block_float::PANEL_BLOCK as i64);
+        f.call_local(&make, &[from, to, int(halves as i64)]);
+    };
+    let whole = int((k / block_float::LENGTH) as i64);
+    f.for_each(&int(0), &whole, 1, |f, number| make_block(f, number, block_float::HALVES));
+    if !k.is_multiple_of(block_float::LENGTH) {
+        make_block(f, &whole, 1);
     }
 }

@@ -86,12 +86,15 @@ impl<'r> Dot<'r> {
         let by_tiles = narrow && tiles::suit(context, &operand);
         let least_columns = match context.method {
             _ if by_tiles => tiles::columns(operand.k, &context.target.tuning),
-            DotMethod::Gemm => 2 * PANEL,
+            DotMethod::Gemm | DotMethod::BlockFloat => 2 * PANEL,
             DotMethod::Gemv | DotMethod::SplitK => PANEL,
         };
         let in_parts = !by_tiles && parts::suit(context, &operand, &all);
         let keeps = in_parts || context.registers.keep(context.bounds.max_of(operand.rows));
-        let unpacks = are_compressed(&all) && (by_tiles || keeps);
+        // The same programs may be for CPUs that multiply otherwise.
+        let has_blocks = context.method == DotMethod::BlockFloat && context.target.block_float().is_some();
+        let in_blocks = has_blocks && in_parts && narrow;
+        let unpacks = in_blocks || are_compressed(&all) && (by_tiles || keeps);
         let sections =
             parts.iter().zip(all).map(|(part, products)| section(part, products, least_columns, (by_tiles, kept)));
         let sections: Vec<Section<'r>> = sections.collect();
@@ -99,7 +102,7 @@ impl<'r> Dot<'r> {
             true => tiles::blocking(context, &operand),
             false => {
                 let pairs = narrow && context.unit == MatrixUnit::Pairs;
-                Blocking { in_parts, ..blocking(context, &operand, &sections, pairs) }
+                Blocking { in_parts, ..blocking(context, &operand, &sections, pairs, in_blocks) }
             }
         };
         Ok(Dot { operand, sections, blocking, unpacks })
@@ -179,18 +182,26 @@ fn are_narrow(operand: &LeftOperand, products: &[Products]) -> bool {
     operand.dtype == DType::BF16 && products.all(|product| product.dtype == DType::BF16)
 }
 
-fn blocking(context: &KernelContext<'_>, operand: &LeftOperand, sections: &[Section<'_>], pairs: bool) -> Blocking {
+fn blocking(
+    context: &KernelContext<'_>,
+    operand: &LeftOperand,
+    sections: &[Section<'_>],
+    pairs: bool,
+    in_blocks: bool,
+) -> Blocking {
     let k = operand.k;
     let products = sections.iter().flat_map(|section| &section.products);
     let longest = products.map(|product| padded(k, product.dtype)).max().unwrap_or(k);
     let left = match operand.dtype {
         DType::F32 if longest == k => Left::InPlace,
         DType::BF16 if pairs => Left::Pairs,
+        DType::BF16 if in_blocks => Left::Blocks,
         dtype => Left::Copied(dtype),
     };
     let a_stride = match left {
         Left::InPlace => k * 4,
-        _ => k.next_multiple_of(32) * left.form().bytes() + 64,
+        Left::Blocks => left.row_bytes(k),
+        _ => left.row_bytes(k.next_multiple_of(32)) + 64,
     };
     let block = context.registers.rows[0];
     let most = context.target.tuning.block_rows.next_multiple_of(block).max(2 * block);

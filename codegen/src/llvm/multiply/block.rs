@@ -1,5 +1,6 @@
 //! A register block: some rows and tiles whose sums stay in registers while all k pass by.
 
+use super::super::block_float;
 use super::super::compressed::{LINES, LINES_READ, Panel, Quarter};
 use super::super::math::{bf16_pairs_to_f32, floats, fma, ints};
 use super::super::text::{F32, FunctionText, I32, Scalar, Ty, Value, float_of, int};
@@ -40,10 +41,16 @@ impl Ahead {
     fn fetch(&self, f: &mut FunctionText, turn: &Value) {
         let before = f.binary("mul nsw", turn, &self.step);
         let from = f.offset(&self.from, &before);
+        self.fetch_from(f, &from);
+    }
+
+    /// The same from an address on, which is returned for the next turn.
+    pub fn fetch_from(&self, f: &mut FunctionText, from: &Value) -> Value {
         for line in 0..self.lines {
-            let at = f.offset(&from, &int(line as i64 * LINE));
+            let at = f.offset(from, &int(line as i64 * LINE));
             self.level.prefetch(f, &at);
         }
+        f.offset(from, &self.step)
     }
 }
 
@@ -88,7 +95,7 @@ impl Block<'_> {
                     }),
                 }
             }
-            Tiles::Compressed { .. } => panic!("compressed panels have blocks of their own"),
+            Tiles::Compressed { .. } | Tiles::Blocks => panic!("their sums start otherwise"),
             Tiles::F32 { tile_stride, k_stride } => {
                 f.fold(&int(0), &int(self.shape.k as i64), 1, &sums, |f, k, sums| {
                     let a = f.element(a, k, 4);
@@ -103,6 +110,15 @@ impl Block<'_> {
             }
         };
         self.store(f, c, &sums);
+    }
+
+    /// The same in block floating point, where sums are added to C.
+    pub fn emit_blocks(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], ahead: &Ahead) {
+        let Shape { a_stride, c_stride, .. } = *self.shape;
+        let (rows, tiles, kind) = (self.rows, self.tiles, self.registers.fma);
+        let blocks = int(self.shape.k.div_ceil(block_float::LENGTH) as i64);
+        let products = block_float::Products { rows, tiles, a_stride, c_stride, kind };
+        products.emit(f, [a, b, c], &blocks, ahead);
     }
 
     /// The same with a compressed panel, for addresses of A and C, and of where to keep it as [`Tiles::Bf16`].

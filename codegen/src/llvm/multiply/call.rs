@@ -33,7 +33,7 @@ pub fn emit(multiplies: &mut Multiplies, module: &mut ModuleText, registers: &Re
     };
     let panel = match shape.layout {
         Tiles::Compressed { row } => Some(Panel::at(&mut f, registers, &b, row, &values[panel_params - 1])),
-        Tiles::Bf16 { .. } | Tiles::F32 { .. } => None,
+        Tiles::Bf16 { .. } | Tiles::F32 { .. } | Tiles::Blocks => None,
     };
     let tallest = registers.tallest(shape);
     let [_, beside] = registers.heights(shape.layout);
@@ -154,7 +154,10 @@ impl Call<'_> {
                         block.lines_ahead(from)
                     }
                 };
-                block.emit(f, [a, &b, &c], &ahead);
+                match shape.layout {
+                    Tiles::Blocks => block.emit_blocks(f, [a, &b, &c], &ahead),
+                    _ => block.emit(f, [a, &b, &c], &ahead),
+                }
             });
         };
         match shape.layout {

@@ -1,7 +1,8 @@
 //! How a kernel divides its work among cores: which way is best depends on how many rows a step has, how long contexts
 //! are, and how many cores share them.
 //!
-//! A gemm keeps blocks in fast memory, a gemv reads the weight ahead in one stream; with its sums split it also keeps cores
+//! A gemm keeps blocks in fast memory; in block floating point it multiplies integers, of which a CPU without any unit for bf16 takes
+//! more at once, for the price of making them of both sides. A gemv reads the weight ahead in one stream; with its sums split it also keeps cores
 //! busy that outnumber the columns, for the price of adding parts. Attention as a whole gives a core one
 //! sequence and head; split over the context it also keeps many cores busy with few sequences, for the price of putting
 //! parts together.
@@ -34,6 +35,15 @@ pub fn rules() -> Vec<Rule> {
     vec![
         rule(GEMV, "dot(x, w) = dot(x, w) by gemv where w is a weight", gemv, dot_example),
         rule("choose-split-k", "dot(x, w) = dot(x, w) by split_k where w is a weight", split_k, dot_example),
+        Rule {
+            numerics: Numerics::Blocks,
+            ..rule(
+                "choose-block-float",
+                "dot(x, w) = dot(x, w) by block_float where w is a weight in bf16",
+                block_float,
+                narrow_dot_example,
+            )
+        },
         rule("choose-split", "attend(q, kv) = attend(q, kv) by split", split, attend_example),
     ]
 }
@@ -44,6 +54,10 @@ fn gemv(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
 
 fn split_k(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
     product_by(terms, node, DotMethod::SplitK)
+}
+
+fn block_float(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
+    product_by(terms, node, DotMethod::BlockFloat)
 }
 
 fn product_by(terms: &mut Terms<'_>, node: &Node, method: DotMethod) -> Vec<Id> {
@@ -62,6 +76,14 @@ fn split(terms: &mut Terms<'_>, _: Id, node: &Node) -> Vec<Id> {
 fn dot_example(_: u64) -> Function {
     example(|graph, x| {
         let weight = weight(graph, "w", DType::F32, &[5, 8])?;
+        graph.add(Op::PRODUCT, &[x, weight])
+    })
+}
+
+fn narrow_dot_example(_: u64) -> Function {
+    example(|graph, x| {
+        let x = graph.add(Op::Convert { to: DType::BF16 }, &[x])?;
+        let weight = weight(graph, "w", DType::BF16, &[5, 8])?;
         graph.add(Op::PRODUCT, &[x, weight])
     })
 }

@@ -14,6 +14,7 @@ pub const KERNELS: &[Kernel] = &[
     kernel(Limit::Reads, "prefetched", 64, prefetched),
     kernel(Limit::F32Products, "256-bit FMA", 2 * 6 * 16, products),
     kernel(Limit::Bf16Products, "widened 256-bit FMA", 2 * 6 * 32, widened),
+    kernel(Limit::BlockFloatProducts, "256-bit VPMADDWD", 2 * 6 * 32, integers),
     kernel(Limit::Elementwise, "256-bit", 4 * 16, elementwise),
 ];
 
@@ -62,6 +63,44 @@ macro_rules! pairs {
             $offset,
             "]\n",
             block!(),
+        )
+    };
+}
+
+/// The columns in ymm12 and ymm13, of 16-bit integers for two consecutive k, times one row, added to two of the sums.
+macro_rules! integer_row {
+    ($row:literal, $left:literal, $right:literal) => {
+        concat!(
+            "vpbroadcastd ymm14, dword ptr [{rows} + 4*",
+            $row,
+            "]\nvpmaddwd ymm15, ymm14, ymm12\nvpmaddwd ymm14, ymm14, ymm13\nvpaddd ymm",
+            $left,
+            ", ymm",
+            $left,
+            ", ymm15\nvpaddd ymm",
+            $right,
+            ", ymm",
+            $right,
+            ", ymm14\n",
+        )
+    };
+}
+
+/// The columns of one line for two consecutive k, and the products with them of all six rows.
+macro_rules! integers {
+    ($offset:literal) => {
+        concat!(
+            "vmovdqa ymm12, [rax + ",
+            $offset,
+            "]\nvmovdqa ymm13, [rax + 32 + ",
+            $offset,
+            "]\n",
+            integer_row!(0, 0, 1),
+            integer_row!(1, 2, 3),
+            integer_row!(2, 4, 5),
+            integer_row!(3, 6, 7),
+            integer_row!(4, 8, 9),
+            integer_row!(5, 10, 11),
         )
     };
 }
@@ -154,6 +193,19 @@ unsafe fn widened(lines: &mut [Line], passes: usize) {
             lines, passes, 256,
             before: ["vzeroall", "vpcmpeqd ymm15, ymm15, ymm15", "vpslld ymm15, ymm15, 16"],
             turn: [pairs!(0), pairs!(64), pairs!(128), pairs!(192)], after: "vzeroupper",
+            rows = in(reg) &raw const OWN,
+        );
+    }
+}
+
+/// # Safety
+/// As for every kernel of [`KERNELS`].
+unsafe fn integers(lines: &mut [Line], passes: usize) {
+    // SAFETY: the turns stay in the lines, which are aligned, and only read them and six of the 16 rows.
+    unsafe {
+        over_lines!(
+            lines, passes, 256,
+            before: ["vzeroall"], turn: [integers!(0), integers!(64), integers!(128), integers!(192)], after: "vzeroupper",
             rows = in(reg) &raw const OWN,
         );
     }

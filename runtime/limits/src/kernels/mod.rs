@@ -36,6 +36,9 @@ pub enum Limit {
     F32Products,
     /// Products of bf16 matrices with sums in f32.
     Bf16Products,
+    /// Products of bf16 matrices in block floating point, of integers of 16 bits: those alone, without making them of bf16 or
+    /// making f32 of their sums.
+    BlockFloatProducts,
     /// Products of 8-bit integer matrices with 32-bit sums.
     Int8Products,
     /// Multiplications, additions and comparisons of f32, element by element.
@@ -51,6 +54,7 @@ impl Limit {
             Limit::Reads => "reads",
             Limit::F32Products => "f32 products",
             Limit::Bf16Products => "bf16 products",
+            Limit::BlockFloatProducts => "block float products",
             Limit::Int8Products => "int8 products",
             Limit::Elementwise => "elementwise",
             Limit::Barrier => "barrier",

@@ -25,10 +25,28 @@ const TRIALS: usize = 3;
 pub struct Rates {
     /// Bytes per second, read by all threads.
     pub bytes: f64,
-    /// Operations per second of products, all threads together.
+    /// Products of the model's type.
+    pub products: Products,
+    /// The fastest that products in block floating point can be.
+    pub in_blocks: Products,
+}
+
+/// Products by the instructions that multiplied fastest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Products {
+    /// Operations per second, all threads together.
     pub flops: f64,
-    /// Instructions that multiplied fastest.
-    pub products: &'static str,
+    /// Which instructions those are.
+    pub by: &'static str,
+}
+
+impl Products {
+    const NONE: Products = Products { flops: 0.0, by: "nothing" };
+
+    /// The faster of two.
+    pub fn or(self, other: Products) -> Products {
+        if other.flops > self.flops { other } else { self }
+    }
 }
 
 /// How the machine is measured.
@@ -54,13 +72,15 @@ impl Surveyor {
         let free = Hardware::here().free_memory.map_or(u64::MAX, |bytes| bytes / 2);
         let bytes = weights.clamp(1, free.max(1));
         let features: Vec<String> = target.cpu_features.clone();
-        let limit = if plan.model.dtype == DType::F32 { Limit::F32Products } else { Limit::Bf16Products };
+        let mut limits = vec![if plan.model.dtype == DType::F32 { Limit::F32Products } else { Limit::Bf16Products }];
+        let has_blocks = plan.programs.iter().any(|program| program.work.block_float_flops_per_token > 0);
+        limits.extend(has_blocks.then_some(Limit::BlockFloatProducts));
         let (ask, asked) = channel::<()>();
         let (answer, answers) = channel();
         let (tell, means) = channel();
         std::thread::spawn(move || {
             let (kernels, _) = available(&|feature| features.iter().any(|known| known.replace('_', "-") == feature));
-            let mut survey = Survey::new(&kernels, limit, bytes, threads);
+            let mut survey = Survey::new(&kernels, &limits, bytes, threads);
             let _ = tell.send(survey.means());
             while asked.recv().is_ok() && answer.send(survey.measure()).is_ok() {}
         });
@@ -88,11 +108,12 @@ struct Survey {
 }
 
 impl Survey {
-    fn new(kernels: &[Kernel], limit: Limit, bytes: u64, threads: usize) -> Survey {
+    fn new(kernels: &[Kernel], limits: &[Limit], bytes: u64, threads: usize) -> Survey {
         let panel = Hardware::here().first_level as u64 / 2;
         let panels = (0..threads).map(|_| buffer(panel, 1)).collect();
         let of = |limit: Limit| kernels.iter().filter(move |kernel| kernel.limit == limit).map(|&kernel| (kernel, 1));
-        let (reads, products) = (of(Limit::Reads).collect(), of(limit).collect());
+        let reads = of(Limit::Reads).collect();
+        let products = limits.iter().flat_map(|&limit| of(limit)).collect();
         let mut survey = Survey { memory: buffer(bytes, threads), panels, reads, products };
         survey.calibrate();
         survey
@@ -121,14 +142,15 @@ impl Survey {
             bytes = bytes.max(self.read(index, passes).1);
         }
         // All of them every time: one that others interrupted once must not stay out for good.
-        let mut rates = Rates { bytes, flops: 0.0, products: "nothing" };
+        let mut rates = Rates { bytes, products: Products::NONE, in_blocks: Products::NONE };
         for index in 0..self.products.len() {
             let (kernel, passes) = self.products[index];
             let trials = (0..TRIALS).map(|_| self.multiply(index, passes).1);
-            let flops = trials.fold(0.0, f64::max);
-            if flops > rates.flops {
-                rates = Rates { flops, products: kernel.name, ..rates };
+            let found = Products { flops: trials.fold(0.0, f64::max), by: kernel.name };
+            if kernel.limit != Limit::BlockFloatProducts {
+                rates.products = rates.products.or(found);
             }
+            rates.in_blocks = rates.in_blocks.or(found);
         }
         rates
     }
@@ -202,7 +224,8 @@ pub fn floor(test: Test, executor: &Executor, rates: Rates) -> Floor {
             1 => work.flops(positions, sizes.samples),
             _ => work.flops(contexts.iter().map(|context| context - 1), sizes.samples),
         };
-        let multiplying = flops / rates.flops;
+        let in_blocks = (work.block_float_flops_per_token * sizes.tokens as u64) as f64;
+        let multiplying = (flops - in_blocks) / rates.products.flops + in_blocks / rates.in_blocks.flops;
         seconds[usize::from(multiplying > reading)] += reading.max(multiplying);
     };
     match test {
@@ -233,11 +256,13 @@ mod tests {
     #[test]
     fn a_survey_measures_what_it_says() {
         let (kernels, _) = available(&|_| false);
-        let mut survey = Survey::new(&kernels, Limit::F32Products, 1 << 20, 2);
+        let mut survey = Survey::new(&kernels, &[Limit::F32Products], 1 << 20, 2);
         assert_eq!(survey.means().bytes, 1 << 20);
         let rates = survey.measure();
-        assert_eq!(rates.products, "plain code");
-        assert!(rates.bytes > 0.0 && rates.flops > 0.0 && rates.bytes.is_finite() && rates.flops.is_finite());
+        assert_eq!(rates.products, rates.in_blocks);
+        let Products { flops, by } = rates.products;
+        assert_eq!(by, "plain code");
+        assert!(rates.bytes > 0.0 && flops > 0.0 && rates.bytes.is_finite() && flops.is_finite());
     }
 
     #[test]

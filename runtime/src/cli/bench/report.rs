@@ -1,7 +1,7 @@
 //! Bench results as a table for people and as rows for programs.
 
 use super::Test;
-use super::floor::{Bound, Floor, Means, Rates};
+use super::floor::{Bound, Floor, Means, Products, Rates};
 use llmc_artifact::Artifact;
 use llmc_limits::median;
 use llmrt::executor::Executor;
@@ -45,21 +45,29 @@ pub struct MachineFacts {
 impl MachineFacts {
     /// Of at least one round.
     pub fn new(means: Means, rounds: &[Rates]) -> Self {
-        let of = |rate: fn(&Rates) -> f64| median(&rounds.iter().map(rate).collect::<Vec<_>>());
-        let fastest = rounds.iter().max_by(|a, b| a.flops.total_cmp(&b.flops));
-        let products = fastest.map_or("nothing", |rates| rates.products);
-        let rates = Rates { bytes: of(|rates| rates.bytes), flops: of(|rates| rates.flops), products };
+        let of_rounds = |rate: &dyn Fn(&Rates) -> f64| median(&rounds.iter().map(rate).collect::<Vec<_>>());
+        let products = |of_round: fn(&Rates) -> Products| {
+            let fastest = rounds.iter().map(of_round).reduce(Products::or);
+            Products {
+                flops: of_rounds(&|rates| of_round(rates).flops),
+                by: fastest.map_or("nothing", |found| found.by),
+            }
+        };
+        let [products, in_blocks] = [|rates: &Rates| rates.products, |rates: &Rates| rates.in_blocks].map(products);
+        let rates = Rates { bytes: of_rounds(&|rates| rates.bytes), products, in_blocks };
         MachineFacts { rates, means, rounds: rounds.len() }
     }
 
     fn describe(&self) -> String {
-        let Rates { bytes, flops, products } = self.rates;
+        let Rates { bytes, products, in_blocks } = self.rates;
+        let by = |Products { flops, by }: Products| format!("by {by} at {:.0} Gop/s", flops / 1e9);
+        let in_blocks =
+            if in_blocks.by == products.by { String::new() } else { format!(" and, in blocks, {}", by(in_blocks)) };
         format!(
-            "reads of {:.2} GB at {:.1} GB/s, products by {} at {:.0} Gop/s, measured between the tests (medians of {})",
+            "reads of {:.2} GB at {:.1} GB/s, products {}{in_blocks}, measured between the tests (medians of {})",
             self.means.bytes as f64 / 1e9,
             bytes / 1e9,
-            products,
-            flops / 1e9,
+            by(products),
             self.rounds,
         )
     }
@@ -211,16 +219,19 @@ mod tests {
             },
         ];
         let means = Means { bytes: 270_000_000 };
-        let products = "a loop";
-        let rounds = [Rates { bytes: 2e10, flops: 3e11, products }, Rates { bytes: 3e10, flops: 5e11, products }];
-        let machine = MachineFacts::new(means, &rounds);
+        let rates = |bytes: f64, flops: f64, in_blocks: f64| {
+            let [products, in_blocks] =
+                [(flops, "a loop"), (in_blocks, "another")].map(|(flops, by)| Products { flops, by });
+            Rates { bytes, products, in_blocks }
+        };
+        let machine = MachineFacts::new(means, &[rates(2e10, 3e11, 6e11), rates(3e10, 5e11, 8e11)]);
         let expected = "\
 | model                 |       size |   params | target   | threads |              test |     t/s |         min .. max |          of floor |
 | --------------------- | ---------: | -------: | -------- | ------: | ----------------: | ------: | -----------------: | ----------------: |
 | LlamaForCausalLM bf16 | 257.49 MiB | 134.52 M | native:x |       2 |             pp512 | 1500.00 | 1000.00 .. 2000.00 | 75.0 % (products) |
 | LlamaForCausalLM bf16 | 257.49 MiB | 134.52 M | native:x |       2 | tg128 @ d1024 x 8 |   75.00 |    50.00 .. 100.00 |    75.0 % (reads) |
 
-floor: reads of 0.27 GB at 25.0 GB/s, products by a loop at 400 Gop/s, measured between the tests (medians of 2)
+floor: reads of 0.27 GB at 25.0 GB/s, products by a loop at 400 Gop/s and, in blocks, by another at 700 Gop/s, measured between the tests (medians of 2)
 ";
         assert_eq!(table(&facts, Some(&machine), &outcomes), expected);
         let on_a_gpu = Outcome { floor: None, ..outcomes.into_iter().next_back().unwrap() };

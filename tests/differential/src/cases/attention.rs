@@ -107,7 +107,7 @@ pub fn case(
         (name, weight)
     });
     let weights = weights.collect();
-    let build = Build { target, without: vec![], epilogues: Epilogues::Fused };
+    let build = Build { target, without: vec![], epilogues: Epilogues::Fused, method: None };
     let case = Case { module, weights, limits, build };
     (case, steps_by(&mut random, VOCAB, lengths))
 }

@@ -58,5 +58,10 @@ pub fn case(sizes: &Sizes, dtype: DType, target: Target) -> Case {
         weights.insert(name, random_weight(&mut random, &ty, scale));
     }
     let limits = Limits { max_context: 600, max_batch: 5, prefill_chunk: 512 };
-    Case { module, weights, limits, build: Build { target, without: vec![], epilogues: Epilogues::Fused } }
+    Case {
+        module,
+        weights,
+        limits,
+        build: Build { target, without: vec![], epilogues: Epilogues::Fused, method: None },
+    }
 }

@@ -73,7 +73,7 @@ pub fn case(
     // Narrow weights are widened in the product, or while compiling; some are compressed.
     let left_out = [("dequant", !sizes.inner.is_multiple_of(2)), ("compress", sizes.outputs % 3 == 1)];
     let without = left_out.iter().filter(|(_, is_left_out)| *is_left_out).map(|(pass, _)| (*pass).to_owned()).collect();
-    let case = Case { module, weights, limits, build: Build { target, without, epilogues } };
+    let case = Case { module, weights, limits, build: Build { target, without, epilogues, method: None } };
     let mut tokens = |count: usize| (0..count).map(|_| random.below(ROWS) as i32).collect();
     let steps = counts.iter().map(|counts| (0..).zip(*counts).map(|(id, &count)| (id, tokens(count))).collect());
     (case, steps.collect())

@@ -6,6 +6,8 @@
 //! * Sums and dots: the order of additions, and whether a multiply-add rounds once or twice. Any order of n terms stays
 //!   within `n u / (1 - n u)` times the sum of the terms' magnitudes, `u = 2^-24` (Higham, "Accuracy and Stability of
 //!   Numerical Algorithms", 2002, section 4.2).
+//! * Products in block floating point: whether code takes them at all, and which power of two a block has where its elements are
+//!   not known.
 //! * Elementary functions: the errors in [`error`].
 //! * In attention on matrix units, positions' weights are bf16, or sums of two ([`error::PositionWeights`]).
 //! * Nothing else. Adding, multiplying, dividing, comparing and moving elements is exact to the last bit, so an interval

@@ -3,11 +3,12 @@
 use super::error::{SMALLEST, UNIT, of_function};
 use super::graph::Environment;
 use super::{Enclosure, FUZZ};
+use llmc_ir::block_float::{self, EXPONENT_IN_ROWS, EXPONENT_IN_WEIGHTS};
 use llmc_ir::dtype::DType;
 use llmc_ir::eval::{Mode, StepInputs, Tensor, Value, Weights, eval_function};
 use llmc_ir::graph::Graph;
 use llmc_ir::module::{Function, Param};
-use llmc_ir::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use llmc_ir::op::{BinaryOp, CompareOp, DotMethod, Op, ReduceOp, UnaryOp};
 use llmc_ir::shape::{Shape, TensorType, Type};
 
 /// An interval.
@@ -53,6 +54,11 @@ pub(super) fn apply(
             let sums = arranged(op, operands, environment)?;
             let sizes = arrange_floats(op, &[(operands[0], magnitudes(operands[0]))], step)?;
             summed(sums, &sizes, terms.saturating_sub(1))
+        }
+        Op::Dot { method: DotMethod::BlockFloat, .. } => {
+            let [rows, weights] = [(0, EXPONENT_IN_ROWS), (1, EXPONENT_IN_WEIGHTS)]
+                .map(|(index, exponent)| in_blocks(operands[index], exponent));
+            dot(&Op::PRODUCT, &[&rows, &weights], rows.sizes[1], step)?
         }
         Op::Dot { left, .. } => dot(op, operands, operands[0].sizes[*left], step)?,
         // Everything else only moves elements.
@@ -146,6 +152,29 @@ fn summed(sums: Vec<Ends>, magnitudes: &[f64], additions: usize) -> Vec<Ends> {
     let widen =
         |((low, high), size): (Ends, &f64)| if exact { (low, high) } else { (low - share * size, high + share * size) };
     sums.into_iter().zip(magnitudes).map(widen).collect()
+}
+
+/// Rows as products in block floating point take them, or as they are: programs of few rows and code for some CPUs multiply otherwise.
+/// Where their elements are known, so are those; else each may move by half of the largest unit that its block can have.
+fn in_blocks(x: &Enclosure, exponent: i32) -> Enclosure {
+    let length = x.sizes[1];
+    if x.is_exact() {
+        let rounded = block_float::rounded(&x.low, length, exponent);
+        let ends = |pick: fn(f64, f64) -> f64| x.low.iter().zip(&rounded).map(|(&a, &b)| pick(a, b)).collect();
+        return Enclosure { dtype: DType::F32, sizes: x.sizes.clone(), low: ends(f64::min), high: ends(f64::max) };
+    }
+    let magnitudes = magnitudes(x);
+    let radius: Vec<f64> = magnitudes
+        .chunks(length.max(1))
+        .flat_map(|row| row.chunks(block_float::LENGTH))
+        .flat_map(|block| {
+            let largest = block.iter().fold(0.0, |largest: f64, &x| largest.max(x));
+            vec![block_float::unit(largest, exponent) / 2.0; block.len()]
+        })
+        .collect();
+    let moved = |ends: &[f64], by: f64| ends.iter().zip(&radius).map(|(end, radius)| end + by * radius).collect();
+    let (low, high) = (moved(&x.low, -1.0), moved(&x.high, 1.0));
+    Enclosure { dtype: DType::F32, sizes: x.sizes.clone(), low, high }
 }
 
 /// Centre and radius: `|ab - a'b'| <= |a'| rb + ra (|b'| + rb)`; then the rounding of k products and k - 1 additions.

@@ -35,7 +35,7 @@ pub fn prologue(state: State, context: &Context) -> Result<State, String> {
             });
             let price = |region: &Region| {
                 let (work, dtype) = region_work(region, &sizes);
-                price_of(&work, dtype, machine).seconds
+                price_of(&work, machine.matrix_flops(dtype), machine).seconds
             };
             let before: f64 = function.regions.iter().map(price).sum();
             if gain > before * LEAST_GAIN {

@@ -5,7 +5,7 @@ use super::report::{Kernel, Price, Program, Way};
 use llmc_ir::dim::{Bindings, Bounds};
 use llmc_ir::dtype::DType;
 use llmc_ir::machine::{Machines, Processor};
-use llmc_ir::op::Op;
+use llmc_ir::op::{DotMethod, Op};
 use llmc_ir::plan::{self, Operand, Plan, WeightLayout};
 use llmc_ir::region::{self, PlannedModel};
 use llmc_passes::eqsat::cost::{Target, Work, price_of, typical};
@@ -78,8 +78,11 @@ fn describe_kernel(
 ) -> Kernel {
     let machine = target.machine;
     let (work, dtype) = work(kernel, &target.sizes, compressed);
-    let price = price_of(&work, dtype, machine);
-    let matrix = machine.matrix_flops(dtype);
+    let body = &kernel.region.body;
+    let in_blocks = |node| matches!(body.op(node), Op::Dot { method: DotMethod::BlockFloat, .. });
+    let in_blocks = machine.block_float.filter(|_| body.topological().into_iter().any(in_blocks));
+    let matrix = machine.matrix_flops(dtype) * in_blocks.unwrap_or(1.0);
+    let price = price_of(&work, matrix, machine);
     let (unit_flops, peak) = match work.matrix_flops / matrix >= work.vector_flops / machine.vector_flops {
         true => (work.matrix_flops, matrix),
         false => (work.vector_flops, machine.vector_flops),

@@ -7,7 +7,7 @@ use super::saturation::{describe_rule, saturations};
 use super::{ExplainError, gpu, kernels, origin};
 use llmc_artifact::Artifact;
 use llmc_codegen::disassemble::kernel_sizes;
-use llmc_ir::machine::Machines;
+use llmc_ir::machine::{Machines, Processor};
 use llmc_ir::module::{Module, SpecializedModule};
 use llmc_ir::plan::{PackedWeight, WeightLayout};
 use llmc_ir::region::PlannedModel;
@@ -54,7 +54,9 @@ pub fn explain_for(artifact: &Artifact, machines: &Machines) -> Result<Report, E
         names(&kept.machines),
         names(machines)
     );
-    let kept = Kept { machines: machines.clone(), ..kept };
+    // What the code can do is as it was.
+    let block_float = kept.machines.of(Processor::Cpu).ok().and_then(|machine| machine.block_float);
+    let kept = Kept { machines: machines.clone().with_block_float(block_float), ..kept };
     rerun(artifact, &kept, module, &[], |_| Some(note))
 }
 
@@ -146,7 +148,7 @@ impl Watched {
         let mut graphs = Graphs::default();
         let phases = phases(&self.states, &self.passes, kept, &mut graphs).map_err(ExplainError::Machine)?;
         let options = kept.options();
-        let rules = selected(&options.families(), options.numerics, options.invariance);
+        let rules = selected(&options.families(), options.numerics, options.invariance, &kept.machines);
         let planned = self.planned();
         let programs = planned.map(|planned| kernels::programs(planned, &kept.machines, code));
         let programs = programs.transpose().map_err(ExplainError::Machine)?.unwrap_or_default();

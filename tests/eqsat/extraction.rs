@@ -149,7 +149,8 @@ fn worth(rule: &Rule, subjects: &[Subject], machines: &[Machine]) -> Worth {
 #[test]
 fn every_rule_pays_for_itself() {
     let host = Machine::named("host").unwrap();
-    let machines = [many_cores(&host), host, Machine::named("a100").unwrap()];
+    let in_blocks = Machine { name: "host with AVX2".into(), block_float: Some(1.45), ..host.clone() };
+    let machines = [many_cores(&host), host, Machine::named("a100").unwrap(), in_blocks];
     let subjects = |model: &'static str, functions: Vec<Function>| -> Vec<Subject> {
         let subject = |function: Function| {
             let saturated = saturate(&function, &rules()).unwrap();

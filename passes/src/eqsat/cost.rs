@@ -356,9 +356,9 @@ pub fn dependence(op: &Op, operands: impl Iterator<Item = Dependence>) -> Depend
     operands.fold(own, Dependence::max)
 }
 
-/// Seconds of some work if nothing but the machine limits it. `dtype` is the type of what a dot multiplies.
-pub fn price_of(work: &Work, dtype: DType, machine: &Machine) -> Price {
-    Rates::of(machine, dtype).price(work, machine.launch_seconds)
+/// Seconds of some work if nothing but the machine limits it, whose products it takes at a rate of `matrix` operations per second.
+pub fn price_of(work: &Work, matrix: f64, machine: &Machine) -> Price {
+    Rates { matrix, ..Rates::of(machine, DType::F32) }.price(work, machine.launch_seconds)
 }
 
 fn elements(ty: &Type, sizes: &Bindings) -> f64 {

@@ -37,7 +37,7 @@ pub fn eqsat(state: State, context: &Context) -> Result<State, String> {
     let State::Programs(mut programs) = state else {
         return Err(format!("it takes specialised modules, found {}; run `specialize` first", state.kind()));
     };
-    let rules = rules::selected(&context.families, context.numerics, context.invariance);
+    let rules = rules::selected(&context.families, context.numerics, context.invariance, &context.machines);
     let mut known: Vec<(String, Saturated)> = Vec::new();
     for program in &mut programs {
         let target = Target::of(context.machines.of(program.processor)?, &program.bounds);

@@ -22,6 +22,9 @@ use llmc_ir::shape::{KvType, Type};
 /// The rule that lets few rows read a weight ahead.
 pub(super) const GEMV: &str = "choose-gemv";
 
+/// The rule that lets products be of integers.
+pub(super) const BLOCK_FLOAT: &str = "choose-block-float";
+
 /// The family's rules.
 pub fn rules() -> Vec<Rule> {
     let rule = |name, equation, apply, example| Rule {
@@ -38,7 +41,7 @@ pub fn rules() -> Vec<Rule> {
         Rule {
             numerics: Numerics::Blocks,
             ..rule(
-                "choose-block-float",
+                BLOCK_FLOAT,
                 "dot(x, w) = dot(x, w) by block_float where w is a weight in bf16",
                 block_float,
                 narrow_dot_example,

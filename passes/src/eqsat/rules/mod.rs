@@ -12,6 +12,7 @@ mod prune;
 mod reassociate;
 
 use super::rule::{Family, Invariance, Numerics, Rule};
+use llmc_ir::machine::Machines;
 
 /// Every rule, by family.
 pub fn rules() -> Vec<Rule> {
@@ -20,12 +21,15 @@ pub fn rules() -> Vec<Rule> {
 
 /// The rules of some families that are no looser with numbers than asked for. Where all programs are to agree bit by bit,
 /// what changes a sum is left out: a program that took it would differ from one that did not. Only gemv stays beside gemm,
-/// because vector instructions take both sums in the order of k.
-pub fn selected(families: &[Family], loosest: Numerics, invariance: Invariance) -> Vec<Rule> {
+/// because vector instructions take both sums in the order of k. Ways to multiply that no machine has are left out as well.
+pub fn selected(families: &[Family], loosest: Numerics, invariance: Invariance, machines: &Machines) -> Vec<Rule> {
     let agrees = |rule: &Rule| match invariance {
         Invariance::Program => true,
         Invariance::Batch => rule.numerics == Numerics::Exact || rule.name == choose::GEMV,
     };
-    let wanted = |rule: &Rule| families.contains(&rule.family) && rule.numerics <= loosest && agrees(rule);
+    let has_blocks = machines.iter().any(|machine| machine.block_float.is_some());
+    let is_there = |rule: &Rule| has_blocks || rule.name != choose::BLOCK_FLOAT;
+    let wanted =
+        |rule: &Rule| families.contains(&rule.family) && rule.numerics <= loosest && agrees(rule) && is_there(rule);
     rules().into_iter().filter(wanted).collect()
 }

@@ -15,7 +15,7 @@ use llmc_ir::builder::{FunctionBuilder, Numerics};
 use llmc_ir::dim::{Bindings, Bounds, Dim, Promise, Symbol};
 use llmc_ir::dtype::DType;
 use llmc_ir::graph::{Graph, NodeId};
-use llmc_ir::machine::Machine;
+use llmc_ir::machine::{Machine, Machines};
 use llmc_ir::module::{Function, Module, Param, SpecializedModule};
 use llmc_ir::op::{DotMethod, KvPart, Op, UnaryOp};
 use llmc_ir::plan::StepInput;
@@ -153,6 +153,30 @@ fn programs_of_a_function_get_forms_of_their_own() {
     assert_eq!(programs.iter().map(gemvs).collect::<Vec<_>>(), [4, 0]);
 }
 
+/// Long steps multiply in block floating point where a machine does: not steps of one token per sequence, nor short ones.
+#[test]
+fn long_steps_are_taken_in_blocks() {
+    let of_program = |(max, promise): (Bindings, Promise), rate: Option<f64>| {
+        let bounds = Bounds { max, one_token_per_sequence: promise == Promise::OneTokenPerSequence };
+        let machines = Machines::from(Machine::named("host").unwrap()).with_block_float(rate);
+        let mut program = sample::program();
+        program.bounds = bounds;
+        let state = State::Programs(vec![program]);
+        let State::Programs(programs) = eqsat(state, &Context::new(sample::facts(), machines)).unwrap() else {
+            panic!("programs stay programs")
+        };
+        let graph = &programs[0].module.function("layer").unwrap().graph;
+        let in_blocks = |node: &NodeId| matches!(graph.op(*node), Op::Dot { method: DotMethod::BlockFloat, .. });
+        graph.topological().iter().filter(|node| in_blocks(node)).count()
+    };
+    let long = STEPS[2];
+    let short = (Bindings { tokens: 95, ..long.0 }, long.1);
+    let many = (Bindings { tokens: 512, samples: 512, sequences: 512, ..STEPS[0].0 }, Promise::OneTokenPerSequence);
+    assert_eq!([long, short, many].map(|step| of_program(step, Some(1.5))), [3, 0, 0]);
+    // What is no faster is not taken either.
+    assert_eq!([Some(1.05), None].map(|rate| of_program(long, rate)), [0, 0]);
+}
+
 /// What one term of a class knows before a step, the class knows: rows of a constant are constant.
 #[test]
 fn merging_keeps_the_least_dependence() {
@@ -179,8 +203,10 @@ fn merging_asserts_types() {
 /// What the interpreter cannot see of a kernel is said by its rule: whether it takes sums in another order.
 #[test]
 fn strict_numerics_leave_out_what_changes_sums() {
+    let host = Machine::named("host").unwrap();
+    let machines = Machines::from(host.clone()).with_block_float(Some(1.5));
     let names = |numerics, invariance| -> Vec<&str> {
-        selected(&Family::ALL, numerics, invariance).into_iter().map(|rule| rule.name).collect()
+        selected(&Family::ALL, numerics, invariance, &machines).into_iter().map(|rule| rule.name).collect()
     };
     let exact = [
         "prune-map",
@@ -202,6 +228,9 @@ fn strict_numerics_leave_out_what_changes_sums() {
         all.into_iter().filter(|name| !default.contains(name)).collect::<Vec<_>>(),
         ["reassociate-rounded-weights"]
     );
+    assert!(default.contains(&"choose-block-float"));
+    let without = selected(&Family::ALL, rule::Numerics::default(), Invariance::Program, &host.into());
+    assert_eq!(without.len(), default.len() - 1, "no machine multiplies in blocks");
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub fn make_row_block(f: &mut FunctionText, kind: Fma, from: &Value, to: &Value)
 }
 
 /// The name of a function `(from: ptr, to: ptr, halves: i64)` that makes a block of a panel what products take, from one or two
-/// blocks in bf16; a second one that is missing counts as zeros. Emitted on first use.
+/// blocks in bf16. A second one is missing only where rows have zeros, which meet any numbers. Emitted on first use.
 pub fn make_panel_block(multiplies: &mut Multiplies, module: &mut ModuleText, kind: Fma) -> String {
     let name = "make_block_of_panel".to_owned();
     if !multiplies.is_new(&name) {
@@ -140,29 +140,19 @@ pub fn make_panel_block(multiplies: &mut Multiplies, module: &mut ModuleText, ki
         let [to_whole, of_whole] = powers(f, &largest, EXPONENT_IN_WEIGHTS);
         let at = f.offset(&to, &int(NUMBERS as i64));
         f.store(&of_whole, &at, LINE);
-        let zeros = int_of(ints(LINE / 4), 0);
-        let for_lines = |f: &mut FunctionText, [start, end]: [&Value; 2], is_there: bool| {
-            f.for_each(start, end, 1, |f, half| {
-                let from = f.element(&from, half, PLAIN_BLOCK as i64);
-                let to = f.element(&to, half, PLAIN_TILE as i64);
-                f.for_each(&int(0), &lines, 2, |f, line| {
-                    let [from, to] = [&from, &to].map(|base| f.element(base, line, LINE as i64));
-                    for number in 0..2 {
-                        let [from, to] = [&from, &to].map(|base| f.offset(base, &int(number * LINE as i64)));
-                        let numbers = match is_there {
-                            true => {
-                                let pairs = f.load(zeros.ty, &from, LINE);
-                                whole_numbers(f, kind, &pairs, &to_whole)
-                            }
-                            false => zeros.clone(),
-                        };
-                        f.store(&numbers, &to, LINE);
-                    }
-                });
+        f.for_each(&int(0), &halves, 1, |f, half| {
+            let from = f.element(&from, half, PLAIN_BLOCK as i64);
+            let to = f.element(&to, half, PLAIN_TILE as i64);
+            f.for_each(&int(0), &lines, 2, |f, line| {
+                let [from, to] = [&from, &to].map(|base| f.element(base, line, LINE as i64));
+                for number in 0..2 {
+                    let [from, to] = [&from, &to].map(|base| f.offset(base, &int(number * LINE as i64)));
+                    let pairs = f.load(ints(LINE / 4), &from, LINE);
+                    let numbers = whole_numbers(f, kind, &pairs, &to_whole);
+                    f.store(&numbers, &to, LINE);
+                }
             });
-        };
-        for_lines(f, [&int(0), &halves], true);
-        for_lines(f, [&halves, &int(HALVES as i64)], false);
+        });
     });
     module.add(f.finish());
     name

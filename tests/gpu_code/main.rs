@@ -105,16 +105,19 @@ fn every_head_size_fits_every_architecture() {
     let sizes = [16, 36, 64, 80, 96, 128, 160, 192, 224, 256, 320];
     let in_bf16 = sizes.into_iter().zip([20, 1, 6].into_iter().cycle());
     let in_f32 = [36, 128, 320].map(|head_dim| (DType::F32, 6, head_dim));
-    for (dtype, group, head_dim) in in_bf16.map(|(head_dim, group)| (DType::BF16, group, head_dim)).chain(in_f32) {
+    let all = in_bf16.map(|(head_dim, group)| (DType::BF16, group, head_dim)).chain(in_f32);
+    for (turn, (dtype, group, head_dim)) in all.enumerate() {
         let code = attention(dtype, (2 * group, 2, head_dim));
         let what = format!("{group} heads of {head_dim} in {dtype}");
         let launches = launches(&code);
         let flash = launches.iter().any(|launch| launch.symbol.ends_with("__flash"));
         assert_eq!(flash, dtype == DType::BF16 && head_dim <= 256, "{what}");
         let different = different(&code.ptx);
-        for (architecture, kibibytes) in ARCHITECTURES {
-            let assembled = tools.as_ref().map(|tools| tools.needs(&different, architecture)).unwrap_or_default();
-            check_needs(&assembled, &format!("{architecture}, {what}"));
+        for (number, (architecture, kibibytes)) in ARCHITECTURES.into_iter().enumerate() {
+            // Registers hardly differ: two of the architectures in turn say what all need.
+            if let Some(tools) = tools.as_ref().filter(|_| (turn + number).is_multiple_of(3)) {
+                check_needs(&tools.needs(&different, architecture), &format!("{architecture}, {what}"));
+            }
             check_shared(&launches, kibibytes, &format!("{architecture}, {what}"));
         }
     }

@@ -333,12 +333,17 @@ pub fn pass_context(model: &Definition<'_>, request: &Request) -> Result<Context
         return Err(CompileError::Limit(format!("--max-batch is {batch}, but must be in 1..={LARGEST_LIMIT}")));
     }
     let facts = facts(model.config, model.module, model.numerics, limits);
-    let rates = request.targets.iter().filter_map(HostTarget::byte_products).map(ByteProducts::rate);
+    Ok(with_targets(Context::new(facts, request.machines.clone()), &request.targets))
+}
+
+/// The same for code for some CPUs, which decides with prices what can be chosen.
+pub fn with_targets(context: Context, targets: &[HostTarget]) -> Context {
+    let rates = targets.iter().filter_map(HostTarget::byte_products).map(ByteProducts::rate);
     let rounded_rate = rates.reduce(f64::min);
     // Code for other levels takes the same programs by plain gemm.
-    let rates = request.targets.iter().filter_map(HostTarget::block_float);
-    let machines = request.machines.clone().with_block_float(rates.reduce(f64::min));
-    Ok(Context { rounded_rate, ..Context::new(facts, machines) })
+    let rates = targets.iter().filter_map(HostTarget::block_float);
+    let machines = context.machines.clone().with_block_float(rates.reduce(f64::min));
+    Context { rounded_rate, machines, ..context }
 }
 
 /// Those that look on at every compilation.

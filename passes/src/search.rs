@@ -144,7 +144,8 @@ fn head(program: &Program, kernels: &[Kernel]) -> Option<Head> {
     is_searched.then(|| Head { function: call.function, launch, weight: call.weights[slot] })
 }
 
-/// Whether a region is the product of its first input with its second, whose sums are not split.
+/// Whether a region is the product of its first input with its second, whose sums are one chain of multiply-adds: a search computes
+/// single columns that way.
 fn is_product(region: &Region) -> bool {
     let body = &region.body;
     let [output] = region.outputs[..] else { return false };
@@ -156,7 +157,7 @@ fn is_product(region: &Region) -> bool {
         _ => false,
     };
     region.anchor == Anchor::Dot
-        && method != DotMethod::SplitK
+        && matches!(method, DotMethod::Gemm | DotMethod::Gemv)
         && operands.iter().enumerate().all(is_input)
         && same_type(&operands)
 }

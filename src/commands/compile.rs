@@ -242,7 +242,7 @@ pub fn failed(error: CompileError) -> CliError {
 }
 
 /// The CPU levels and GPU architectures by name, each once.
-fn targets(names: &[String]) -> Result<(Vec<HostTarget>, Vec<GpuTarget>), CliError> {
+pub fn targets(names: &[String]) -> Result<(Vec<HostTarget>, Vec<GpuTarget>), CliError> {
     let (mut hosts, mut gpus) = (Vec::new(), Vec::new());
     for name in names {
         match name.starts_with(gpu::PREFIX) {

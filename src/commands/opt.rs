@@ -1,7 +1,9 @@
 //! `llmc opt`: passes over the IR's text form.
 
+use super::compile::targets;
 use super::machine;
 use clap::Args;
+use llmc::compile::with_targets;
 use llmc_console::{CliError, output};
 use llmc_ir::dtype::DType;
 use llmc_ir::plan::ModelFacts;
@@ -49,6 +51,9 @@ pub struct OptArguments {
     /// The machines whose costs decide, one for CPUs and one for GPUs: names or JSON files
     #[arg(long, value_name = "MACHINE", value_delimiter = ',', default_value = "host")]
     machine: Vec<String>,
+    /// The CPUs that code is to be made for, as for `compile`: what they can do decides as well
+    #[arg(long, value_name = "TARGET", value_delimiter = ',', default_value = "native")]
+    target: Vec<String>,
     /// Print a table of the passes, their times and what they changed, to stderr
     #[arg(long)]
     report: bool,
@@ -59,7 +64,9 @@ pub fn opt(arguments: &OptArguments) -> Result<(), CliError> {
     let text = read(&arguments.file)?;
     let document = parse(&text).map_err(|error| CliError::Usage(format!("{}:{error}", arguments.file.display())))?;
     let state = State::from(document);
+    let (targets, _) = targets(&arguments.target)?;
     let context = Context::new(facts(&state, arguments), machine::read_all(&arguments.machine)?);
+    let context = with_targets(context, &targets);
     let options = Options {
         without: arguments.without.clone(),
         stop_after: arguments.stop_after,

@@ -217,11 +217,9 @@ impl<'a> Term<'a> {
         let dtype = self.operands.first().and_then(|ty| ty.as_tensor()).map_or(DType::F32, |ty| ty.dtype);
         let rates = Rates::of(target.machine, dtype);
         let rates = match self.op {
+            Op::Dot { method: DotMethod::BlockFloat, .. } => return self.price_in_blocks(target),
             Op::Dot { left: 1, right: 1, batch: 0, method } if self.dependence == Dependence::Runtime => {
-                match self.dot_rates(*method, rates, target) {
-                    Some(rates) => rates,
-                    None => return Price { seconds: f64::INFINITY, bound: Bound::Impossible },
-                }
+                self.dot_rates(*method, rates, target)
             }
             Op::Attend(attention) => match (attention.method, target.promise) {
                 (AttendMethod::Split, Promise::None) => {
@@ -234,29 +232,39 @@ impl<'a> Term<'a> {
         rates.price(&self.work(&target.sizes), target.machine.launch_seconds)
     }
 
-    /// What a dot's kernel reaches with its way to take the products, if there can be code for it.
-    fn dot_rates(&self, method: DotMethod, rates: Rates, target: &Target<'_>) -> Option<Rates> {
+    /// A dot in block floating point, for prompts. Blocks of a weight are made anew for each block of rows. What that gains is a
+    /// share of any other way's time, so that all programs for prompts choose alike: a prompt has the same bits in any company then.
+    fn price_in_blocks(&self, target: &Target<'_>) -> Price {
+        let rows = self.ty.as_tensor().map_or(0, |ty| ty.shape.0[0].evaluate(&target.sizes)) as f64;
+        let together = rows.min(target.machine.gemm_tile.rows);
+        let rate = target.machine.block_float.filter(|_| target.promise == Promise::None).unwrap_or(0.0);
+        let gain = rate * together / (together + MAKING_BLOCKS);
+        let others = DotMethod::ALL.iter().filter(|method| **method != DotMethod::BlockFloat);
+        let others = others.map(|&method| {
+            let op = Op::Dot { left: 1, right: 1, batch: 0, method };
+            Term { op: &op, ..self.clone() }.price(target)
+        });
+        match others.min_by(|a, b| a.seconds.total_cmp(&b.seconds)) {
+            Some(Price { seconds, bound }) if gain > 1.0 => Price { seconds: seconds / gain, bound },
+            _ => Price { seconds: f64::INFINITY, bound: Bound::Impossible },
+        }
+    }
+
+    /// What a dot's kernel reaches with its way to divide the work.
+    fn dot_rates(&self, method: DotMethod, rates: Rates, target: &Target<'_>) -> Rates {
         let Machine { processor, gemm_tile, gemv_tile, ref matrix_flops, .. } = *target.machine;
         let columns = match self.operands[1].as_tensor() {
             Some(ty) => ty.shape.evaluate(&target.sizes).first().copied().unwrap_or(1) as f64,
             None => 1.0,
         };
         let rows = elements(self.ty, &target.sizes) / columns;
-        Some(match method {
-            DotMethod::Gemm => {
+        match method {
+            DotMethod::Gemm | DotMethod::BlockFloat => {
                 let items = (rows / gemm_tile.rows).ceil() * (columns / gemm_tile.columns).ceil();
                 let busy = busy(items, target.machine);
                 let filled = filled(rows, gemm_tile.least_rows);
                 Rates { memory: rates.memory * GEMM_BANDWIDTH * busy, matrix: rates.matrix * filled * busy, ..rates }
             }
-            // Blocks of a weight are made anew for each block of rows. A program whose steps never fill one would gain by its
-            // longest steps, and lose by others.
-            DotMethod::BlockFloat if target.promise == Promise::None && rows >= gemm_tile.rows => {
-                let gemm = self.dot_rates(DotMethod::Gemm, rates, target)?;
-                let useful = gemm_tile.rows / (gemm_tile.rows + MAKING_BLOCKS);
-                Rates { matrix: gemm.matrix * target.machine.block_float? * useful, ..gemm }
-            }
-            DotMethod::BlockFloat => return None,
             DotMethod::Gemv | DotMethod::SplitK => {
                 let k = self.operands[1].as_tensor().and_then(|ty| ty.shape.0.get(1)?.as_fixed()).unwrap_or(1);
                 // Blocks of rows are at work together, or one behind the other where their parts must meet.
@@ -281,7 +289,7 @@ impl<'a> Term<'a> {
                     }
                 }
             }
-        })
+        }
     }
 }
 

@@ -101,8 +101,12 @@ impl<'r> Dot<'r> {
         let blocking = match by_tiles {
             true => tiles::blocking(context, &operand),
             false => {
-                let pairs = narrow && context.unit == MatrixUnit::Pairs;
-                Blocking { in_parts, ..blocking(context, &operand, &sections, pairs, in_blocks) }
+                let form = match context.unit {
+                    _ if in_blocks => Some(Left::Blocks),
+                    MatrixUnit::Pairs if narrow => Some(Left::Pairs),
+                    _ => None,
+                };
+                Blocking { in_parts, ..blocking(context, &operand, &sections, form) }
             }
         };
         Ok(Dot { operand, sections, blocking, unpacks })
@@ -182,22 +186,20 @@ fn are_narrow(operand: &LeftOperand, products: &[Products]) -> bool {
     operand.dtype == DType::BF16 && products.all(|product| product.dtype == DType::BF16)
 }
 
+/// Blocks of rows for vector instructions, whose form is given if it is not f32.
 fn blocking(
     context: &KernelContext<'_>,
     operand: &LeftOperand,
     sections: &[Section<'_>],
-    pairs: bool,
-    in_blocks: bool,
+    form: Option<Left>,
 ) -> Blocking {
     let k = operand.k;
     let products = sections.iter().flat_map(|section| &section.products);
     let longest = products.map(|product| padded(k, product.dtype)).max().unwrap_or(k);
-    let left = match operand.dtype {
+    let left = form.unwrap_or(match operand.dtype {
         DType::F32 if longest == k => Left::InPlace,
-        DType::BF16 if pairs => Left::Pairs,
-        DType::BF16 if in_blocks => Left::Blocks,
         dtype => Left::Copied(dtype),
-    };
+    });
     let a_stride = match left {
         Left::InPlace => k * 4,
         Left::Blocks => left.row_bytes(k),

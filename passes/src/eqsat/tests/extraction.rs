@@ -20,7 +20,7 @@ use llmc_ir::module::{Function, Module, Param, SpecializedModule};
 use llmc_ir::op::{DotMethod, KvPart, Op, UnaryOp};
 use llmc_ir::plan::StepInput;
 use llmc_ir::shape::{KvType, Type};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A typical decode step, a batched one, and a prompt.
 const STEPS: [(Bindings, Promise); 3] = [
@@ -153,9 +153,10 @@ fn programs_of_a_function_get_forms_of_their_own() {
     assert_eq!(programs.iter().map(gemvs).collect::<Vec<_>>(), [4, 0]);
 }
 
-/// Long steps multiply in block floating point where a machine does: not steps of one token per sequence, nor short ones.
+/// Prompts are multiplied in block floating point where a machine does that: not steps of one token per sequence, nor programs for a
+/// few tokens alone.
 #[test]
-fn long_steps_are_taken_in_blocks() {
+fn prompts_are_taken_in_blocks() {
     let of_program = |(max, promise): (Bindings, Promise), rate: Option<f64>| {
         let bounds = Bounds { max, one_token_per_sequence: promise == Promise::OneTokenPerSequence };
         let machines = Machines::from(Machine::named("host").unwrap()).with_block_float(rate);
@@ -166,15 +167,20 @@ fn long_steps_are_taken_in_blocks() {
             panic!("programs stay programs")
         };
         let graph = &programs[0].module.function("layer").unwrap().graph;
-        let in_blocks = |node: &NodeId| matches!(graph.op(*node), Op::Dot { method: DotMethod::BlockFloat, .. });
-        graph.topological().iter().filter(|node| in_blocks(node)).count()
+        let methods = graph.topological().into_iter().filter_map(|node| match graph.op(node) {
+            Op::Dot { left: 1, right: 1, batch: 0, method } => Some(*method == DotMethod::BlockFloat),
+            _ => None,
+        });
+        let methods: BTreeSet<bool> = methods.collect();
+        methods.into_iter().collect::<Vec<bool>>()
     };
     let long = STEPS[2];
-    let short = (Bindings { tokens: 95, ..long.0 }, long.1);
+    let [middle, short] = [64, 16].map(|tokens| (Bindings { tokens, ..long.0 }, long.1));
     let many = (Bindings { tokens: 512, samples: 512, sequences: 512, ..STEPS[0].0 }, Promise::OneTokenPerSequence);
-    assert_eq!([long, short, many].map(|step| of_program(step, Some(1.5))), [3, 0, 0]);
+    let all = [long, middle, short, many].map(|step| of_program(step, Some(1.5)));
+    assert_eq!(all, [[true], [true], [false], [false]]);
     // What is no faster is not taken either.
-    assert_eq!([Some(1.05), None].map(|rate| of_program(long, rate)), [0, 0]);
+    assert_eq!([Some(1.05), None].map(|rate| of_program(long, rate)), [[false], [false]]);
 }
 
 /// What one term of a class knows before a step, the class knows: rows of a constant are constant.

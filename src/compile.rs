@@ -285,7 +285,7 @@ fn invariance_costs(
         let (state, _) = run_pipeline(State::Module(model.module.clone()), &context, &passes, &mut [])?;
         let State::Programs(programs) = state else { return Ok(Vec::new()) };
         let step = |program: &SpecializedModule| {
-            let machine = request.machines.of(program.processor).map_err(CompileError::Limit)?;
+            let machine = context.machines.of(program.processor).map_err(CompileError::Limit)?;
             Ok((program.name.clone(), step_seconds(program, machine)))
         };
         programs.iter().map(step).collect::<Result<Vec<_>, CompileError>>()

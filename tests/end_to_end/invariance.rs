@@ -100,7 +100,8 @@ fn its_cost_is_said_and_gpus_are_refused() {
     assert!(text.contains("batch-invariant, which by price costs a step: decode_1 "), "{text}");
     let json = super::support::binaries::json(compile(tiny("llama"), &output).arg("--batch-invariant"));
     let costs: &Vec<Value> = json["invariance"].as_array().unwrap();
-    assert!(costs.len() >= 3 && costs.iter().all(|cost| cost["seconds"].as_f64() > Some(0.0)), "{costs:?}");
+    let is_priced = |cost: &Value| ["seconds", "default_seconds"].iter().all(|field| cost[field].as_f64() > Some(0.0));
+    assert!(costs.len() >= 3 && costs.iter().all(is_priced), "{costs:?}");
     let mut refused = compile(tiny("llama"), &output);
     fails_saying(
         refused.args(["--batch-invariant", "--target", "native,cuda:sm_80"]),

@@ -342,7 +342,7 @@ pub fn with_targets(context: Context, targets: &[HostTarget]) -> Context {
     let rounded_rate = rates.reduce(f64::min);
     // Code for other levels takes the same programs by plain gemm.
     let rates = targets.iter().filter_map(HostTarget::block_float);
-    let machines = context.machines.clone().with_block_float(rates.reduce(f64::min));
+    let machines = context.machines.with_block_float(rates.reduce(f64::min));
     Context { rounded_rate, machines, ..context }
 }
 

@@ -49,6 +49,12 @@ impl Counts {
     }
 }
 
+/// The multiply functions of some code whose names have a part.
+fn multiplies(code: &[u8], part: &str) -> Vec<String> {
+    let is_one = |name: &String| name.starts_with("multiply_") && name.contains(part);
+    kernel_sizes(code).unwrap().into_keys().filter(is_one).collect()
+}
+
 /// The innermost of the loops of a function that have some of a kind of instruction, in order.
 fn loops(listing: &str, function: &str, some: impl Fn(&Counts) -> usize) -> Vec<Counts> {
     let lines = listing.lines().skip(1).map(|line| {
@@ -133,8 +139,7 @@ fn softmax_beside_tiles_is_short() {
 fn loops_over_pairs_do_little_else() {
     let (_, planned) = models::all("host").into_iter().find(|(name, _)| *name == "d64").unwrap();
     let code = compile_host(&planned, &HostTarget::named("znver4").unwrap()).unwrap().shared_object;
-    let multiplies = |name: &String| name.starts_with("multiply_") && name.contains("_pairs_");
-    let functions: Vec<String> = kernel_sizes(&code).unwrap().into_keys().filter(multiplies).collect();
+    let functions = multiplies(&code, "_pairs_");
     let mut whole_blocks = 0;
     for function in &functions {
         let found = loops(&disassemble(&code, function).unwrap(), function, |counts| counts.products);
@@ -158,8 +163,7 @@ fn loops_over_pairs_do_little_else() {
 fn sums_in_few_registers_stay_there() {
     let (_, planned) = models::all("host").into_iter().find(|(name, _)| *name == "d64").unwrap();
     let code = compile_host(&planned, &HostTarget::named("x86-64-v3").unwrap()).unwrap().shared_object;
-    let multiplies = |name: &String| name.starts_with("multiply_") && name.contains("_turns");
-    let functions: Vec<String> = kernel_sizes(&code).unwrap().into_keys().filter(multiplies).collect();
+    let functions = multiplies(&code, "_turns");
     for function in &functions {
         let found = loops(&disassemble(&code, function).unwrap(), function, |counts| counts.multiply_adds);
         assert!(found.iter().all(|counts| counts.on_stack == 0), "{function}: {found:?}");
@@ -178,8 +182,7 @@ fn sums_of_integers_in_few_registers_stay_there() {
     let machine = Machine { block_float: target.block_float(), ..Machine::named("host").unwrap() };
     let planned = models::planned(models::sizes(2048, (32, 8, 64), 8192), DType::BF16, machine);
     let code = compile_host(&planned, &target).unwrap().shared_object;
-    let multiplies = |name: &String| name.starts_with("multiply_") && name.contains("_blocks_");
-    let functions: Vec<String> = kernel_sizes(&code).unwrap().into_keys().filter(multiplies).collect();
+    let functions = multiplies(&code, "_blocks_");
     for function in &functions {
         let listing = disassemble(&code, function).unwrap();
         let found = loops(&listing, function, |counts| counts.products);

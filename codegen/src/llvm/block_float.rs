@@ -1,31 +1,25 @@
-//! Products in block floating point: 64 numbers share a power of two, and integers are multiplied (VPMADDWD, 16 of them at once
-//! where a multiply-add of f32 takes 8).
-//!
-//! How numbers are rounded, and that their sums fit, says [`llmc_ir::block_float`]. The sum of a block is exact. It is made f32, scaled
-//! by both powers, and added to the sum of the blocks before by one multiply-add.
+//! What products in block floating point take: blocks of whole numbers, made of rows and panels in bf16. How numbers are rounded says
+//! [`llmc_ir::block_float`]; register blocks multiply them ([`super::multiply`]).
 
-use super::math::{Fma, ROUNDER, bf16_pairs_to_f32, floats, fma, ints};
-use super::multiply::{Ahead, Multiplies, TILE};
-use super::text::{F32, FunctionText, I16, I32, I64, ModuleText, PTR, Role, Scalar, Value, float_of, int, int_of};
+use super::compressed::{PLAIN_BLOCK, PLAIN_TILE};
+use super::math::{Fma, ROUNDER, bf16_pairs_to_f32, fma, fold_lanes, ints};
+use super::multiply::{Multiplies, TILE};
+use super::text::{FunctionText, I16, I64, ModuleText, PTR, Role, Scalar, Value, float_of, int, int_of};
 use crate::kernel::dot::PANEL;
 use llmc_ir::block_float::{EXPONENT_IN_ROWS, EXPONENT_IN_WEIGHTS, LEAST_EXPONENT};
 
 pub use llmc_ir::block_float::LENGTH;
 
-/// k of a block of a panel in bf16, and how many of them make one.
-const PLAIN_LENGTH: usize = 32;
-pub const HALVES: usize = LENGTH / PLAIN_LENGTH;
+/// How many blocks of a panel in bf16 make one.
+pub const HALVES: usize = LENGTH / 32;
 /// Bytes of a block of a row: `i16[64]`, and their power of two as f32.
 pub const ROW_BLOCK: usize = 2 * LENGTH + 4;
 /// Bytes of the numbers of a tile's block, `[32 pairs of k][16 columns][2]`, behind which come powers, `f32[16]`.
-const NUMBERS: usize = 2 * LENGTH * TILE;
+pub const NUMBERS: usize = 2 * LENGTH * TILE;
 /// Bytes of a block of a tile.
 pub const TILE_BLOCK: usize = NUMBERS + 4 * TILE;
 /// Bytes of a block of a panel: tile by tile.
 pub const PANEL_BLOCK: usize = TILE_BLOCK * PANEL / TILE;
-/// Bytes of a block of a panel in bf16, and of its tiles.
-pub const PLAIN_BLOCK: usize = 2 * PLAIN_LENGTH * PANEL;
-const PLAIN_TILE: usize = 2 * PLAIN_LENGTH * TILE;
 /// Bytes of a line: one pair of k of 16 columns, or half a block of a row.
 const LINE: usize = 64;
 
@@ -34,19 +28,10 @@ const EXPONENT_AT: i64 = 23;
 const BIAS: i64 = 127;
 const INFINITE: i64 = 255 << EXPONENT_AT;
 
-/// Sums of two products each, of pairs of whole numbers.
-fn pair_products(f: &mut FunctionText, x: &Value, line: &Value) -> Value {
-    let [x, line] = [x, line].map(|all| f.cast("bitcast", all, I16.with_lanes(LINE / 2)));
-    f.in_parts([&x, &line], 16, |f, operands| {
-        f.call("llvm.x86.avx2.pmadd.wd", Some(ints(8)), &operands).expect("it has a result")
-    })
-}
-
 /// The magnitudes of pairs of bf16, as the bits of f32, the larger ones of each pair.
 fn larger_of_pairs(f: &mut FunctionText, magnitudes: &Value) -> Value {
     let pairs = f.cast("bitcast", magnitudes, ints(LINE / 4));
-    let even = f.binary("shl", &pairs, &int_of(pairs.ty, 16));
-    let odd = f.binary("and", &pairs, &int_of(pairs.ty, -0x1_0000));
+    let [even, odd] = bf16_pairs_to_f32(f, &pairs).map(|magnitudes| f.cast("bitcast", &magnitudes, pairs.ty));
     f.max(&even, &odd)
 }
 
@@ -91,11 +76,8 @@ pub fn make_row_block(f: &mut FunctionText, kind: Fma, from: &Value, to: &Value)
     });
     let [first, second] = lines.clone().map(|line| magnitudes(f, &line));
     let of_both = f.intrinsic("umax", &[first, second]);
-    let mut largest = larger_of_pairs(f, &of_both);
-    while largest.ty.lanes > 1 {
-        let [low, high] = [0, 1].map(|half| f.half(&largest, half));
-        largest = f.max(&low, &high);
-    }
+    let largest = larger_of_pairs(f, &of_both);
+    let largest = fold_lanes(f, &largest, FunctionText::max);
     let [to_whole, of_whole] = powers(f, &largest, EXPONENT_IN_ROWS);
     let to_whole = f.splat(&to_whole, LINE / 4);
     for (line, place) in lines.iter().zip(&places) {
@@ -156,86 +138,4 @@ pub fn make_panel_block(multiplies: &mut Multiplies, module: &mut ModuleText, ki
     });
     module.add(f.finish());
     name
-}
-
-/// Pairs of k that a turn of the loop takes.
-const TURNS: usize = 2;
-
-/// A register block of products: some rows and tiles.
-pub struct Products {
-    pub rows: usize,
-    pub tiles: usize,
-    /// Bytes between rows of A and of C.
-    pub a_stride: usize,
-    pub c_stride: usize,
-    pub kind: Fma,
-}
-
-impl Products {
-    /// Adds the products of `blocks` blocks to C.
-    pub fn emit(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], blocks: &Value, ahead: &Ahead) {
-        f.fold(&int(0), blocks, 1, std::slice::from_ref(&ahead.from), |f, block, from| {
-            let a = f.element(a, block, ROW_BLOCK as i64);
-            let b = f.element(b, block, PANEL_BLOCK as i64);
-            let mut first = vec![from[0].clone()];
-            first.resize(1 + self.rows * self.tiles, int_of(ints(TILE), 0));
-            let last = f.fold(&int(0), &int((LENGTH / 2) as i64), TURNS as i64, &first, |f, pair, before| {
-                let a = f.element(&a, pair, 4);
-                let b = f.element(&b, pair, LINE as i64);
-                let (mut from, mut sums) = (before[0].clone(), before[1..].to_vec());
-                for turn in 0..TURNS {
-                    from = ahead.fetch_from(f, &from);
-                    let a = f.offset(&a, &int(4 * turn as i64));
-                    let b = f.offset(&b, &int((LINE * turn) as i64));
-                    sums = self.pair(f, [&a, &b], &sums);
-                }
-                [vec![from], sums].concat()
-            });
-            self.add_up(f, [&a, &b, c], &last[1..]);
-            vec![last[0].clone()]
-        });
-    }
-
-    /// The products of a pair of k added to the sums.
-    fn pair(&self, f: &mut FunctionText, [a, b]: [&Value; 2], sums: &[Value]) -> Vec<Value> {
-        let line = |f: &mut FunctionText, tile: usize| {
-            let at = f.offset(b, &int((tile * TILE_BLOCK) as i64));
-            f.load(ints(TILE), &at, LINE)
-        };
-        let lines: Vec<Value> = (0..self.tiles).map(|tile| line(f, tile)).collect();
-        let mut next = Vec::new();
-        for (row, sums) in sums.chunks(self.tiles).enumerate() {
-            let at = f.offset(a, &int((row * self.a_stride) as i64));
-            let x = f.load(I32, &at, 4);
-            let x = f.splat(&x, TILE);
-            for (sum, line) in sums.iter().zip(&lines) {
-                let products = pair_products(f, &x, line);
-                next.push(f.binary("add", sum, &products));
-            }
-        }
-        next
-    }
-
-    /// Sums of a block, scaled and added to C.
-    fn add_up(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], sums: &[Value]) {
-        let powers = |f: &mut FunctionText, tile: usize| {
-            let at = f.offset(b, &int((tile * TILE_BLOCK + NUMBERS) as i64));
-            f.load(floats(TILE), &at, LINE)
-        };
-        let of_columns: Vec<Value> = (0..self.tiles).map(|tile| powers(f, tile)).collect();
-        for (row, sums) in sums.chunks(self.tiles).enumerate() {
-            let at = f.offset(a, &int((row * self.a_stride + 2 * LENGTH) as i64));
-            let of_row = f.load(F32, &at, 4);
-            let of_row = f.splat(&of_row, TILE);
-            for (tile, (sum, of_columns)) in sums.iter().zip(&of_columns).enumerate() {
-                let at = f.offset(c, &int((row * self.c_stride + tile * TILE * 4) as i64));
-                // Not kept from the block before: registers are for the sums of one.
-                let before = f.load_anew(floats(TILE), &at, LINE);
-                let sum = f.cast("sitofp", sum, floats(TILE));
-                let power = f.binary("fmul", &of_row, of_columns);
-                let after = fma(f, self.kind, &sum, &power, &before);
-                f.store(&after, &at, LINE);
-            }
-        }
-    }
 }

@@ -28,8 +28,9 @@ pub enum LookUp {
 /// Lines that are read of a quarter.
 pub const LINES_READ: usize = QUARTER / LINE;
 
-/// From a tile to the next one, in bf16 as it was before.
-const PLAIN_TILE: usize = QUARTERS * LINES * LINE;
+/// From a tile to the next one of the same 32 k, in bf16 as it was before, and from 32 k to the next ones.
+pub const PLAIN_TILE: usize = QUARTERS * LINES * LINE;
+pub const PLAIN_BLOCK: usize = TILES * PLAIN_TILE;
 
 /// A panel, or its part from some k on.
 #[derive(Clone, Debug)]
@@ -254,7 +255,7 @@ pub fn unpack(
     let [panel, first, blocks, to] = values.try_into().expect("four parameters");
     let panel = Panel::at(&mut f, registers, &panel, k, &first);
     panel.for_quarters(&mut f, &blocks, ahead, |f, [block, tile, quarter], lines| {
-        let to = f.element(&to, block, (TILES * PLAIN_TILE) as i64);
+        let to = f.element(&to, block, PLAIN_BLOCK as i64);
         let to = f.element(&to, tile, PLAIN_TILE as i64);
         let to = f.element(&to, quarter, (LINES * LINE) as i64);
         for number in 0..LINES {

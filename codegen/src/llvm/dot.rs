@@ -290,7 +290,7 @@ fn multiply_part(
 ) {
     let layout = match weight.dtype {
         DType::BF16 if weight.is_compressed => Tiles::Compressed { row: weight.k },
-        DType::BF16 => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
+        DType::BF16 => Tiles::PACKED,
         _ => Tiles::F32 { tile_stride: 64, k_stride: 128 },
     };
     let left = blocking.left.form();

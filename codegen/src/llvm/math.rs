@@ -361,7 +361,8 @@ pub fn any(f: &mut FunctionText, lanes: &Value) -> Value {
     f.compare("icmp ne", &bits, &int_of(I16, 0))
 }
 
-fn fold_lanes(
+/// All lanes in a fixed order: halves are combined until one lane is left.
+pub fn fold_lanes(
     f: &mut FunctionText,
     vector: &Value,
     combine: impl Fn(&mut FunctionText, &Value, &Value) -> Value,

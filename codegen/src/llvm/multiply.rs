@@ -7,17 +7,18 @@
 //! as zero).
 
 mod block;
+mod block_float;
 mod call;
 
-use super::block_float;
-use super::compressed::LookUp;
+use super::block_float::{LENGTH, PANEL_BLOCK, TILE_BLOCK};
+use super::compressed::{LookUp, PLAIN_BLOCK, PLAIN_TILE};
 use super::math::{Fma, bf16_to_f32, floats};
 use super::text::{FunctionText, I16, ModuleText, Value, float_of, int_of};
 use llmc_ir::dtype::DType;
 use llmc_ir::plan::compressed;
 use std::collections::BTreeSet;
 
-pub use block::{Ahead, Block, Order, Scattered};
+pub use block::{Block, Order, Scattered};
 pub use call::clear;
 
 /// Columns of a tile of B.
@@ -56,11 +57,14 @@ pub enum Tiles {
 }
 
 impl Tiles {
+    /// A panel of a weight in bf16.
+    pub const PACKED: Tiles = Tiles::Bf16 { tile_stride: PLAIN_TILE, block_stride: PLAIN_BLOCK };
+
     /// Bytes of `k` of a tile.
     fn tile_bytes(self, k: usize) -> i64 {
         match self {
             Tiles::Bf16 { .. } => (k * TILE * 2) as i64,
-            Tiles::Blocks => (k.div_ceil(block_float::LENGTH) * block_float::TILE_BLOCK) as i64,
+            Tiles::Blocks => (k.div_ceil(LENGTH) * TILE_BLOCK) as i64,
             Tiles::Compressed { .. } => (k / 32 * compressed::BLOCK / compressed::TILES) as i64,
             Tiles::F32 { .. } => (k * TILE * 4) as i64,
         }
@@ -70,7 +74,7 @@ impl Tiles {
     fn block_bytes(self) -> i64 {
         match self {
             Tiles::Bf16 { block_stride, .. } => block_stride as i64,
-            Tiles::Blocks => block_float::PANEL_BLOCK as i64,
+            Tiles::Blocks => PANEL_BLOCK as i64,
             Tiles::Compressed { .. } => compressed::BLOCK as i64,
             Tiles::F32 { .. } => panic!("blocks are of bf16"),
         }
@@ -80,7 +84,7 @@ impl Tiles {
     fn tile_stride(self) -> usize {
         match self {
             Tiles::Bf16 { tile_stride, .. } | Tiles::F32 { tile_stride, .. } => tile_stride,
-            Tiles::Blocks => block_float::TILE_BLOCK,
+            Tiles::Blocks => TILE_BLOCK,
             Tiles::Compressed { .. } => compressed::QUARTER,
         }
     }

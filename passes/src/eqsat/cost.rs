@@ -69,6 +69,11 @@ pub struct Price {
     pub bound: Bound,
 }
 
+impl Price {
+    /// Of what a program cannot run.
+    const IMPOSSIBLE: Price = Price { seconds: f64::INFINITY, bound: Bound::Impossible };
+}
+
 /// What a kernel's time depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -223,7 +228,7 @@ impl<'a> Term<'a> {
             }
             Op::Attend(attention) => match (attention.method, target.promise) {
                 (AttendMethod::Split, Promise::None) => {
-                    return Price { seconds: f64::INFINITY, bound: Bound::Impossible };
+                    return Price::IMPOSSIBLE;
                 }
                 _ => rates.times(busy(attend_items(attention, &target.sizes), target.machine)),
             },
@@ -246,7 +251,7 @@ impl<'a> Term<'a> {
         });
         match others.min_by(|a, b| a.seconds.total_cmp(&b.seconds)) {
             Some(Price { seconds, bound }) if gain > 1.0 => Price { seconds: seconds / gain, bound },
-            _ => Price { seconds: f64::INFINITY, bound: Bound::Impossible },
+            _ => Price::IMPOSSIBLE,
         }
     }
 

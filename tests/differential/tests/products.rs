@@ -22,7 +22,19 @@ const LIMITS: Limits = Limits { max_context: 1100, max_batch: 7, prefill_chunk: 
 const MANY: Limits = Limits { max_batch: 40, ..LIMITS };
 
 fn run(sizes: Sizes, numerics: Numerics, target: Target, limits: Limits, counts: &[&[usize]]) -> Sharpness {
-    let (case, steps) = case(sizes, numerics, target, limits, counts);
+    run_by(None, (sizes, numerics), target, limits, counts)
+}
+
+/// The same with products that are taken in a way of all that there are.
+fn run_by(
+    method: Option<DotMethod>,
+    (sizes, numerics): (Sizes, Numerics),
+    target: Target,
+    limits: Limits,
+    counts: &[&[usize]],
+) -> Sharpness {
+    let (mut case, steps) = case(sizes, numerics, target, limits, counts);
+    case.build.method = method;
     check(&case, &steps, Bounds::Rigorous)
         .unwrap_or_else(|failure| panic!("{sizes:?} in {numerics:?} for {}: {failure}", case.build.target.name()))
 }
@@ -159,14 +171,6 @@ fn pairs() {
     }
 }
 
-/// A case with products in block floating point.
-fn run_in_blocks(sizes: Sizes, target: &Target, counts: &[&[usize]]) -> Sharpness {
-    let (mut case, steps) = case(sizes, NUMERICS[1], target.clone(), MANY, counts);
-    case.build.method = Some(DotMethod::BlockFloat);
-    check(&case, &steps, Bounds::Rigorous)
-        .unwrap_or_else(|failure| panic!("{sizes:?} for {}: {failure}", target.name()))
-}
-
 #[test]
 fn blocks() {
     // Each number of rows that fills a register block, some blocks of rows, and sums with whole blocks of 64, without any, with half a
@@ -178,7 +182,7 @@ fn blocks() {
     let short = [sizes(1, 1, 1), sizes(31, 33, 50), sizes(97, 64, 77), sizes(64, 96, 160), sizes(300, 130, 20)];
     for (number, target) in targets::runnable().into_iter().filter(Target::has_blocks).enumerate() {
         let run = |sizes: Sizes, counts: &[&[usize]], max_looseness: f64| {
-            let sharpness = run_in_blocks(sizes, &target, counts);
+            let sharpness = run_by(Some(DotMethod::BlockFloat), (sizes, NUMERICS[1]), target.clone(), MANY, counts);
             println!("{sizes:?} for {}: {sharpness:?}", target.name());
             // Rounding rows and weights to blocks adds a sixteenth of what rounding them to bf16 would; the worst of some runs with few
             // elements has somewhat more.

@@ -153,13 +153,18 @@ fn make_blocks(f: &mut FunctionText, kind: Fma, blocking: &Blocking, [from, to]:
             let from = f.offset(&from, &int((whole * block_float::LENGTH * 2) as i64));
             let to = f.offset(&to, &int((whole * block_float::ROW_BLOCK) as i64));
             f.store(&int_of(I16.with_lanes(block_float::LENGTH), 0), &to, 4);
-            f.for_each(&int(0), &int(rest as i64), 1, |f, k| {
-                let [from, to] = [&from, &to].map(|base| f.element(base, k, 2));
-                let element = f.load(I16, &from, 2);
-                f.store(&element, &to, 2);
-            });
+            copy_elements(f, &from, &to, rest);
             block_float::make_row_block(f, kind, &to, &to);
         }
+    });
+}
+
+/// Copies elements of bf16 one by one, where they fill no vector.
+pub fn copy_elements(f: &mut FunctionText, from: &Value, to: &Value, count: usize) {
+    f.for_each(&int(0), &int(count as i64), 1, |f, k| {
+        let [from, to] = [from, to].map(|base| f.element(base, k, 2));
+        let element = f.load(I16, &from, 2);
+        f.store(&element, &to, 2);
     });
 }
 

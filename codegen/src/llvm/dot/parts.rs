@@ -3,6 +3,7 @@
 
 use super::super::KernelContext;
 use super::super::block_float;
+use super::super::compressed::PLAIN_BLOCK;
 use super::super::multiply::{Distance, Shape, Start, TILE, Tiles, clear};
 use super::super::text::{FunctionText, I64, Value, int};
 use super::left::Left;
@@ -33,11 +34,11 @@ pub fn bytes(k: usize) -> usize {
 /// The same where parts become blocks of whole numbers, one by one behind what is looked up.
 pub fn bytes_of_blocks(k: usize) -> usize {
     let blocks = k.min(LONGEST_PART).div_ceil(block_float::LENGTH);
-    blocks * block_float::PANEL_BLOCK + block_float::HALVES * block_float::PLAIN_BLOCK
+    blocks * block_float::PANEL_BLOCK + block_float::HALVES * PLAIN_BLOCK
 }
 
 /// `C = A B` or `C += A B` for a panel of a weight, by its number, from block `first` of 32 k on. `shape` says how it would be
-/// multiplied as a whole; `memory` is for what is compressed.
+/// multiplied as a whole.
 pub fn multiply_panel(
     f: &mut FunctionText,
     context: &mut KernelContext<'_>,
@@ -57,21 +58,12 @@ pub fn multiply_panel(
         let a = f.element(a, number, blocking.left.row_bytes(part) as i64);
         let behind = f.add(&block, &int(k as i64 / 32));
         let next = weight.block(f, panel, &behind);
-        let from = match &blocking.unpacked {
-            Some(memory) if blocking.left == Left::Blocks => {
+        let (from, layout) = match (blocking.left, &blocking.unpacked) {
+            (Left::Blocks, Some(memory)) => {
                 make_blocks(f, context, weight, (panel, &block), (k, memory));
-                memory.clone()
+                (memory.clone(), Tiles::Blocks)
             }
-            Some(memory) if weight.is_compressed => {
-                // The turns of the products before have prefetched it.
-                weight.unpack(f, context, (panel, &block), None, (k / 32, memory));
-                memory.clone()
-            }
-            _ => weight.block(f, panel, &block),
-        };
-        let layout = match blocking.left {
-            Left::Blocks => Tiles::Blocks,
-            _ => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
+            (_, memory) => (plain(f, context, weight, (panel, &block), (k / 32, memory.as_ref())), Tiles::PACKED),
         };
         let ahead = Distance::OfTurns { line: weight.block_bytes() * TILE / PANEL / 16 };
         let shape = Shape { k, layout, ahead, start: Start::Memory, ..shape.clone() };
@@ -87,6 +79,25 @@ pub fn multiply_panel(
     }
 }
 
+/// Where some blocks of 32 k of a panel are plain, from block `first` on: in memory for that, once they are looked up, if they are
+/// compressed.
+fn plain(
+    f: &mut FunctionText,
+    context: &mut KernelContext<'_>,
+    weight: &Panels,
+    (panel, first): (&Value, &Value),
+    (blocks, memory): (usize, Option<&Value>),
+) -> Value {
+    match memory {
+        Some(memory) if weight.is_compressed => {
+            // The turns of the products before have prefetched it.
+            weight.unpack(f, context, (panel, first), None, (blocks, memory));
+            memory.clone()
+        }
+        _ => weight.block(f, panel, first),
+    }
+}
+
 /// Makes blocks of whole numbers of `k` of a panel, from block `first` of 32 k on, and where to. What is compressed is looked up
 /// behind them.
 fn make_blocks(
@@ -98,18 +109,11 @@ fn make_blocks(
 ) {
     let make = block_float::make_panel_block(context.multiplies, context.module, context.registers.fma);
     let blocks = k.div_ceil(block_float::LENGTH);
-    let plain = f.offset(to, &int((blocks * block_float::PANEL_BLOCK) as i64));
+    let memory = f.offset(to, &int((blocks * block_float::PANEL_BLOCK) as i64));
     let mut make_block = |f: &mut FunctionText, number: &Value, halves: usize| {
         let before = f.scale(number, block_float::HALVES as i64);
         let block = f.add(first, &before);
-        let from = match weight.is_compressed {
-            true => {
-                // The turns of the products before have prefetched it.
-                weight.unpack(f, context, (panel, &block), None, (halves, &plain));
-                plain.clone()
-            }
-            false => weight.block(f, panel, &block),
-        };
+        let from = plain(f, context, weight, (panel, &block), (halves, Some(&memory)));
         let to = f.element(to, number, block_float::PANEL_BLOCK as i64);
         f.call_local(&make, &[from, to, int(halves as i64)]);
     };

@@ -12,6 +12,7 @@ use super::super::math::ints;
 use super::super::multiply::Start;
 use super::super::text::{FunctionText, I16, Value, int, int_of};
 use super::super::{KernelContext, KernelParams, MatrixUnit};
+use super::left::copy_elements;
 use super::{Blocking, Left, RowSpan, Section, emit_epilogue};
 use crate::kernel::dot::{LeftOperand, PANEL, Product};
 use crate::tuning::Tuning;
@@ -84,12 +85,7 @@ pub fn pack_rows(f: &mut FunctionText, (blocking, parts): (&Blocking, Parts), fr
         let rest = blocking.k % DEPTH;
         if rest > 0 {
             f.store(&int_of(ints(ROWS), 0), &to, ROW_BYTES);
-            f.for_each(&int(0), &int(rest as i64), 1, |f, k| {
-                let from = f.element(&from, k, 2);
-                let to = f.element(&to, k, 2);
-                let value = f.load(I16, &from, 2);
-                f.store(&value, &to, 2);
-            });
+            copy_elements(f, &from, &to, rest);
         }
     });
 }

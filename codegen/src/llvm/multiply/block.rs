@@ -1,7 +1,6 @@
 //! A register block: some rows and tiles whose sums stay in registers while all k pass by.
 
-use super::super::block_float;
-use super::super::compressed::{LINES, LINES_READ, Panel, Quarter};
+use super::super::compressed::{LINES, LINES_READ, PLAIN_TILE, Panel, Quarter};
 use super::super::math::{bf16_pairs_to_f32, floats, fma, ints};
 use super::super::text::{F32, FunctionText, I32, Scalar, Ty, Value, float_of, int};
 use super::{LINE, LeftForm, Level, Registers, Shape, Start, TILE, Tiles};
@@ -41,16 +40,15 @@ impl Ahead {
     fn fetch(&self, f: &mut FunctionText, turn: &Value) {
         let before = f.binary("mul nsw", turn, &self.step);
         let from = f.offset(&self.from, &before);
-        self.fetch_from(f, &from);
+        self.fetch_at(f, &from);
     }
 
-    /// The same from an address on, which is returned for the next turn.
-    pub fn fetch_from(&self, f: &mut FunctionText, from: &Value) -> Value {
+    /// The same from an address on.
+    pub fn fetch_at(&self, f: &mut FunctionText, from: &Value) {
         for line in 0..self.lines {
             let at = f.offset(from, &int(line as i64 * LINE));
             self.level.prefetch(f, &at);
         }
-        f.offset(from, &self.step)
     }
 }
 
@@ -112,15 +110,6 @@ impl Block<'_> {
         self.store(f, c, &sums);
     }
 
-    /// The same in block floating point, where sums are added to C.
-    pub fn emit_blocks(&self, f: &mut FunctionText, [a, b, c]: [&Value; 3], ahead: &Ahead) {
-        let Shape { a_stride, c_stride, .. } = *self.shape;
-        let (rows, tiles, kind) = (self.rows, self.tiles, self.registers.fma);
-        let blocks = int(self.shape.k.div_ceil(block_float::LENGTH) as i64);
-        let products = block_float::Products { rows, tiles, a_stride, c_stride, kind };
-        products.emit(f, [a, b, c], &blocks, ahead);
-    }
-
     /// The same with a compressed panel, for addresses of A and C, and of where to keep it as [`Tiles::Bf16`].
     pub fn emit_compressed(
         &self,
@@ -171,7 +160,7 @@ impl Block<'_> {
             let lines: Vec<Value> = quarters.iter().map(|quarter| quarter.line(f, pair)).collect();
             if let Some(kept) = kept {
                 for (tile, line) in lines.iter().enumerate() {
-                    let at = f.offset(kept, &int((tile * 1024 + pair * 64) as i64));
+                    let at = f.offset(kept, &int((tile * PLAIN_TILE + pair * 64) as i64));
                     f.store(line, &at, 64);
                 }
             }
@@ -208,12 +197,12 @@ impl Block<'_> {
         }
     }
 
-    fn sum_at(&self, f: &mut FunctionText, c: &Value, row: usize, tile: usize) -> Value {
+    pub fn sum_at(&self, f: &mut FunctionText, c: &Value, row: usize, tile: usize) -> Value {
         f.offset(c, &int((row * self.shape.c_stride + tile * TILE * 4) as i64))
     }
 
     /// A line of B, `offset` bytes behind `b`.
-    fn line(f: &mut FunctionText, ty: Ty, b: &Value, offset: usize) -> Value {
+    pub fn line(f: &mut FunctionText, ty: Ty, b: &Value, offset: usize) -> Value {
         let at = f.offset(b, &int(offset as i64));
         f.load(ty, &at, 64)
     }

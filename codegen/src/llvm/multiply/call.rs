@@ -155,7 +155,7 @@ impl Call<'_> {
                     }
                 };
                 match shape.layout {
-                    Tiles::Blocks => block.emit_blocks(f, [a, &b, &c], &ahead),
+                    Tiles::Blocks => block.emit_in_blocks(f, [a, &b, &c], &ahead),
                     _ => block.emit(f, [a, &b, &c], &ahead),
                 }
             });
@@ -175,7 +175,7 @@ impl Call<'_> {
 
     /// The shape of B as it is kept.
     fn plain_shape(&self) -> Shape {
-        Shape { layout: Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 }, ..self.shape.clone() }
+        Shape { layout: Tiles::PACKED, ..self.shape.clone() }
     }
 
     /// Rows that have no registers for sums of all tiles, in two halves that have: one waits for some k of the other, so that B

@@ -1,11 +1,11 @@
 //! How a kernel divides its work among cores: which way is best depends on how many rows a step has, how long contexts
 //! are, and how many cores share them.
 //!
-//! A gemm keeps blocks in fast memory; in block floating point it multiplies integers, of which a CPU without any unit for bf16 takes
-//! more at once, for the price of making them of both sides. A gemv reads the weight ahead in one stream; with its sums split it also keeps cores
-//! busy that outnumber the columns, for the price of adding parts. Attention as a whole gives a core one
-//! sequence and head; split over the context it also keeps many cores busy with few sequences, for the price of putting
-//! parts together.
+//! A gemm keeps blocks in fast memory; in block floating point it multiplies integers, of which a CPU without any unit for
+//! bf16 takes more at once, for the price of making them of both sides. A gemv reads the weight ahead in one stream; with
+//! its sums split it also keeps cores busy that outnumber the columns, for the price of adding parts. Attention as a whole
+//! gives a core one sequence and head; split over the context it also keeps many cores busy with few sequences, for the
+//! price of putting parts together.
 
 use super::super::analysis::Dependence;
 use super::super::language::Node;

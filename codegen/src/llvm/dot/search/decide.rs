@@ -91,7 +91,7 @@ impl Search {
         let k = self.weight.k;
         let layout = match self.weight.is_compressed {
             true => Tiles::Compressed { row: k },
-            false => Tiles::Bf16 { tile_stride: 1024, block_stride: 2048 },
+            false => Tiles::PACKED,
         };
         let shape = &Shape {
             k,
